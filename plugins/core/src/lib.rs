@@ -1,1 +1,33 @@
-//! trireme-core
+//! The vocabulary of Trireme: names, versions, messages, the formulas of the protocol, and the trait that a role
+//! implements. `no_std`; shared by the roles (native, as components, on a microcontroller) and by the host.
+//!
+//! Where to start:
+//!
+//! | module | what it holds | thesis |
+//! |---|---|---|
+//! | [`names`], [`version`], [`bytes`] | validated values: [`ModelName`], [`Version`], [`Digest`] … | 5.5 |
+//! | [`formula`] | one function per formula: which label, which fields, in which order | 5.6 |
+//! | [`message`] | what travels: PUSH, RESPONSE, release header, manifest, LAN messages, receipts | 5.6.3–5.6.5 |
+//! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
+//! | [`api`] | JSON bodies of the directory, the authority and the local administrator | 5.2 |
+//!
+//! Nothing here does IO, reads a clock or computes a MAC.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod api;
+pub mod bytes;
+pub mod cbor;
+pub mod formula;
+pub mod message;
+pub mod names;
+pub mod role;
+pub mod version;
+
+pub use bytes::{Digest, Point, Signature, Tag, Token};
+pub use formula::{Field, Formula, ImageFormula, Suite};
+pub use names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
+pub use role::{Event, Fault, Host, LinkId, Role, Stamp};
+pub use version::Version;

@@ -1,0 +1,278 @@
+//! JSON bodies: the directory's two questions, the authority's services, and the local administrator's commands.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::{Digest, Signature};
+use crate::formula::{Formula, Suite, brokers};
+use crate::names::{ModelName, NodeId, SensorId, TopicName};
+use crate::version::Version;
+
+/// Paths of requests; a node prefixes them with the role's name for its administrator.
+pub mod path {
+    /// Directory, from a manufacturer: my brokers (5.2, figure 5). Body: `{}`.
+    pub const OWN_BROKERS: &str = "/v1/own-brokers";
+    /// Directory, from a gateway: brokers of these manufacturers (5.2, figure 6). Body: [`super::BrokersOf`].
+    pub const BROKERS_OF: &str = "/v1/brokers-of";
+    /// Directory, from a manufacturer: here is my list. Body: [`super::SignedBrokers`].
+    pub const ANNOUNCE: &str = "/v1/announce";
+    /// Authority: your time. Body: [`super::TimeQuestion`].
+    pub const TIME: &str = "/v1/time";
+    /// Authority: the parameters of both tiers. Body: `{}`.
+    pub const PARAMETERS: &str = "/v1/parameters";
+    /// Authority: a new certificate for the caller. Body: [`super::Renewal`].
+    pub const RENEW: &str = "/v1/renew";
+    /// Manufacturer, from its administrator: publish the image handed in. Body: [`super::Publish`].
+    pub const PUBLISH: &str = "/v1/publish";
+    /// Any role, from its administrator. Body: `{}`.
+    pub const STATUS: &str = "/v1/status";
+}
+
+/// A broker of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerAddress {
+    /// `ID_BK`; whom the list's reader must meet at the address.
+    pub id: NodeId,
+    /// `mqtt://host:port`, at most 255 bytes.
+    pub url: String,
+}
+
+/// A manufacturer's list of its brokers: what a directory hands out, and cannot make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedBrokers {
+    /// `ID_MF`.
+    pub manufacturer: NodeId,
+    /// `Topic_MF`.
+    pub topic: TopicName,
+    /// At most [`SignedBrokers::MOST`].
+    pub brokers: Vec<BrokerAddress>,
+    /// A reader takes no list below the one it has seen.
+    pub sequence: u64,
+    /// Milliseconds since 1970; 0 where the manufacturer's time was not proven.
+    pub issued_ms: u64,
+    /// Milliseconds since 1970; 0 means never.
+    pub expires_ms: u64,
+    /// Over all of the above ([`brokers`]).
+    pub signature: Signature,
+    /// `Cert_MF`, X.509 DER in hexadecimal.
+    pub certificate: String,
+}
+
+impl SignedBrokers {
+    /// The most brokers of a list.
+    pub const MOST: usize = 256;
+
+    /// What the signature is over.
+    #[must_use]
+    pub fn formula(&self) -> Formula<'_> {
+        let list = self.brokers.iter().map(|broker| (&broker.id, broker.url.as_str()));
+        brokers(&self.manufacturer, &self.topic, list, self.sequence, self.issued_ms, self.expires_ms)
+    }
+}
+
+/// A gateway's question: the manufacturers of its sensors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokersOf {
+    /// At most [`BrokersOf::MOST`].
+    pub manufacturers: Vec<NodeId>,
+}
+
+impl BrokersOf {
+    /// The most manufacturers of a question.
+    pub const MOST: usize = 1024;
+}
+
+/// The directory's answer to both questions: the lists it has, as their manufacturers signed them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerLists {
+    /// One a manufacturer.
+    pub lists: Vec<SignedBrokers>,
+}
+
+/// "What time is it?"
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeQuestion {
+    /// The asker's nonce, in hexadecimal; 16 to 64 bytes.
+    pub nonce: String,
+}
+
+/// The authority's time, signed over the asker's nonce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeAnswer {
+    /// The asker's nonce, in hexadecimal.
+    pub nonce: String,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// [`crate::formula::time`] under the authority's key.
+    pub signature: Signature,
+    /// The authority's certificate, X.509 DER in hexadecimal.
+    pub certificate: String,
+}
+
+/// The domain parameters of both tiers (5.2): data, and P-256 for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    /// Manufacturer – broker.
+    pub tier_1: TierParameters,
+    /// Broker – gateway.
+    pub tier_2: TierParameters,
+}
+
+/// The parameters of one tier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TierParameters {
+    /// `P-256`; anything else is refused for now.
+    pub curve: String,
+    /// `SHA-256`.
+    pub hash: String,
+    /// `G`, an uncompressed point in hexadecimal.
+    pub generator: String,
+}
+
+impl TierParameters {
+    /// P-256 with SHA-256 (FIPS 186-4, D.1.2.3).
+    #[must_use]
+    pub fn p256() -> Self {
+        Self {
+            curve: String::from("P-256"),
+            hash: String::from("SHA-256"),
+            generator: String::from(
+                "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+                 4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5",
+            ),
+        }
+    }
+}
+
+/// "Renew my certificate": the caller is who its present certificate says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    /// PKCS#10, DER in hexadecimal.
+    pub request: String,
+}
+
+/// The renewed certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewed {
+    /// X.509 DER in hexadecimal.
+    pub certificate: String,
+}
+
+/// "Publish this image."
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// `MD`.
+    pub model: ModelName,
+    /// `V`.
+    pub version: Version,
+    /// Suite 2 where none is named.
+    #[serde(default)]
+    pub suite: Option<Suite>,
+    /// Days until no install starts any more; never, where none is named.
+    #[serde(default)]
+    pub expires_days: Option<u32>,
+    /// Answer as soon as the release is accepted, not when every broker has it.
+    #[serde(default)]
+    pub detach: bool,
+}
+
+/// How far a publication is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishProgress {
+    /// `ID_BK`.
+    pub broker: NodeId,
+    /// `asking`, `connecting`, `agreeing`, `sending`, `stored`, `held`, `retrying`, `refused`.
+    pub stage: String,
+    /// Bytes handed to the network, of [`PublishProgress::size`].
+    pub sent: u64,
+    /// Bytes of the image.
+    pub size: u64,
+    /// Why, where something went wrong.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// The end of a publication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// `MD`.
+    pub model: ModelName,
+    /// `V`.
+    pub version: Version,
+    /// Digest of the image.
+    pub digest: Digest,
+    /// Bytes of the image.
+    pub size: u64,
+    /// Each broker with the last of its stages.
+    pub brokers: Vec<PublishProgress>,
+}
+
+/// The manufacturer's view of its releases.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Releases {
+    /// One a release, newest first within a model.
+    pub releases: Vec<ReleaseStatus>,
+}
+
+/// How far a release has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseStatus {
+    /// `MD`.
+    pub model: ModelName,
+    /// `V`.
+    pub version: Version,
+    /// Suite of the release.
+    pub suite: Suite,
+    /// Bytes of the image.
+    pub size: u64,
+    /// Digest of the image.
+    pub digest: Digest,
+    /// Each broker, with what it holds.
+    pub brokers: Vec<BrokerStatus>,
+    /// Each sensor that is known to be of the model.
+    pub sensors: Vec<SensorStatus>,
+}
+
+/// A broker's part in a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerStatus {
+    /// `ID_BK`.
+    pub id: NodeId,
+    /// A stage of [`PublishProgress`].
+    pub stage: String,
+    /// Why, where something went wrong.
+    #[serde(default)]
+    pub detail: String,
+    /// Gateways that subscribe there and do not hold the release yet.
+    pub pending: Vec<NodeId>,
+    /// Gateways that hold it.
+    pub holding: Vec<NodeId>,
+}
+
+/// A sensor's part in a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SensorStatus {
+    /// `ID_SN`.
+    pub id: SensorId,
+    /// `ID_GW` of its newest receipt.
+    pub gateway: NodeId,
+    /// The newest receipt's outcome; `unknown` where none came for this release.
+    pub outcome: String,
+    /// Whether the receipt verified under the sensor's device key.
+    pub authenticated: bool,
+    /// The receipt's counter.
+    pub counter: u64,
+}

@@ -1,0 +1,552 @@
+//! What a role is: a state machine that takes [`Event`]s and calls [`Host`].
+//!
+//! # Order of calls
+//! 1. [`Role::started`] once, with the role's configuration. Links, frames and session keys never survive a
+//!    restart; state and obligations do: `started` reads them and derives what is to be sent again.
+//! 2. [`Role::handle`] for each event, one at a time; never re-entered.
+//!
+//! # The transaction
+//! During a handler, calls of [`Host`] either answer at once without outside effect (identity, state, signatures
+//! over small fields) or append to the handler's transaction (`put`, `pin`, `send`, `arm`, jobs …). When the
+//! handler returns `Ok`, the host commits state, pins and obligations in one step and only then acts. When it
+//! returns a [`Fault`] the transaction is dropped whole, and the fault ends what the event belongs to: the link is
+//! closed, the request answered with the fault; for a timer or a job it is logged.
+//!
+//! # Jobs
+//! Work that takes long is a job: `receive`, `compute`, `deliver`, `ask`, `request`, `install` … Each names a
+//! number of the role's own ([`Then`]) and is answered by [`Event::Done`] with that number.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::bytes::{Digest, Point, Signature, Tag, Token};
+use crate::formula::{Formula, ImageFormula};
+use crate::names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
+use crate::version::Version;
+
+/// A link. Those that a role opens are numbered below [`FIRST_HOST_LINK`] by the role, those that others open at or
+/// above it by the host.
+pub type LinkId = u32;
+/// A timer, numbered by the role.
+pub type TimerId = u32;
+/// The role's own number for the answer to a job.
+pub type Then = u64;
+/// A request, numbered by the host.
+pub type RequestId = u64;
+
+/// The first number of links that others open.
+pub const FIRST_HOST_LINK: LinkId = 1 << 31;
+
+/// The most bytes that a call of [`Host`] takes or gives.
+pub const LARGEST_CALL: usize = 64 * 1024;
+
+/// A state machine that acts one of the parts of section 5.2, or another that a third party adds.
+pub trait Role {
+    /// What it is; asked before it starts.
+    fn about(&self) -> About;
+
+    /// The first call after every start: `config` is the role's table of the configuration, as JSON.
+    ///
+    /// # Errors
+    /// A fault here stops the role with its message; the host tries again with growing pauses.
+    fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault>;
+
+    /// One event.
+    ///
+    /// # Errors
+    /// A fault drops the transaction and ends what the event belongs to (see the module's documentation).
+    fn handle(&mut self, host: &mut dyn Host, now: Stamp, event: Event) -> Result<(), Fault>;
+}
+
+/// What a role says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// `broker`, `gateway`, … or a name of a third party's.
+    pub kind: Cow<'static, str>,
+    /// Version of the role's code.
+    pub version: Cow<'static, str>,
+}
+
+/// The time of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Milliseconds since the node started; never goes back.
+    pub monotonic_ms: u64,
+    /// Milliseconds since 1970; only while the time is proven by the authority (protocol, "Time").
+    pub unix_ms: Option<u64>,
+}
+
+/// Why something did not happen, for people and for programs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Fault {
+    /// One of the documented codes in [`code`]; the list can grow.
+    pub code: Cow<'static, str>,
+    /// What happened, to whom, and what to do about it.
+    pub detail: String,
+}
+
+impl Fault {
+    /// A fault of this code.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { code: Cow::Borrowed(code), detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.detail, self.code)
+    }
+}
+
+impl core::error::Error for Fault {}
+
+/// Codes of faults.
+pub mod code {
+    /// Bytes that do not follow the format.
+    pub const MALFORMED: &str = "malformed";
+    /// A message that does not fit the state of the exchange.
+    pub const UNEXPECTED: &str = "unexpected";
+    /// A certificate that does not verify, or not for this.
+    pub const CERTIFICATE: &str = "certificate";
+    /// A signature, MAC, tag or Token that does not verify.
+    pub const AUTHENTICATION: &str = "authentication";
+    /// Authenticated, but not allowed to do this.
+    pub const FORBIDDEN: &str = "forbidden";
+    /// A version that is not above the one known.
+    pub const VERSION: &str = "version";
+    /// The same version with other bytes.
+    pub const CONFLICT: &str = "conflict";
+    /// Not known here.
+    pub const UNKNOWN: &str = "unknown";
+    /// Larger, longer or more than allowed.
+    pub const LIMIT: &str = "limit";
+    /// A policy said no, or not yet.
+    pub const POLICY: &str = "policy";
+    /// Past its date, or the time is not proven.
+    pub const TIME: &str = "time";
+    /// The plugin was not granted this.
+    pub const NOT_GRANTED: &str = "not-granted";
+    /// The network or a peer failed.
+    pub const NETWORK: &str = "network";
+    /// The disk is full or failed.
+    pub const STORAGE: &str = "storage";
+    /// The sensor's model refused the image.
+    pub const IMAGE: &str = "image";
+    /// A configuration that cannot work.
+    pub const CONFIGURATION: &str = "configuration";
+    /// A fault of the software itself.
+    pub const INTERNAL: &str = "internal";
+}
+
+/// Who a certificate speaks for: `trireme://<role>/<id>`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Subject {
+    /// Its role.
+    pub role: RoleKind,
+    /// Its identifier.
+    pub id: NodeId,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.role, self.id)
+    }
+}
+
+/// A certificate that verified under the authority's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// Whom it speaks for.
+    pub subject: Subject,
+    /// A manufacturer's topic.
+    pub topic: Option<TopicName>,
+    /// A manufacturer's models.
+    pub models: Vec<ModelName>,
+    /// End of validity, milliseconds since 1970.
+    pub not_after_ms: u64,
+}
+
+/// Who the role is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Role and identifier, as certified.
+    pub subject: Subject,
+    /// The certificate, X.509 DER.
+    pub certificate: Vec<u8>,
+}
+
+/// What is known of a link when it opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// `mqtt` or `lan`; the list can grow.
+    pub kind: String,
+    /// `native`, later `topic`; part of the transcript.
+    pub binding: String,
+    /// The other end's address, for people.
+    pub address: String,
+    /// Whom the other end claims to be (an MQTT client id); nothing is proven by it.
+    pub claims: Option<String>,
+    /// Whether this role opened it.
+    pub outgoing: bool,
+}
+
+/// What a finished job gives.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// The blob it made or touched, with its size in bytes.
+    pub blob: Option<(Digest, u64)>,
+    /// The values it was asked for, in order.
+    pub values: Vec<Vec<u8>>,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The local administrator.
+    Admin,
+    /// The network, over TLS; the caller is certified.
+    Network,
+}
+
+/// A request to the role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Number for [`Host::reply`].
+    pub id: RequestId,
+    /// Administrator or network.
+    pub origin: Origin,
+    /// The certified caller of a request from the network.
+    pub caller: Option<Subject>,
+    /// Which question; without the role's own prefix, for example `/v1/brokers`.
+    pub path: String,
+    /// JSON.
+    pub body: Vec<u8>,
+    /// An image handed in, with its size in bytes. It may be pinned during the handler.
+    pub blob: Option<(Digest, u64)>,
+}
+
+/// What happens to a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An armed timer ran out.
+    Timer(TimerId),
+    /// A job ended.
+    Done(Then, Result<Answer, Fault>),
+    /// A link is open.
+    Opened(LinkId, LinkInfo),
+    /// A link is gone; its ephemeral key and its session with it.
+    Closed(LinkId, String),
+    /// The peer of an incoming link subscribed to these filters of the release namespace.
+    Subscribed(LinkId, Vec<String>),
+    /// The peer unsubscribed.
+    Unsubscribed(LinkId, Vec<String>),
+    /// A message of a kind that is documented in [`crate::message`].
+    Message(LinkId, String, Vec<u8>),
+    /// The peer offers a body: its header, and how many bytes follow (body and trailer). The role answers with
+    /// `receive`, or closes the link.
+    BodyOffered(LinkId, Vec<u8>, u64),
+    /// A request from the administrator or the network.
+    Request(Request),
+}
+
+/// One side of a key agreement, with all that its peer said.
+#[derive(Debug, Clone)]
+pub struct Agreement<'a> {
+    /// Tier 1 (manufacturer → broker) or 2 (broker → gateway).
+    pub tier: u8,
+    /// The link's binding.
+    pub binding: &'a str,
+    /// Whether this role sent the PUSH.
+    pub initiator: bool,
+    /// The peer's certificate, X.509 DER.
+    pub certificate: &'a [u8],
+    /// The peer's `Q`.
+    pub key: &'a Point,
+    /// The peer's `M1` … `M4`.
+    pub signature: &'a Signature,
+    /// What that signature is over.
+    pub signed: Formula<'a>,
+    /// The PUSH, as it was on the wire.
+    pub push: &'a [u8],
+    /// The RESPONSE without `C`, as [`crate::message::AgreementResponse::without_confirmation`] gives it.
+    pub response: &'a [u8],
+}
+
+/// Which key a job uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobKey {
+    /// None: SHA-256.
+    Hash,
+    /// The session of this link; the label says which of its keys.
+    Session(LinkId),
+    /// `SC` and `PK` of a model: gives a Token. Manufacturer only.
+    Token {
+        /// The model.
+        model: ModelName,
+        /// Generation of its secrets.
+        generation: u32,
+    },
+    /// The sensor's own `SC` and `PK`: the expected value is a Token, and the check is `SC' = SC`.
+    CheckToken,
+}
+
+/// A value to compute over a pinned blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job<'a> {
+    /// Which key.
+    pub key: JobKey,
+    /// Over what.
+    pub formula: ImageFormula<'a>,
+    /// The image.
+    pub image: Digest,
+}
+
+/// What a value that is computed while a body comes in must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// This value, known now. Where the formula does not need the body (suite 2), it is checked before the first
+    /// byte is taken.
+    Value(Vec<u8>),
+    /// The trailer that follows the body.
+    Trailer,
+}
+
+/// A value to compute and compare while a body comes in; compared in constant time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check<'a> {
+    /// Which key.
+    pub key: JobKey,
+    /// Over what.
+    pub formula: ImageFormula<'a>,
+    /// What it must be.
+    pub expected: Expect,
+}
+
+/// How a body is taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reception<'a> {
+    /// Bytes of the image.
+    pub size: u64,
+    /// Its digest, where it is known (suite 2).
+    pub digest: Option<Digest>,
+    /// Bytes that follow the image: 0 or 32.
+    pub trailer: u32,
+    /// Values to check, in order; the first that fails is named in the fault.
+    pub checks: Vec<Check<'a>>,
+}
+
+/// A header and a body to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery<'a> {
+    /// The MQTT topic; empty on a LAN link.
+    pub topic: &'a str,
+    /// MQTT's RETAIN.
+    pub retain: bool,
+    /// The header (`message::Header`, on the LAN `message::Body`).
+    pub header: &'a [u8],
+    /// The image; none where the peer holds it already.
+    pub blob: Option<Digest>,
+    /// What follows the image: nothing, or `S` in suite 1.
+    pub trailer: &'a [u8],
+}
+
+/// The image that a sensor runs, as its secure element and boot loader know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// `ID_SN`.
+    pub sensor: SensorId,
+    /// `ID_MF`, provisioned with the secrets.
+    pub manufacturer: NodeId,
+    /// `MD_L`.
+    pub model: ModelName,
+    /// Generation of `SC` and `PK`.
+    pub generation: u32,
+    /// `V_C`.
+    pub version: Version,
+    /// The durable floor: no version at or below it is ever taken.
+    pub floor: Version,
+    /// Whether the running image is on trial: not confirmed yet.
+    pub trial: bool,
+    /// The version that was on trial and was given up at the last boot.
+    pub reverted: Option<Version>,
+}
+
+/// All that a role may call. See the module's documentation for what answers at once and what joins the
+/// transaction. No call gives key bytes, and none takes or gives more than [`LARGEST_CALL`] bytes.
+pub trait Host {
+    // Keys.
+
+    /// Who I am.
+    fn identity(&self) -> Identity;
+    /// Random bytes; at most 1024.
+    fn random(&mut self, length: u32) -> Vec<u8>;
+    /// A signature under the role's long-term key.
+    ///
+    /// # Errors
+    /// `not-granted` when the label is not among the plugin's grants.
+    fn sign(&mut self, formula: &Formula<'_>) -> Result<Signature, Fault>;
+    /// SHA-256.
+    fn hash(&self, formula: &Formula<'_>) -> Digest;
+    /// Verifies a certificate under the authority's key. Dates are judged once the time is proven. What verified is
+    /// remembered, so asking again costs nothing.
+    ///
+    /// # Errors
+    /// `certificate`, saying what is wrong with it.
+    fn certificate(&mut self, der: &[u8]) -> Result<Certified, Fault>;
+    /// Verifies a certificate, and a signature under its key.
+    ///
+    /// # Errors
+    /// `certificate` or `authentication`.
+    fn verify(
+        &mut self,
+        der: &[u8],
+        formula: &Formula<'_>,
+        signature: &Signature,
+    ) -> Result<Certified, Fault>;
+    /// Authority only: a certificate for this request, in X.509 DER. The request's own signature is verified; its
+    /// key is taken, its names are not: `certified` says for whom and what.
+    ///
+    /// # Errors
+    /// `malformed` or `authentication` for a bad request, `not-granted` for any role but an authority.
+    fn certify(&mut self, request: &[u8], certified: &Certified) -> Result<Vec<u8>, Fault>;
+
+    // The session of a link.
+
+    /// Makes an ephemeral key pair for the link and gives `Q`. One that was there and not used is dropped.
+    ///
+    /// # Errors
+    /// `unknown` when there is no such link.
+    fn ephemeral(&mut self, link: LinkId) -> Result<Point, Fault>;
+    /// Verifies the peer's certificate and signature, agrees the session keys with the link's ephemeral key, which
+    /// is used up, and gives `TH`. A session that the link had is replaced.
+    ///
+    /// # Errors
+    /// `certificate`, `authentication`; own identifier, own key and points off the curve are refused.
+    fn agree(&mut self, link: LinkId, agreement: &Agreement<'_>) -> Result<(Certified, Digest), Fault>;
+    /// A MAC under the key that the label takes; only keys of this side's direction.
+    ///
+    /// # Errors
+    /// `unknown` without a session, `not-granted` for a key of the other side's direction.
+    fn mac(&mut self, link: LinkId, formula: &Formula<'_>) -> Result<Tag, Fault>;
+    /// Checks the peer's MAC in constant time; only keys of the peer's direction, so that nothing can be reflected.
+    ///
+    /// # Errors
+    /// `authentication` when it does not match.
+    fn check(&mut self, link: LinkId, formula: &Formula<'_>, tag: &Tag) -> Result<(), Fault>;
+
+    // The secure element.
+
+    /// Sensor: `SC' = Token ⊕ HMAC_PK(formula)`, compared with `SC` in constant time.
+    ///
+    /// # Errors
+    /// `authentication` when it does not match.
+    fn check_token(&mut self, formula: &Formula<'_>, token: &Token) -> Result<(), Fault>;
+    /// Sensor: the next counter and the MAC over the formula with it, under the device key; the counter joins the
+    /// transaction. `None` where the sensor has no device key.
+    ///
+    /// # Errors
+    /// `not-granted` for any role but a sensor.
+    fn receipt(&mut self, formula: &Formula<'_>) -> Result<(u64, Option<Tag>), Fault>;
+    /// Manufacturer: checks a receipt of one of its sensors, under the device key derived for it.
+    ///
+    /// # Errors
+    /// `authentication` when it does not match, `unknown` for a model without secrets here.
+    fn check_receipt(
+        &mut self,
+        model: &ModelName,
+        sensor: &SensorId,
+        formula: &Formula<'_>,
+        tag: &Tag,
+    ) -> Result<(), Fault>;
+    /// Manufacturer: the generations of a model's secrets, newest first; empty for a model without any.
+    fn generations(&self, model: &ModelName) -> Vec<u32>;
+    /// Sensor: what runs.
+    ///
+    /// # Errors
+    /// `not-granted` for any role but a sensor.
+    fn running(&self) -> Result<Running, Fault>;
+
+    // State and blobs.
+
+    /// A value of the role's own state.
+    fn get(&self, key: &str) -> Option<Vec<u8>>;
+    /// Keys that begin with `prefix`, in order, after `after`, at most `most` (and never more than 1024).
+    fn scan(&self, prefix: &str, after: Option<&str>, most: u32) -> Vec<String>;
+    /// Bytes of a blob that the role pinned or that the event in hand carries.
+    fn blob_size(&self, blob: &Digest) -> Option<u64>;
+
+    // The transaction.
+
+    /// Sets a value.
+    fn put(&mut self, key: &str, value: Vec<u8>);
+    /// Removes a value.
+    fn delete(&mut self, key: &str);
+    /// Keeps a blob. Pins are a set: pinning twice is pinning once.
+    fn pin(&mut self, blob: &Digest);
+    /// Lets a blob go.
+    fn unpin(&mut self, blob: &Digest);
+    /// A line for the audit log.
+    fn audit(&mut self, entry: &str);
+
+    /// Opens a link: `mqtt://host:port`, `lan://host:port`. Answered by `Opened` or `Closed`.
+    fn connect(&mut self, address: &str, link: LinkId);
+    /// Closes a link; the reason is for the log, not for the peer.
+    fn close(&mut self, link: LinkId, reason: &str);
+    /// After `M4` (tier 2) or `M1` (tier 1): the link belongs to this peer. An earlier link of the same peer is
+    /// closed, and its subscriptions last from now on.
+    fn adopt(&mut self, link: LinkId, peer: &NodeId);
+    /// Sends a message.
+    fn send(&mut self, link: LinkId, kind: &str, payload: Vec<u8>);
+    /// Sends a message to all links of a network.
+    fn broadcast(&mut self, network: &str, kind: &str, payload: Vec<u8>);
+    /// MQTT SUBSCRIBE.
+    fn subscribe(&mut self, link: LinkId, filter: &str);
+    /// MQTT UNSUBSCRIBE.
+    fn unsubscribe(&mut self, link: LinkId, filter: &str);
+    /// PUBACK for the body in hand.
+    fn acknowledge(&mut self, link: LinkId);
+    /// Starts a timer, or starts it anew.
+    fn arm(&mut self, timer: TimerId, ms: u64);
+    /// Stops a timer.
+    fn disarm(&mut self, timer: TimerId);
+
+    // Jobs.
+
+    /// Takes the body that the link offers, runs the checks over it, and makes it a durable blob. Gives the blob
+    /// with its size; it may be pinned in the handler of the answer. On a fault nothing is kept.
+    fn receive(&mut self, link: LinkId, reception: Reception<'_>, done: Then);
+    /// Computes a value over a pinned blob (or one that the event in hand carries).
+    fn compute(&mut self, job: Job<'_>, done: Then);
+    /// Sends a header and a body; answered when the last byte was handed to the network.
+    fn deliver(&mut self, link: LinkId, delivery: Delivery<'_>, done: Then);
+    /// Asks the policies of a hook, one JSON document a question; answers in the same order, each a
+    /// [`crate::message::Verdict`] in CBOR.
+    fn ask(&mut self, hook: &str, questions: Vec<Vec<u8>>, done: Then);
+    /// An HTTP POST of JSON over mutual TLS to a server that must be certified for `role`; gives the body.
+    fn request(&mut self, role: RoleKind, url: &str, body: Vec<u8>, done: Then);
+    /// Sensor: the model writes the image to the spare slot and marks it for a trial boot of this version.
+    fn install(&mut self, blob: &Digest, version: Version, done: Then);
+    /// Sensor: the device restarts; links close and `started` follows.
+    fn reboot(&mut self);
+    /// Sensor: the image on trial tests itself.
+    fn self_test(&mut self, done: Then);
+    /// Sensor: the image on trial is kept, and the floor rises, in one step.
+    fn confirm(&mut self, done: Then);
+    /// Sensor: the image on trial is given up; the old one boots.
+    fn revert(&mut self, done: Then);
+
+    /// Answers a request.
+    fn reply(&mut self, to: RequestId, result: Result<Vec<u8>, Fault>);
+    /// Something to show to whoever waits for the answer; JSON.
+    fn progress(&mut self, to: RequestId, body: Vec<u8>);
+
+    /// A nonce for the authority's time; the newest one counts.
+    fn time_challenge(&mut self) -> Vec<u8>;
+    /// The authority's signed answer ([`crate::api::TimeAnswer`]); from now on the time is proven.
+    ///
+    /// # Errors
+    /// `authentication` when it is not the authority's or not for our nonce.
+    fn prove_time(&mut self, answer: &crate::api::TimeAnswer) -> Result<(), Fault>;
+}
