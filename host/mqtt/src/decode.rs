@@ -193,6 +193,22 @@ impl Packet {
         &self.bytes
     }
 
+    /// The same PUBLISH without DUP, which says something about one hop only (MQTT 3.1.1, 3.3.1.1). rumqttd would pass it
+    /// on, even to subscribers at QoS 0, where it is forbidden.
+    #[must_use]
+    pub fn without_dup(mut self) -> Self {
+        if self.fixed.dup() {
+            self.fixed.flags &= 0b0111;
+            // Nobody else holds these bytes yet, so they are not copied.
+            let mut bytes = BytesMut::from(self.bytes);
+            if let Some(first) = bytes.first_mut() {
+                *first &= 0b1111_0111;
+            }
+            self.bytes = bytes.freeze();
+        }
+        self
+    }
+
     /// What follows the fixed header.
     pub fn body(&self) -> &[u8] {
         self.bytes.get(self.header..).unwrap_or_default()

@@ -55,7 +55,7 @@ pub enum Input {
         /// At least one, unchecked.
         filters: Vec<String>,
     },
-    /// For the router: PUBLISH outside the namespace, and what acknowledges ordinary traffic.
+    /// For the router: PUBLISH outside the namespace, its DUP flag cleared, and what acknowledges ordinary traffic.
     Ordinary(Packet),
     /// PUBACK below [`crate::RELEASE_IDS_FROM`], for the router.
     OrdinaryPuback(u16),
@@ -280,7 +280,7 @@ impl Server {
             Kind::Connect => return Err(Refusal::SecondConnect),
             Kind::Publish => {
                 guard::publish(&packet)?;
-                Input::Ordinary(packet)
+                Input::Ordinary(packet.without_dup())
             }
             Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp => Input::Ordinary(packet),
             Kind::Subscribe => {

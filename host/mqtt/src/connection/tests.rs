@@ -171,6 +171,16 @@ mod the_server {
     }
 
     #[test]
+    fn passes_dup_on_to_nobody() {
+        let mut server = open_server();
+        let dup = [&[PUBLISH[0] | 0b1000], &PUBLISH[1..]].concat();
+        let Ok(Some(Input::Ordinary(packet))) = server.receive(&mut buffer(&[&dup])) else {
+            panic!("no PUBLISH")
+        };
+        assert_eq!((packet.bytes(), packet.fixed().dup()), (&Bytes::from_static(PUBLISH), false));
+    }
+
+    #[test]
     fn refuses_what_only_servers_send_and_what_comes_out_of_order() {
         for (bytes, expected) in [
             (CONNACK, Refusal::Direction { kind: Kind::Connack }),
@@ -273,9 +283,10 @@ mod the_client {
         assert_eq!(frame(client.poll_to_server()), subscribe[..]);
         assert_eq!(client.poll_to_server(), None);
         client.release_ordinary();
-        client.from_client(&mut buffer(&[&encode::disconnect()])).unwrap();
+        client.from_client(&mut buffer(&[PUBLISH, &encode::disconnect()])).unwrap();
         assert_eq!(frame(client.poll_to_server()), PUBLISH);
         assert_eq!(frame(client.poll_to_server()), second[..]);
+        assert_eq!(frame(client.poll_to_server()), PUBLISH);
         assert_eq!(frame(client.poll_to_server()), encode::disconnect());
     }
 
