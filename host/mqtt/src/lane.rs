@@ -46,7 +46,7 @@ impl Lane {
     /// # Errors
     /// The lane is full: the peer does not read.
     pub fn send(&mut self, frame: Bytes) -> Result<(), LaneError> {
-        self.append(frame.len(), Out::Frame(frame))
+        self.append(Out::Frame(frame))
     }
 
     /// Appends a release. `head` is from [`crate::encode::release_head`], `rest` counts its body and trailer in bytes.
@@ -54,7 +54,7 @@ impl Lane {
     /// # Errors
     /// The lane is full: the peer does not read.
     pub fn release(&mut self, head: Bytes, packet_id: u16, rest: u64) -> Result<(), LaneError> {
-        self.append(head.len(), Out::Release { head, packet_id, rest })
+        self.append(Out::Release { head, packet_id, rest })
     }
 
     /// What to write next; `None` if nothing is due or a body is passing.
@@ -63,14 +63,10 @@ impl Lane {
             return None;
         }
         let out = self.queue.pop_front()?;
-        let length = match &out {
-            Out::Frame(frame) => frame.len(),
-            Out::Release { head, rest, .. } => {
-                self.body_left = *rest;
-                head.len()
-            }
-        };
-        self.queued = self.queued.saturating_sub(length + OVERHEAD);
+        if let Out::Release { rest, .. } = out {
+            self.body_left = rest;
+        }
+        self.queued = self.queued.saturating_sub(length(&out) + OVERHEAD);
         Some(out)
     }
 
@@ -82,6 +78,12 @@ impl Lane {
         let left = self.body_left;
         self.body_left = left.checked_sub(length).ok_or(LaneError::BodyTooLong { left, length })?;
         Ok(())
+    }
+
+    /// Forgets the releases that have not begun: the connection is about to be closed and should not wait for them.
+    pub fn drop_releases(&mut self) {
+        self.queue.retain(|out| matches!(out, Out::Frame(_)));
+        self.queued = self.queue.iter().map(|out| length(out) + OVERHEAD).sum();
     }
 
     /// Bytes of body and trailer still to be written; 0 between packets.
@@ -104,7 +106,8 @@ impl Lane {
         self.queued.saturating_add(length).saturating_add(OVERHEAD) <= self.limit
     }
 
-    fn append(&mut self, length: usize, out: Out) -> Result<(), LaneError> {
+    fn append(&mut self, out: Out) -> Result<(), LaneError> {
+        let length = length(&out);
         if !self.has_room(length) {
             return Err(LaneError::Full { queued: self.queued });
         }
@@ -116,6 +119,12 @@ impl Lane {
 
 /// Counted for each packet in the queue, so that many tiny ones are bounded too.
 const OVERHEAD: usize = size_of::<Out>();
+
+fn length(out: &Out) -> usize {
+    match out {
+        Out::Frame(bytes) | Out::Release { head: bytes, .. } => bytes.len(),
+    }
+}
 
 /// A lane that cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -143,13 +143,14 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the connection; a client that waits for CONNACK is told `why`.
+    /// Ends the connection; a client that waits for CONNACK is told `why`. Releases that have not begun are forgotten, the
+    /// rest of the lane can still be written.
     pub fn refuse(&mut self, why: Connack) {
         if self.phase == Phase::Deciding {
             // An empty lane has room for four bytes, unless it was made without any: then the client learns nothing.
             let _ = self.lane.send(encode::connack(why));
         }
-        self.phase = Phase::Closed;
+        self.shut();
     }
 
     /// Answers [`Input::Subscribe`].
@@ -305,7 +306,7 @@ impl Server {
                 return Ok(None);
             }
             Kind::Disconnect => {
-                self.phase = Phase::Closed;
+                self.shut();
                 Input::Disconnect
             }
             // PUSH, RESPONSE and PUBACK are events of their own.
@@ -324,8 +325,13 @@ impl Server {
             // As in `refuse`.
             let _ = self.lane.send(encode::connack(answer));
         }
-        self.phase = Phase::Closed;
+        self.shut();
         refusal
+    }
+
+    fn shut(&mut self) {
+        self.lane.drop_releases();
+        self.phase = Phase::Closed;
     }
 }
 

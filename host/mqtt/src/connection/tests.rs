@@ -171,6 +171,19 @@ mod the_server {
     }
 
     #[test]
+    fn owes_no_release_to_a_client_that_it_turns_away() {
+        let mut server = open_server();
+        server.push(b"p").unwrap();
+        server.receive(&mut buffer(&[b"\xf0\x01r"])).unwrap();
+        server.release(&topic(), true, b"h", 5, 0).unwrap();
+        server.response(b"no").unwrap();
+        assert_eq!(refused(&mut server, CONNECT), Refusal::SecondConnect);
+        assert_eq!(frame(server.poll()), b"\x00\x01p"[..]);
+        assert_eq!(frame(server.poll()), b"\xf0\x02no"[..]);
+        assert_eq!(server.poll(), None);
+    }
+
+    #[test]
     fn passes_dup_on_to_nobody() {
         let mut server = open_server();
         let dup = [&[PUBLISH[0] | 0b1000], &PUBLISH[1..]].concat();
