@@ -1,0 +1,1 @@
+//! A node: its actors at work.
