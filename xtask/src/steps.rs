@@ -67,7 +67,11 @@ pub(crate) fn run(task: &str, steps: &[Step], workspace: &Workspace) -> Result<(
         })?;
         eprintln!("    {} in {}", step.name, shown(begin.elapsed()));
     }
-    eprintln!("{task}: all {} steps passed in {}", steps.len(), shown(start.elapsed()));
+    let total = shown(start.elapsed());
+    match steps.len() {
+        1 => eprintln!("{task}: done in {total}"),
+        count => eprintln!("{task}: all {count} steps passed in {total}"),
+    }
     Ok(())
 }
 
