@@ -63,6 +63,8 @@ pub struct Sensor {
     config: Config,
     /// Open links to gateways.
     links: BTreeSet<LinkId>,
+    /// The link to the configured gateway is open, or about to be.
+    calling: bool,
     stage: Stage,
     /// The image that runs is kept: the sensor speaks to gateways.
     settled: bool,
@@ -112,9 +114,18 @@ impl Role for Sensor {
     fn handle(&mut self, host: &mut dyn Host, now: Stamp, event: Event) -> Result<(), Fault> {
         match event {
             Event::Opened(link, info) => self.opened(host, link, &info),
-            Event::Closed(link, _) => self.closed(host, link),
-            Event::Message(link, kind, payload) => self.message(host, now, link, &kind, &payload),
-            Event::BodyOffered(link, header, size) => self.body_offered(host, link, &header, size),
+            Event::Closed(link, _) => {
+                self.closed(host, link);
+                Ok(())
+            }
+            Event::Message(link, kind, payload) => {
+                let result = self.message(host, now, link, &kind, &payload);
+                self.end_on_nonsense(host, link, result)
+            }
+            Event::BodyOffered(link, header, size) => {
+                let result = self.body_offered(host, link, &header, size);
+                self.end_on_nonsense(host, link, result)
+            }
             Event::Done(then, outcome) => self.done(host, then, outcome),
             Event::Timer(timer) => self.timer(host, timer),
             Event::Request(request) => self.request(host, &request),
@@ -175,7 +186,7 @@ impl Sensor {
             RECONNECT => self.connect(host),
             HELLO_AGAIN => self.hello_again(host)?,
             OWED_AGAIN => self.send_owed(host),
-            DEADLINE => self.deadline(host)?,
+            DEADLINE => self.deadline(host),
             RETRY => self.ask_for_offers(host)?,
             SETTLE => self.settle_deadline(host),
             _ => {}
@@ -201,6 +212,22 @@ impl Sensor {
         let json = serde_json::to_vec(&status).map_err(|e| Fault::new(code::INTERNAL, e.to_string()))?;
         host.reply(request.id, Ok(json));
         Ok(())
+    }
+
+    /// A peer that talks nonsense loses its link; what it interrupted is over.
+    fn end_on_nonsense(
+        &mut self,
+        host: &mut dyn Host,
+        link: LinkId,
+        result: Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match result {
+            Err(fault) if [code::MALFORMED, code::UNEXPECTED].contains(&fault.code.as_ref()) => {
+                self.drop_link(host, link, &fault.to_string());
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn next(&mut self) -> Then {

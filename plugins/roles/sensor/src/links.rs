@@ -27,10 +27,17 @@ impl Sensor {
 
     pub(crate) fn connect(&mut self, host: &mut dyn Host) {
         if let Some(gateway) = &self.config.gateway
-            && !self.links.contains(&GATEWAY)
+            && !self.calling
         {
             host.connect(gateway, GATEWAY);
+            self.calling = true;
         }
+    }
+
+    /// Ends a link whose peer does not keep to the protocol, or keeps us waiting.
+    pub(crate) fn drop_link(&mut self, host: &mut dyn Host, link: LinkId, reason: &str) {
+        host.close(link, reason);
+        self.closed(host, link);
     }
 
     pub(crate) fn opened(&mut self, host: &mut dyn Host, link: LinkId, info: &LinkInfo) -> Result<(), Fault> {
@@ -52,14 +59,14 @@ impl Sensor {
         Ok(())
     }
 
-    pub(crate) fn closed(&mut self, host: &mut dyn Host, link: LinkId) -> Result<(), Fault> {
+    /// A link is gone; hearing of it twice changes nothing.
+    pub(crate) fn closed(&mut self, host: &mut dyn Host, link: LinkId) {
         self.links.remove(&link);
-        if link == GATEWAY && self.config.gateway.is_some() {
+        if link == GATEWAY && core::mem::take(&mut self.calling) {
             let pause = self.reconnect.next(self.config.reconnect_ms, self.config.longest_pause_ms);
             host.arm(RECONNECT, pause);
         }
         self.link_lost(host, link);
-        Ok(())
     }
 
     pub(crate) fn announced(

@@ -206,17 +206,16 @@ impl Sensor {
         }
     }
 
-    pub(crate) fn deadline(&mut self, host: &mut dyn Host) -> Result<(), Fault> {
+    pub(crate) fn deadline(&mut self, host: &mut dyn Host) {
         let link = match &self.stage {
             Stage::Asking(..) => None,
             Stage::Wanted(heard) | Stage::Receiving(heard, _) => Some(heard.link),
-            _ => return Ok(()),
+            _ => return,
         };
-        if let Some(link) = link.filter(|link| self.links.contains(link)) {
-            host.close(link, "the image did not come in time");
-        }
         self.try_again(host);
-        Ok(())
+        if let Some(link) = link.filter(|link| self.links.contains(link)) {
+            self.drop_link(host, link, "the image did not come in time");
+        }
     }
 }
 

@@ -45,8 +45,9 @@ impl Sensor {
         let from = before.len().saturating_sub(MOST_SAID);
         let latest = before.get(from..).unwrap_or_default();
         let json = serde_json::to_vec(latest).map_err(|e| Fault::new(code::INTERNAL, e.to_string()))?;
+        self.owe(host, about, outcome)?;
         host.put(SAID, json);
-        self.owe(host, about, outcome)
+        Ok(())
     }
 
     /// A receipt, owed from now on.
