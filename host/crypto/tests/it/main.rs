@@ -7,3 +7,4 @@ mod fixtures;
 mod keys;
 mod openssl;
 mod sessions;
+mod vectors;
