@@ -109,7 +109,10 @@ pub fn verify(path: &Path) -> Result<Summary, AuditError> {
         let line = text.strip_suffix('\n').ok_or_else(|| bad("it has no end".into()))?;
         let parsed: Line = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
         if parsed.sequence != number {
-            return Err(bad(format!("it has number {}: lines were removed, added or moved", parsed.sequence)));
+            return Err(bad(format!(
+                "it has number {}: lines were removed, added or moved",
+                parsed.sequence
+            )));
         }
         if parsed.previous != summary.head {
             return Err(bad("it does not follow the line before it".into()));
@@ -165,7 +168,10 @@ pub(crate) struct Addition {
 
 impl Log {
     /// Opens the log and writes what a crash kept from it. Also says if the file lost lines that were on disk.
-    pub(crate) fn open(home: &crate::home::Home, engine: &mut Engine) -> Result<(Self, Option<String>), OpenError> {
+    pub(crate) fn open(
+        home: &crate::home::Home,
+        engine: &mut Engine,
+    ) -> Result<(Self, Option<String>), OpenError> {
         let path = home.path(FILE);
         let file = private_file()
             .create(true)
@@ -182,9 +188,8 @@ impl Log {
             Some(Some(head)) => head,
             Some(None) => return Err(StoreError::Damaged("the head of the audit log".into()).into()),
         };
-        let lost = (length < head.durable).then(|| {
-            format!("it was cut: {} bytes are left of {} that were on disk", length, head.durable)
-        });
+        let lost = (length < head.durable)
+            .then(|| format!("it was cut: {} bytes are left of {} that were on disk", length, head.durable));
         head.durable = head.durable.min(length);
         let mut log = Self { file, head, length, kept: 0, behind: true };
         log.repair(engine)?;
@@ -206,7 +211,8 @@ impl Log {
             Ok(())
         })?;
         let durable = self.head.durable;
-        let written = self.file.set_len(durable).and_then(|()| self.file.write_all_at(text.as_bytes(), durable));
+        let written =
+            self.file.set_len(durable).and_then(|()| self.file.write_all_at(text.as_bytes(), durable));
         written.map_err(|error| engine.home.failed("writing the audit log", &error))?;
         self.length = durable + text.len() as u64;
         self.kept = kept;

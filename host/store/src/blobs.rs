@@ -45,7 +45,7 @@ pub(crate) enum Content {
 
 impl Blobs {
     /// Takes over the directory: what nobody pinned, and what never arrived whole, is removed.
-    pub(crate) fn open(
+    pub(crate) fn take_over(
         home: Arc<Home>,
         reserve: u64,
         pinned: Vec<(Digest, String, u64)>,
@@ -155,9 +155,11 @@ impl Blobs {
 
     /// What is wrong with a blob's bytes.
     fn wrong_content(&self, digest: &Digest) -> Option<String> {
-        match self.open(digest).map_err(|error| error.to_string()).and_then(|blob| {
-            hash(blob).map_err(|error| error.to_string())
-        }) {
+        match self
+            .open(digest)
+            .map_err(|error| error.to_string())
+            .and_then(|blob| hash(blob).map_err(|error| error.to_string()))
+        {
             Ok(found) if found == *digest => None,
             Ok(found) => Some(format!("its bytes hash to {found}")),
             Err(error) => Some(error),

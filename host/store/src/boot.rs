@@ -1,0 +1,330 @@
+//! The boot record of a sensor: which slot boots, what is on trial, and the version floor, in one atomic step each.
+//!
+//! Two files, `boot.0` and `boot.1`, hold the record with a generation. A change replaces the older one, then the
+//! other: a write torn at any byte leaves one that is whole, and afterwards the loss of either file loses nothing,
+//! the floor least of all.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use trireme_core::Version;
+
+use crate::home::replace;
+use crate::slots::SlotError;
+
+const FILES: [&str; 2] = ["boot.0", "boot.1"];
+const MAGIC: [u8; 8] = *b"trboot\x00\x01";
+/// Magic, generation, active, version, floor, trial (state, slot, version), reverted (present, version), SHA-256.
+const LENGTH: usize = 8 + 8 + 1 + 16 + 16 + (1 + 1 + 16) + (1 + 16) + 32;
+
+/// One of the two places of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// `slot-a.bin`
+    A,
+    /// `slot-b.bin`
+    B,
+}
+
+impl Slot {
+    /// The one that this is not.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// An image that is not confirmed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// There is none.
+    None,
+    /// It boots next.
+    Pending {
+        /// Where it is.
+        slot: Slot,
+        /// What it is.
+        version: Version,
+    },
+    /// It booted; at the next boot without a confirmation it is given up.
+    Running {
+        /// Where it is.
+        slot: Slot,
+        /// What it is.
+        version: Version,
+    },
+}
+
+/// What the boot loader knows, durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootRecord {
+    /// The slot of the confirmed image.
+    pub active: Slot,
+    /// The version of the confirmed image.
+    pub version: Version,
+    /// No version at or below it is taken. Never falls.
+    pub floor: Version,
+    /// The image on trial.
+    pub trial: Trial,
+    /// The version that was given up last, until another is confirmed or tried.
+    pub reverted: Option<Version>,
+}
+
+impl BootRecord {
+    /// What the boot loader makes of it: a pending trial runs; one that ran and was not confirmed is given up.
+    #[must_use]
+    pub fn booted(self) -> Self {
+        match self.trial {
+            Trial::None => self,
+            Trial::Pending { slot, version } => Self { trial: Trial::Running { slot, version }, ..self },
+            Trial::Running { .. } => self.given_up(),
+        }
+    }
+
+    /// The trial ends without a confirmation.
+    #[must_use]
+    pub fn given_up(self) -> Self {
+        match self.trial {
+            Trial::None => self,
+            Trial::Pending { version, .. } | Trial::Running { version, .. } => {
+                Self { trial: Trial::None, reverted: Some(version), ..self }
+            }
+        }
+    }
+
+    /// An image stays; the floor rises to `floor` and never falls.
+    #[must_use]
+    pub fn kept(self, slot: Slot, version: Version, floor: Version) -> Self {
+        let floor = self.floor.max(floor);
+        Self { active: slot, version, floor, trial: Trial::None, reverted: None }
+    }
+
+    /// The slot and the version that run, given that the device booted with this record.
+    #[must_use]
+    pub fn runs(&self) -> (Slot, Version) {
+        match self.trial {
+            Trial::Running { slot, version } => (slot, version),
+            Trial::None | Trial::Pending { .. } => (self.active, self.version),
+        }
+    }
+
+    fn to_bytes(self, generation: u64) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(generation.to_be_bytes());
+        bytes.push(slot_byte(self.active));
+        bytes.extend(self.version.to_bytes());
+        bytes.extend(self.floor.to_bytes());
+        let (state, slot, version) = match self.trial {
+            Trial::None => (0, Slot::A, Version::default()),
+            Trial::Pending { slot, version } => (1, slot, version),
+            Trial::Running { slot, version } => (2, slot, version),
+        };
+        bytes.extend([state, slot_byte(slot)]);
+        bytes.extend(version.to_bytes());
+        bytes.push(u8::from(self.reverted.is_some()));
+        bytes.extend(self.reverted.unwrap_or_default().to_bytes());
+        let digest = Sha256::digest(&bytes);
+        bytes.extend(digest);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<(u64, Self)> {
+        if bytes.len() != LENGTH {
+            return None;
+        }
+        let (content, digest) = bytes.split_last_chunk::<32>()?;
+        if Sha256::digest(content).as_slice() != digest.as_slice() {
+            return None;
+        }
+        let mut rest = content.strip_prefix(&MAGIC)?;
+        let mut take = |count: usize| {
+            let (taken, left) = rest.split_at_checked(count)?;
+            rest = left;
+            Some(taken)
+        };
+        let generation = u64::from_be_bytes(take(8)?.try_into().ok()?);
+        let active = slot_of(take(1)?)?;
+        let version = Version::from_bytes(take(16)?)?;
+        let floor = Version::from_bytes(take(16)?)?;
+        let state = take(1)?.first().copied()?;
+        let slot = slot_of(take(1)?)?;
+        let tried = Version::from_bytes(take(16)?)?;
+        let trial = match state {
+            0 => Trial::None,
+            1 => Trial::Pending { slot, version: tried },
+            2 => Trial::Running { slot, version: tried },
+            _ => return None,
+        };
+        let is_reverted = take(1)? == [1];
+        let reverted = Version::from_bytes(take(16)?).filter(|_| is_reverted);
+        Some((generation, Self { active, version, floor, trial, reverted }))
+    }
+}
+
+fn slot_byte(slot: Slot) -> u8 {
+    match slot {
+        Slot::A => 0,
+        Slot::B => 1,
+    }
+}
+
+fn slot_of(bytes: &[u8]) -> Option<Slot> {
+    match bytes {
+        [0] => Some(Slot::A),
+        [1] => Some(Slot::B),
+        _ => None,
+    }
+}
+
+/// The record and where the newest generation is.
+pub(crate) struct BootFiles {
+    pub(crate) record: BootRecord,
+    generation: u64,
+    /// The file that holds `generation`.
+    newest: usize,
+}
+
+impl BootFiles {
+    pub(crate) fn exist(dir: &Path) -> bool {
+        FILES.iter().any(|name| dir.join(name).exists())
+    }
+
+    pub(crate) fn create(dir: &Path, record: BootRecord) -> io::Result<Self> {
+        let mut files = Self { record, generation: 0, newest: 1 };
+        files.store(dir, record)?;
+        Ok(files)
+    }
+
+    pub(crate) fn open(dir: &Path) -> Result<Self, SlotError> {
+        let found =
+            FILES.map(|name| fs::read(dir.join(name)).ok().and_then(|bytes| BootRecord::from_bytes(&bytes)));
+        let (newest, generation, record) = match found {
+            [Some((zero, _)), Some((one, record))] if one > zero => (1, one, record),
+            [Some((zero, record)), _] => (0, zero, record),
+            [None, Some((one, record))] => (1, one, record),
+            [None, None] => return Err(SlotError::NoRecord(dir.to_owned())),
+        };
+        Ok(Self { record, generation, newest })
+    }
+
+    /// Makes a record durable. From the first replaced file on it counts.
+    pub(crate) fn store(&mut self, dir: &Path, record: BootRecord) -> io::Result<()> {
+        let (older, newer) = match self.newest {
+            0 => (1, 0),
+            _ => (0, 1),
+        };
+        let [zero, one] = FILES;
+        let name = |file| if file == 0 { zero } else { one };
+        replace(dir, name(older), &record.to_bytes(self.generation + 1))?;
+        (self.record, self.generation, self.newest) = (record, self.generation + 1, older);
+        replace(dir, name(newer), &record.to_bytes(self.generation + 1))?;
+        (self.generation, self.newest) = (self.generation + 1, newer);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn version(n: u32) -> Version {
+        Version::new([n, 0, 0, 0])
+    }
+
+    fn record() -> BootRecord {
+        BootRecord {
+            active: Slot::A,
+            version: version(1),
+            floor: version(1),
+            trial: Trial::None,
+            reverted: None,
+        }
+    }
+
+    #[test]
+    fn a_record_torn_at_every_byte_still_boots_old_or_new() {
+        let old = record();
+        let new = BootRecord { trial: Trial::Pending { slot: Slot::B, version: version(2) }, ..old };
+        for file in 0..2 {
+            for length in 0..LENGTH {
+                for filler in [None, Some(0x00), Some(0xff)] {
+                    let dir = tempfile::tempdir().unwrap();
+                    let mut files = BootFiles::create(dir.path(), old).unwrap();
+                    files.store(dir.path(), new).unwrap();
+                    if file == 0 {
+                        // The power went in the first of the two writes: the other file has the old record still.
+                        fs::write(dir.path().join(FILES[1]), old.to_bytes(2)).unwrap();
+                    }
+                    let mut torn = fs::read(dir.path().join(FILES[file])).unwrap();
+                    torn.truncate(length);
+                    torn.extend(filler.into_iter().cycle().take(LENGTH - length));
+                    fs::write(dir.path().join(FILES[file]), torn).unwrap();
+                    let found = BootFiles::open(dir.path()).unwrap().record;
+                    assert_eq!(found, if file == 0 { old } else { new }, "cut at {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_bit_anywhere_makes_a_record_void() {
+        let whole = BootRecord { reverted: Some(version(3)), ..record() }.to_bytes(7);
+        assert!(BootRecord::from_bytes(&whole).is_some());
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(BootRecord::from_bytes(&bytes), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_loss_of_either_file_does_not_lower_the_floor() {
+        for lost in FILES {
+            let dir = tempfile::tempdir().unwrap();
+            let mut files = BootFiles::create(dir.path(), record()).unwrap();
+            files.store(dir.path(), record().kept(Slot::B, version(9), version(9))).unwrap();
+            fs::remove_file(dir.path().join(lost)).unwrap();
+            assert_eq!(BootFiles::open(dir.path()).unwrap().record.floor, version(9));
+        }
+    }
+
+    #[test]
+    fn without_a_whole_record_nothing_is_assumed() {
+        let dir = tempfile::tempdir().unwrap();
+        BootFiles::create(dir.path(), record()).unwrap();
+        for file in FILES {
+            fs::write(dir.path().join(file), b"junk").unwrap();
+        }
+        assert!(matches!(BootFiles::open(dir.path()), Err(SlotError::NoRecord(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_the_floor_never_falls(steps in prop::collection::vec((0_u8..4, 0_u32..20), 0..60)) {
+            let mut now = record();
+            for (step, number) in steps {
+                let before = now;
+                now = match step {
+                    0 => now.booted(),
+                    1 => now.given_up(),
+                    2 => BootRecord {
+                        trial: Trial::Pending { slot: now.active.other(), version: version(number) },
+                        ..now
+                    },
+                    _ => match now.trial {
+                        Trial::Running { slot, version } => now.kept(slot, version, version),
+                        _ => now,
+                    },
+                };
+                prop_assert!(now.floor >= before.floor);
+                prop_assert_eq!(BootRecord::from_bytes(&now.to_bytes(u64::from(number))), Some((u64::from(number), now)));
+            }
+        }
+    }
+}

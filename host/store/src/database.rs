@@ -135,7 +135,7 @@ impl Options {
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Database, OpenError> {
         let home = Arc::new(Home::open(dir.as_ref(), self.free)?);
         let mut engine = Engine::open(Arc::clone(&home))?;
-        let blobs = Blobs::open(Arc::clone(&home), self.reserve, engine.all_pins()?)?;
+        let blobs = Blobs::take_over(Arc::clone(&home), self.reserve, engine.all_pins()?)?;
         let (audit, audit_damage) = audit::Log::open(&home, &mut engine)?;
         let writer = Writer::start(engine, audit, blobs.clone(), self.clock)?;
         let damage = audit_damage.map(Damage::Audit);

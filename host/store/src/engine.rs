@@ -112,7 +112,9 @@ impl Engine {
     fn error(&self, doing: &str, error: redb::Error) -> StoreError {
         match error {
             redb::Error::Io(error) => self.home.failed(doing, &error),
-            redb::Error::Corrupted(detail) => StoreError::Damaged(format!("{}: {detail}", self.path.display())),
+            redb::Error::Corrupted(detail) => {
+                StoreError::Damaged(format!("{}: {detail}", self.path.display()))
+            }
             other => StoreError::Failed(format!("{doing} {}: {other}", self.path.display())),
         }
     }

@@ -14,15 +14,15 @@
 
 pub mod audit;
 mod blobs;
-//mod boot;
+mod boot;
 mod database;
 mod engine;
 mod home;
 mod schema;
-//mod slots;
+mod slots;
 mod writer;
 
 pub use blobs::{BlobReader, BlobWriter, Blobs, Held};
-//pub use boot::{BootRecord, Slot, Trial};
+pub use boot::{BootRecord, Slot, Trial};
 pub use database::{Damage, Database, Namespace, OpenError, Options};
-//pub use slots::{SlotError, Slots};
+pub use slots::{SlotError, Slots};

@@ -168,7 +168,8 @@ impl Desk {
 
 /// Bytes of a commit, about.
 fn size(commit: &Commit) -> usize {
-    let values: usize = commit.puts.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+    let values: usize =
+        commit.puts.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
     let entries: usize = commit.audit.iter().map(String::len).sum();
     values + entries + commit.pins.len() * (Digest::LENGTH + 8)
 }
