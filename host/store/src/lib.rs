@@ -26,3 +26,6 @@ pub use blobs::{BlobReader, BlobWriter, Blobs, Held};
 pub use boot::{BootRecord, Slot, Trial};
 pub use database::{Damage, Database, Namespace, OpenError, Options};
 pub use slots::{SlotError, Slots};
+
+#[cfg(test)]
+mod tests;

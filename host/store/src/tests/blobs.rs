@@ -1,0 +1,150 @@
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+
+use trireme_actor::{Store, StoreError};
+
+use super::*;
+use crate::Damage;
+
+fn path(dir: &Path, digest: Digest) -> PathBuf {
+    let name = digest.to_string();
+    dir.join("blobs").join(&name[..2]).join(name)
+}
+
+fn is_empty(dir: PathBuf) -> bool {
+    fs::read_dir(dir).unwrap().next().is_none()
+}
+
+#[test]
+fn a_blob_dropped_without_finish_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let mut writer = db.blobs().writer(10).unwrap();
+    writer.write(b"half").unwrap();
+    assert!(!is_empty(dir.path().join("incoming")));
+    drop(writer);
+    assert!(is_empty(dir.path().join("incoming")));
+    let mut short = db.blobs().writer(10).unwrap();
+    short.write(b"half").unwrap();
+    assert!(short.finish(digest(b"half")).is_err());
+    assert!(is_empty(dir.path().join("incoming")));
+    assert!(!path(dir.path(), digest(b"half")).exists());
+}
+
+#[test]
+fn a_blob_takes_no_more_than_was_announced() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let mut writer = db.blobs().writer(4).unwrap();
+    writer.write(b"four").unwrap();
+    assert!(writer.write(b"!").is_err());
+    assert_eq!(writer.written(), 4);
+}
+
+#[test]
+fn a_blob_goes_when_the_last_actor_lets_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let (mut broker, mut gateway) = (db.namespace("broker"), db.namespace("gateway"));
+    let held = keep(&db.blobs(), b"image");
+    let name = held.digest();
+    broker.commit(pin(name, Some(5))).unwrap();
+    gateway.commit(pin(name, Some(5))).unwrap();
+    drop(held);
+    broker.commit(pin(name, None)).unwrap();
+    assert!(path(dir.path(), name).exists());
+    let mut reader = db.blobs().open(&name).unwrap();
+    gateway.commit(pin(name, None)).unwrap();
+    assert!(!path(dir.path(), name).exists());
+
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"image", "an open reader goes on");
+    let mut two = [0; 8];
+    assert_eq!(reader.read_at(&mut two, 3).unwrap(), 2);
+    assert_eq!((&two[..2], reader.size()), (b"ge".as_slice(), 5));
+    assert!(db.blobs().open(&name).is_err());
+}
+
+#[test]
+fn what_is_held_outlives_its_last_pin_and_goes_with_the_last_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let mut broker = db.namespace("broker");
+    let held = keep(&db.blobs(), b"image");
+    broker.commit(pin(held.digest(), Some(5))).unwrap();
+    broker.commit(pin(held.digest(), None)).unwrap();
+    let (second, file) = (held.clone(), path(dir.path(), held.digest()));
+    drop(held);
+    assert!(file.exists());
+    drop(second);
+    assert!(!file.exists());
+}
+
+#[test]
+fn the_same_blob_twice_is_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let first = keep(&db.blobs(), b"image");
+    let second = keep(&db.blobs(), b"image");
+    drop(first);
+    assert!(db.blobs().open(&second.digest()).is_ok());
+    assert!(is_empty(dir.path().join("incoming")));
+}
+
+#[test]
+fn only_what_is_here_with_its_size_can_be_pinned() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let mut broker = db.namespace("broker");
+    let mut commit = pin(digest(b"never came"), Some(10));
+    commit.puts.insert("a".into(), Some(b"1".to_vec()));
+    assert!(broker.commit(commit).is_err());
+    let held = keep(&db.blobs(), b"image");
+    assert!(matches!(broker.commit(pin(held.digest(), Some(6))), Err(StoreError::Damaged(_))));
+    assert!(broker.load().unwrap().is_empty() && broker.pins().unwrap().is_empty());
+}
+
+#[test]
+fn a_blob_that_would_eat_the_reserve_is_refused_before_it_is_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Options::default().reserve(1000).free_space(|_| Ok(1_500_000)).open(dir.path()).unwrap();
+    assert!(matches!(db.blobs().writer(1_499_001), Err(StoreError::Full(_))));
+    assert!(is_empty(dir.path().join("incoming")));
+    assert!(db.blobs().writer(1_499_000).is_ok());
+}
+
+#[test]
+fn damage_is_named_by_blob_and_actor() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let mut broker = db.namespace("broker");
+    let names = [b"gone!", b"short", b"other"].map(|bytes| {
+        let held = keep(&db.blobs(), bytes);
+        broker.commit(pin(held.digest(), Some(5))).unwrap();
+        held.digest()
+    });
+    assert_eq!(db.verify(), []);
+    let [gone, short, other] = names;
+    fs::remove_file(path(dir.path(), gone)).unwrap();
+    fs::write(path(dir.path(), short), b"shor").unwrap();
+    fs::write(path(dir.path(), other), b"othex").unwrap();
+    let namespace = || "broker".to_owned();
+    let quick = db.check();
+    assert_eq!(quick.len(), 2);
+    assert!(quick.contains(&Damage::Missing { digest: gone, namespace: namespace() }));
+    let length = Damage::Length { digest: short, namespace: namespace(), expected: 5, found: 4 };
+    assert!(quick.contains(&length));
+    let thorough = db.verify();
+    assert_eq!(thorough.len(), 3);
+    assert!(
+        thorough.iter().any(|damage| matches!(damage, Damage::Content { digest, .. } if *digest == other))
+    );
+
+    // The same blob sent again repairs it.
+    let mended = keep(&db.blobs(), b"short");
+    assert!(!db.check().contains(&length));
+    drop(mended);
+    assert!(path(dir.path(), short).exists());
+}
