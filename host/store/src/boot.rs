@@ -251,23 +251,27 @@ mod tests {
     fn a_record_torn_at_every_byte_still_boots_old_or_new() {
         let old = record();
         let new = BootRecord { trial: Trial::Pending { slot: Slot::B, version: version(2) }, ..old };
-        for file in 0..2 {
-            for length in 0..LENGTH {
-                for filler in [None, Some(0x00), Some(0xff)] {
-                    let dir = tempfile::tempdir().unwrap();
-                    let mut files = BootFiles::create(dir.path(), old).unwrap();
-                    files.store(dir.path(), new).unwrap();
-                    if file == 0 {
-                        // The power went in the first of the two writes: the other file has the old record still.
-                        fs::write(dir.path().join(FILES[1]), old.to_bytes(2)).unwrap();
-                    }
-                    let mut torn = fs::read(dir.path().join(FILES[file])).unwrap();
-                    torn.truncate(length);
-                    torn.extend(filler.into_iter().cycle().take(LENGTH - length));
-                    fs::write(dir.path().join(FILES[file]), torn).unwrap();
-                    let found = BootFiles::open(dir.path()).unwrap().record;
-                    assert_eq!(found, if file == 0 { old } else { new }, "cut at {length}");
-                }
+        let dir = tempfile::tempdir().unwrap();
+        let paths = FILES.map(|name| dir.path().join(name));
+        let mut files = BootFiles::create(dir.path(), old).unwrap();
+        let before = [0, 1].map(|file: usize| fs::read(&paths[file]).unwrap());
+        files.store(dir.path(), new).unwrap();
+        let after = [0, 1].map(|file: usize| fs::read(&paths[file]).unwrap());
+        // The first write replaces the older generation, the second the other one.
+        let (first, second) = (0, 1);
+        for length in 0..LENGTH {
+            for filler in [None, Some(0x00), Some(0xff)] {
+                let torn = |whole: &[u8]| {
+                    let mut bytes = whole[..length].to_vec();
+                    bytes.extend(filler.into_iter().cycle().take(LENGTH - length));
+                    bytes
+                };
+                fs::write(&paths[first], torn(&after[first])).unwrap();
+                fs::write(&paths[second], &before[second]).unwrap();
+                assert_eq!(BootFiles::open(dir.path()).unwrap().record, old, "first, cut at {length}");
+                fs::write(&paths[first], &after[first]).unwrap();
+                fs::write(&paths[second], torn(&after[second])).unwrap();
+                assert_eq!(BootFiles::open(dir.path()).unwrap().record, new, "second, cut at {length}");
             }
         }
     }
