@@ -48,7 +48,7 @@ impl Engine {
                 Err(error) => {
                     let error = redb::Error::from(error);
                     self.db = None;
-                    if self.read(|read| read_group(read)).is_ok_and(|found| found == group) {
+                    if self.read(read_group).is_ok_and(|found| found == group) {
                         return Ok(value);
                     }
                     error
