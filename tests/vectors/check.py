@@ -174,6 +174,7 @@ class Check:
         check("root: key", point(root.public_key()) == point(anchor))
         root.verify_directly_issued_by(root)
         check("root: self-signed", True)
+        check("root: name", root.subject.rfc4514_string() == f"CN={self.i['authority']}")
         constraints = root.extensions.get_extension_for_class(x509.BasicConstraints)
         check("root: authority", constraints.critical and constraints.value.ca)
         usage = root.extensions.get_extension_for_class(x509.KeyUsage).value
@@ -360,6 +361,7 @@ class Check:
 
     def time(self):
         answer = self.v["time"]
+        check("time: now", answer["unix_ms"] == self.i["now_ms"])
         self.signed("time", answer, "trireme/1/time", (un(answer["nonce"]), answer["unix_ms"]), "authority")
 
     def versions(self):

@@ -3,9 +3,8 @@
 //! `cargo run -p trireme-crypto --example vectors --features vectors > tests/vectors/trireme-1.json`
 //!
 //! Every secret is SHA-256 of `trireme/vectors/<name>`: nothing is hidden in them, and they protect nothing.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
 
-use std::io::Write;
 use std::sync::Arc;
 
 use p256::pkcs8::{EncodePrivateKey, LineEnding};
@@ -33,7 +32,7 @@ const NOW: u64 = 1_800_000_000_123;
 
 fn main() {
     let text = serde_json::to_string_pretty(&vectors()).unwrap();
-    writeln!(std::io::stdout(), "{text}").unwrap();
+    println!("{text}");
 }
 
 /// All vectors.

@@ -27,8 +27,8 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// `Token = SC ⊕ HMAC_PK(…)`.
-    pub(crate) fn token(&self, mac: [u8; 32]) -> Token {
-        Token(mac::xor(self.sc.bytes(), &mac))
+    pub(crate) fn token(&self, mac: &[u8; 32]) -> Token {
+        Token(mac::xor(self.sc.bytes(), mac))
     }
 
     /// `SC' = Token ⊕ HMAC_PK(…)`, and `SC' = SC` in constant time (5.6.5.2).
@@ -75,7 +75,7 @@ impl ModelSecrets {
     /// [`ElementError::Label`] for any formula but a Token's.
     pub fn token(&self, formula: &Formula<'_>) -> Result<Token, ElementError> {
         token_label(formula)?;
-        Ok(self.pair.token(self.pair.pk.tag(formula)))
+        Ok(self.pair.token(&self.pair.pk.tag(formula)))
     }
 
     /// The secrets to put into one sensor before it ships: with the device key `DK = HKDF(MRK, T(MD, ID_SN))`.
@@ -106,7 +106,7 @@ impl ModelSecrets {
     ) -> Result<(), ElementError> {
         receipt_label(formula)?;
         let expected = self.device_key(sensor)?.tag(formula);
-        if mac::same(&expected, tag.as_bytes()) { Ok(()) } else { Err(ElementError::Mismatch) }
+        if mac::same(expected.as_slice(), tag.as_bytes()) { Ok(()) } else { Err(ElementError::Mismatch) }
     }
 
     /// The form for the key store, and for nothing else.
@@ -203,7 +203,7 @@ impl SensorSecrets {
     /// [`ElementError::Mismatch`], [`ElementError::Label`] for any formula but a Token's.
     pub fn check_token(&self, formula: &Formula<'_>, token: &Token) -> Result<(), ElementError> {
         token_label(formula)?;
-        let mac = Zeroizing::new(self.pair.pk.tag(formula));
+        let mac = self.pair.pk.tag(formula);
         if self.pair.accepts(&mac, token.as_bytes()) { Ok(()) } else { Err(ElementError::Mismatch) }
     }
 
@@ -214,7 +214,7 @@ impl SensorSecrets {
     pub fn receipt_tag(&self, formula: &Formula<'_>, counter: u64) -> Result<Option<Tag>, ElementError> {
         receipt_label(formula)?;
         let formula = formula.clone().with_counter(counter);
-        Ok(self.dk.as_ref().map(|dk| Tag(dk.tag(&formula))))
+        Ok(self.dk.as_ref().map(|dk| Tag(*dk.tag(&formula))))
     }
 
     /// The form for the key store, and for nothing else.

@@ -146,17 +146,15 @@ impl State {
 
     fn finish(self, key: &ImageKey) -> Value {
         let bytes = match self {
-            Self::Hash(stream) => stream.finish().0,
+            Self::Hash(stream) => Zeroizing::new(stream.finish().0),
             Self::Mac(running) => mac::finish(running),
         };
         match key {
-            ImageKey::Hash => Value(Kind::Public(bytes)),
-            ImageKey::Session(key) if key.ours => Value(Kind::Ours(bytes)),
-            ImageKey::Session(_) => Value(Kind::Theirs(Zeroizing::new(bytes))),
-            ImageKey::Token(secrets) => Value(Kind::Public(secrets.pair().token(bytes).0)),
-            ImageKey::CheckToken(secrets) => {
-                Value(Kind::Token { secrets: Arc::clone(secrets), mac: Zeroizing::new(bytes) })
-            }
+            ImageKey::Hash => Value(Kind::Public(*bytes)),
+            ImageKey::Session(key) if key.ours => Value(Kind::Ours(*bytes)),
+            ImageKey::Session(_) => Value(Kind::Theirs(bytes)),
+            ImageKey::Token(secrets) => Value(Kind::Public(secrets.pair().token(&bytes).0)),
+            ImageKey::CheckToken(secrets) => Value(Kind::Token { secrets: Arc::clone(secrets), mac: bytes }),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Secret {
     }
 
     /// HMAC over the formula's canonical encoding.
-    pub(crate) fn tag(&self, formula: &Formula<'_>) -> [u8; 32] {
+    pub(crate) fn tag(&self, formula: &Formula<'_>) -> Zeroizing<[u8; 32]> {
         let mut running = self.start();
         formula.encode(&mut |piece| running.update(piece));
         finish(running)
@@ -71,8 +71,12 @@ fn expand_bytes(salt: Option<&[u8]>, ikm: &[u8], info: &[u8], out: &mut [u8]) ->
     Hkdf::<Sha256>::new(salt, ikm).expand(info, out).ok()
 }
 
-pub(crate) fn finish(running: Running) -> [u8; 32] {
-    running.finalize().into_bytes().into()
+/// The MAC, which may be half of a secret: with the public Token, `HMAC_PK` gives `SC`.
+pub(crate) fn finish(running: Running) -> Zeroizing<[u8; 32]> {
+    let mut bytes = running.finalize().into_bytes();
+    let out = Zeroizing::new(bytes.into());
+    bytes.zeroize();
+    out
 }
 
 pub(crate) fn xor(a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {
@@ -99,7 +103,7 @@ mod tests {
             for test in &group.tests {
                 let mut running = Secret::from_slice(&test.key).unwrap().start();
                 running.update(&test.msg);
-                let matches = same(&finish(running), &test.tag);
+                let matches = same(finish(running).as_slice(), &test.tag);
                 assert_eq!(matches, test.result == TestResult::Valid, "case {}", test.tc_id);
                 count += 1;
             }

@@ -158,7 +158,7 @@ impl Session {
     /// [`SessionError::Label`], [`SessionError::NotOurs`].
     pub fn mac(&self, formula: &Formula<'_>) -> Result<Tag, SessionError> {
         let key = self.mac_key_for(&formula.label)?;
-        Ok(Tag(key.secret.tag(formula)))
+        Ok(Tag(*key.secret.tag(formula)))
     }
 
     /// Checks the peer's MAC in constant time; only with keys of the peer's direction, so that nothing that this
@@ -168,7 +168,7 @@ impl Session {
     /// [`SessionError::Mismatch`], [`SessionError::Label`], [`SessionError::NotTheirs`].
     pub fn check(&self, formula: &Formula<'_>, tag: &Tag) -> Result<(), SessionError> {
         let key = self.check_key_for(&formula.label)?;
-        if mac::same(&key.secret.tag(formula), tag.as_bytes()) {
+        if mac::same(key.secret.tag(formula).as_slice(), tag.as_bytes()) {
             Ok(())
         } else {
             Err(SessionError::Mismatch(formula.label.to_string()))
