@@ -1,1 +1,22 @@
-//! trireme
+//! The command line of Trireme: configuration, commands, progress.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`config`] | a node's TOML file, checked against one table of all keys |
+//! | [`init`] | writes a whole network; tests and the demo use it as well |
+//! | [`authority`] | offline root, requests, certificates |
+//! | [`models`], [`provisioning`] | secrets of models; sensors' bundles, made and used once |
+//! | [`plugins`], [`assemble`] | from a configuration to what a node runs |
+//! | [`run`], [`supervise`] | one node in this process; several as children |
+//! | [`publish`], [`status`] | a running node's administrator |
+//! | [`commands`] | what `trireme` understands |
+
+#![forbid(unsafe_code)]
+
+pub mod authority;
+pub mod config;
+pub mod files;
+pub mod init;
+pub mod logging;
+pub mod models;
+pub mod provisioning;

@@ -1,0 +1,190 @@
+//! A node's configuration: one TOML file, with a table for the node, one for the authority that it believes, and one
+//! for each of its roles.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`roles`] | every key of every table, as data |
+//! | [`schema`] | what a value may be; the check of a table against its keys |
+//! | [`source`] | where in the file something is wrong |
+//! | [`example`] | the commented examples, made from the same data |
+//! | `read`, `identity`, `sensors` | what the keys refer to: certificates, keys, secrets, bundles |
+//! | [`network`] | what several files have to agree on |
+//!
+//! Unknown keys are errors, except in the table of a role with a `plugin` of its own: those are the plugin's.
+
+pub mod example;
+mod identity;
+mod network;
+mod read;
+pub mod roles;
+pub mod schema;
+mod sensors;
+pub mod source;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use trireme_actor::Grants;
+use trireme_core::role::Certified;
+use trireme_core::{NodeId, RoleKind, SensorId, Version};
+use trireme_crypto::certificate::{Certificate, TrustAnchor};
+use trireme_crypto::element::ModelSecrets;
+use trireme_crypto::key::SoftwareKey;
+
+pub use network::check;
+pub use source::{Problem, Problems};
+
+use crate::files;
+
+/// The most bytes of a configuration.
+pub const LARGEST_CONFIGURATION: u64 = 1024 * 1024;
+
+/// A node as configured; everything that it refers to was there and fits.
+pub struct NodeConfig {
+    /// Where this was read.
+    pub file: PathBuf,
+    /// The node's name.
+    pub name: NodeId,
+    /// Its state.
+    pub data: PathBuf,
+    /// Its administrator's socket.
+    pub admin: PathBuf,
+    /// Worker threads, where configured.
+    pub workers: Option<usize>,
+    /// Bytes of disk to leave free.
+    pub disk_reserve: u64,
+    /// What it logs, as a filter of `tracing`.
+    pub log: String,
+    /// Whom it believes; a node of sensors alone believes nobody.
+    pub authority: Option<TrustAnchor>,
+    /// Its roles, but for sensors.
+    pub roles: Vec<RoleConfig>,
+    /// Its sensors.
+    pub sensors: Vec<SensorConfig>,
+    /// Components of policies, by hook.
+    pub policies: BTreeMap<String, Vec<PathBuf>>,
+}
+
+/// What replaces a shipped role, and what it may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PluginConfig {
+    /// The component; the shipped one where there is none.
+    pub file: Option<PathBuf>,
+    /// What it may do; what the shipped one may, where nothing is said.
+    pub grants: Option<Grants>,
+}
+
+/// A certified role.
+pub struct RoleConfig {
+    /// Which.
+    pub role: RoleKind,
+    /// Its certificate, verified under the authority's.
+    pub certificate: Certificate,
+    /// For whom and what that certificate is.
+    pub certified: Certified,
+    /// Its private key.
+    pub key: Arc<SoftwareKey>,
+    /// Where it listens.
+    pub listen: Option<SocketAddr>,
+    /// Its component.
+    pub plugin: PluginConfig,
+    /// The role's own settings, as JSON.
+    pub settings: Vec<u8>,
+    /// Authority: what it renews certificates with.
+    pub issuer: Option<(Arc<SoftwareKey>, Certificate)>,
+    /// Manufacturer: secrets of its models.
+    pub models: Vec<Arc<ModelSecrets>>,
+}
+
+/// An emulated sensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SensorConfig {
+    /// Its name, which is that of its bundle.
+    pub id: SensorId,
+    /// Its bundle; gone or not after the first start.
+    pub bundle: PathBuf,
+    /// The bundle's code.
+    pub code: Option<Code>,
+    /// How it takes images.
+    pub model: ModelSource,
+    /// Bytes of each slot.
+    pub slot_size: u64,
+    /// How its self-tests end.
+    pub self_test: SelfTest,
+    /// Its component.
+    pub plugin: PluginConfig,
+    /// The role's own settings, as JSON.
+    pub settings: Vec<u8>,
+}
+
+/// A one-time code.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Code {
+    /// In the configuration.
+    Text(zeroize::Zeroizing<String>),
+    /// In a file, which is removed after use.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text"),
+            Self::File(file) => f.debug_tuple("File").field(file).finish(),
+        }
+    }
+}
+
+/// How a sensor takes images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// A shipped model.
+    Shipped(String),
+    /// A component's file.
+    File(PathBuf),
+}
+
+/// How an emulated sensor's self-test ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SelfTest {
+    /// Well.
+    Passes,
+    /// Badly, always.
+    Fails,
+    /// Badly for this version.
+    FailsFor(Version),
+}
+
+/// Reads a node's configuration and everything that it refers to. Nothing is changed: bundles stay unused.
+///
+/// # Errors
+/// All that is wrong, with line and key.
+pub fn load(file: &Path) -> Result<NodeConfig, Problems> {
+    let text = files::read_text(file, LARGEST_CONFIGURATION)
+        .map_err(|error| Problems::of_file(file, error.to_string()))?;
+    read::node(&source::Source { file: file.into(), text })
+}
+
+/// The configurations that are meant: the file itself, or all `*.toml` of a folder, by name.
+///
+/// # Errors
+/// Where there are none.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, Problems> {
+    if !path.is_dir() {
+        return Ok(vec![path.into()]);
+    }
+    let entries = std::fs::read_dir(path)
+        .map_err(|error| Problems::of_file(path, format!("the folder cannot be read: {error}")))?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.extension().is_some_and(|extension| extension == "toml") && file.is_file())
+        .collect();
+    found.sort();
+    if found.is_empty() {
+        let what = "the folder has no *.toml; make a network with `trireme init DIR`";
+        return Err(Problems::of_file(path, what));
+    }
+    Ok(found)
+}

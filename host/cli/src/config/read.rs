@@ -1,0 +1,295 @@
+//! From a file's tables to what they refer to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use trireme_core::{NodeId, RoleKind};
+use trireme_crypto::certificate::TrustAnchor;
+
+use super::schema::{self, Key, Reader, find};
+use super::source::{Problem, Problems, Source};
+use super::{NodeConfig, PluginConfig, RoleConfig, identity, roles, sensors};
+use crate::models;
+
+/// One table of a file.
+pub(super) struct Section<'a, 'i> {
+    pub(super) source: &'a Source,
+    /// `broker`, `sensor[2]`.
+    pub(super) name: String,
+    pub(super) span: Range<usize>,
+    pub(super) table: &'a DeTable<'i>,
+}
+
+impl<'a, 'i> Section<'a, 'i> {
+    fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'i>>> {
+        find(self.table, key)
+    }
+
+    pub(super) fn json(&self, key: &str) -> Option<Value> {
+        self.value(key).map(|value| schema::to_json(value.get_ref()))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
+        self.value(key)?.get_ref().as_str()
+    }
+
+    pub(super) fn path(&self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(|text| self.source.path(text))
+    }
+
+    pub(super) fn number(&self, key: &str) -> Option<u64> {
+        self.value(key).and_then(|value| schema::integer(value.get_ref())?.try_into().ok())
+    }
+
+    fn address(&self, key: &str) -> Option<SocketAddr> {
+        self.text(key)?.parse().ok()
+    }
+
+    /// A problem with a key's value; at the table where the key is absent.
+    pub(super) fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
+        let span = self.value(key).map_or_else(|| self.span.clone(), Spanned::span);
+        self.source.problem(&span, format!("{}.{key}", self.name), what)
+    }
+
+    /// What the role itself reads, as JSON: the keys that are the role's by the table, and with a plugin all that
+    /// are not the host's.
+    pub(super) fn settings(&self, keys: &[Key]) -> Vec<u8> {
+        let own = |name: &str| {
+            keys.iter().find(|key| key.name == name).is_none_or(|key| key.reader == Reader::Role)
+        };
+        let settings: Map<String, Value> = self
+            .table
+            .iter()
+            .filter(|(key, _)| own(key.get_ref()))
+            .map(|(key, value)| (key.get_ref().to_string(), schema::to_json(value.get_ref())))
+            .collect();
+        Value::Object(settings).to_string().into_bytes()
+    }
+
+    pub(super) fn plugin(&self, problems: &mut Vec<Problem>) -> PluginConfig {
+        let file = self.path("plugin");
+        let grants = self.json("grants").and_then(|grants| {
+            serde_json::from_value(grants)
+                .map_err(|error| problems.push(self.problem("grants", error.to_string())))
+                .ok()
+        });
+        if grants.is_some() && file.is_none() {
+            problems.push(
+                self.problem("grants", "are for a plugin: name its file in `plugin`, or leave them out"),
+            );
+        }
+        PluginConfig { file, grants }
+    }
+}
+
+/// Reads the whole file.
+pub(super) fn node(source: &Source) -> Result<NodeConfig, Problems> {
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    if !errors.is_empty() {
+        let place = |error: &toml::de::Error| error.span().unwrap_or(0..0);
+        let problems =
+            errors.iter().map(|error| source.problem(&place(error), "", error.message().trim())).collect();
+        return Err(Problems(problems));
+    }
+    let sections = sections(source, document.get_ref())?;
+    let mut problems = Vec::new();
+    let node = read(source, &sections, &mut problems);
+    match node {
+        Some(node) if problems.is_empty() => Ok(node),
+        _ => Err(Problems(problems)),
+    }
+}
+
+/// The tables, each with the keys and kinds of values that it may have.
+fn sections<'a, 'i>(source: &'a Source, document: &'a DeTable<'i>) -> Result<Vec<Section<'a, 'i>>, Problems> {
+    let mut problems = Vec::new();
+    let mut sections = Vec::new();
+    for (key, value) in document.iter() {
+        let name = key.get_ref().as_ref();
+        match (name, value.get_ref()) {
+            ("sensor", DeValue::Array(items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    let name = format!("sensor[{index}]");
+                    match item.get_ref() {
+                        DeValue::Table(table) => {
+                            sections.push(Section { source, name, span: item.span(), table });
+                        }
+                        _ => {
+                            problems.push(source.problem(&item.span(), name, "expected a table: [[sensor]]"))
+                        }
+                    }
+                }
+            }
+            ("sensor", _) => {
+                let what = "sensors are a list: write [[sensor]], with two brackets";
+                problems.push(source.problem(&key.span(), "sensor", what));
+            }
+            (name, DeValue::Table(table)) if roles::TABLES.contains(&name) => {
+                sections.push(Section { source, name: name.into(), span: key.span(), table });
+            }
+            (name, _) if roles::TABLES.contains(&name) => {
+                problems.push(source.problem(&key.span(), name, format!("expected a table: [{name}]")));
+            }
+            (name, _) => {
+                let what = schema::unknown(name, "table", roles::TABLES);
+                problems.push(source.problem(&key.span(), name, what));
+            }
+        }
+    }
+    if !sections.iter().any(|section| section.name == "node") {
+        problems.push(source.problem(
+            &(0..0),
+            "node",
+            "is missing; every file has a table [node] with name and data",
+        ));
+    }
+    for section in &sections {
+        let keys = keys_of(&section.name);
+        let open = find(section.table, "plugin").is_some();
+        let table = Spanned::new(section.span.clone(), section.table.clone());
+        schema::check(source, &section.name, &table, keys, open, &mut problems);
+    }
+    Problems(problems).none()?;
+    Ok(sections)
+}
+
+fn keys_of(section: &str) -> &'static [Key] {
+    match section {
+        "node" => roles::NODE,
+        "trust" => roles::TRUST,
+        "policies" => roles::POLICIES,
+        other => role_of(other).map_or(&[], roles::keys),
+    }
+}
+
+fn role_of(section: &str) -> Option<RoleKind> {
+    section.split('[').next()?.parse().ok()
+}
+
+fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Problem>) -> Option<NodeConfig> {
+    let named = |name: &str| sections.iter().find(|section| section.name == name);
+    let node = named("node")?;
+    let data = node.path("data")?;
+    let authority = authority(source, sections, problems);
+    let mut config = NodeConfig {
+        file: source.file.clone(),
+        name: NodeId::new(node.text("name")?).ok()?,
+        admin: node.path("admin").unwrap_or_else(|| data.join("admin.sock")),
+        workers: node.number("workers").and_then(|workers| workers.try_into().ok()),
+        disk_reserve: node.number("disk_reserve_mb").unwrap_or(64).saturating_mul(1024 * 1024),
+        log: node.text("log").unwrap_or("info").to_owned(),
+        authority,
+        roles: Vec::new(),
+        sensors: Vec::new(),
+        policies: named("policies").map(|section| policies(section, sections, problems)).unwrap_or_default(),
+        data,
+    };
+    if let Err(error) = crate::logging::filter(&config.log) {
+        problems.push(node.problem("log", format!("expected a level or a filter: {error}")));
+    }
+    // A Unix socket's path has at most 107 bytes.
+    if config.admin.as_os_str().len() > 107 {
+        let what =
+            format!("{} is too long for a Unix socket; set admin to a shorter path", config.admin.display());
+        problems.push(node.problem("admin", what));
+    }
+    for section in sections {
+        match role_of(&section.name) {
+            Some(RoleKind::Sensor) => {
+                sensors::read(section, &config.data, problems)
+                    .into_iter()
+                    .for_each(|sensor| config.sensors.push(sensor));
+            }
+            Some(role) => {
+                if let Some(anchor) = config.authority.clone() {
+                    config.roles.extend(certified_role(section, role, &anchor, problems));
+                }
+            }
+            None => {}
+        }
+    }
+    sensors::distinct(source, &config.sensors, problems);
+    if !sections.iter().any(|section| role_of(&section.name).is_some()) {
+        let names: Vec<String> = roles::ROLES.iter().map(ToString::to_string).collect();
+        let what = format!("the file has no role; add a table for one of {}", names.join(", "));
+        problems.push(source.problem(&(0..0), "", what));
+    }
+    Some(config)
+}
+
+/// The authority's certificate; needed as soon as there is a certified role.
+fn authority(
+    source: &Source,
+    sections: &[Section<'_, '_>],
+    problems: &mut Vec<Problem>,
+) -> Option<TrustAnchor> {
+    let certified =
+        |section: &&Section<'_, '_>| role_of(&section.name).is_some_and(|role| role != RoleKind::Sensor);
+    let Some(section) = sections.iter().find(|section| section.name == "trust") else {
+        if let Some(role) = sections.iter().find(certified) {
+            let what = format!(
+                "is missing; a {} needs a table [trust] with authority = \"authority.pem\"",
+                role.name
+            );
+            problems.push(source.problem(&role.span, "trust.authority", what));
+        }
+        return None;
+    };
+    let read = identity::anchor(&section.path("authority")?);
+    read.map_err(|what| problems.push(section.problem("authority", what))).ok()
+}
+
+fn certified_role(
+    section: &Section<'_, '_>,
+    role: RoleKind,
+    anchor: &TrustAnchor,
+    problems: &mut Vec<Problem>,
+) -> Option<RoleConfig> {
+    let identity = identity::read(section, role, anchor, problems);
+    let plugin = section.plugin(problems);
+    let issuer = match role {
+        RoleKind::Authority => identity::issuer(section, anchor, problems),
+        _ => None,
+    };
+    let models = match (role, section.path("models")) {
+        (RoleKind::Manufacturer, Some(folder)) => models::load(&folder)
+            .map_err(|error| problems.push(section.problem("models", error.to_string())))
+            .unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let (certificate, certified, key) = identity?;
+    Some(RoleConfig {
+        role,
+        certificate,
+        certified,
+        key,
+        listen: section.address("listen").or_else(|| section.address("lan")),
+        plugin,
+        settings: section.settings(roles::keys(role)),
+        issuer,
+        models,
+    })
+}
+
+fn policies(
+    section: &Section<'_, '_>,
+    sections: &[Section<'_, '_>],
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Vec<PathBuf>> {
+    let mut policies = BTreeMap::new();
+    for (hook, role) in roles::HOOKS {
+        let Some(Value::Array(files)) = section.json(hook) else { continue };
+        if !sections.iter().any(|section| role_of(&section.name) == Some(*role)) {
+            let what = format!("is asked by a {role}, and this node has none");
+            problems.push(section.problem(hook, what));
+        }
+        let files = files.iter().filter_map(Value::as_str).map(|file| section.source.path(file)).collect();
+        policies.insert((*hook).to_owned(), files);
+    }
+    policies
+}
