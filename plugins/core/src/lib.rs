@@ -28,6 +28,8 @@ pub mod message;
 pub mod model;
 pub mod names;
 pub mod role;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};
