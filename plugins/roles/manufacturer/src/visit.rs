@@ -11,7 +11,7 @@ use trireme_core::role::{Answer, Delivery, FIRST_HOST_LINK, Job, JobKey, LinkInf
 use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, RoleKind, Stamp, Suite, Tag, formula};
 
 use crate::record::{Release, newest};
-use crate::{Manufacturer, Permission, Work};
+use crate::{Broker, Errand, Manufacturer, Permission, Work};
 
 /// After the last receipts came, so long is waited for the word on how far releases have spread.
 const SPREAD_MS: u64 = 2_000;
@@ -53,21 +53,35 @@ impl Manufacturer {
                 return;
             }
             let Some(broker) = self.brokers.get(&name) else { continue };
-            if broker.visited.is_some() || broker.not_before > now.monotonic_ms {
+            if self.visit_due(&name, broker).is_none_or(|due| due > now.monotonic_ms) {
                 continue;
             }
             let release = self.allowed_release(host, &name);
-            if release.is_none() && broker.collect_due > now.monotonic_ms {
-                continue;
-            }
             let url = broker.url.clone();
             self.connect(host, now, name, &url, release);
         }
     }
 
+    /// When a broker is to be visited next, in milliseconds of the monotonic clock. Receipts wait while the
+    /// directory or a policy is about to say that there is a release to take along.
+    pub(crate) fn visit_due(&self, name: &NodeId, broker: &Broker) -> Option<u64> {
+        if broker.visited.is_some() {
+            return None;
+        }
+        let errands = || self.errands.iter().filter(|((to, _), _)| to == name);
+        if errands().any(|(_, errand)| errand.permission == Permission::Allowed) {
+            return Some(broker.not_before);
+        }
+        let undecided = [Permission::Unasked, Permission::Asked];
+        if self.ask.running || errands().any(|(_, errand)| undecided.contains(&errand.permission)) {
+            return None;
+        }
+        Some(broker.not_before.max(broker.collect_due))
+    }
+
     /// The first release that may go to a broker.
     fn allowed_release(&self, host: &dyn Host, broker: &NodeId) -> Option<Release> {
-        let allowed = |((to, _), errand): &(&(NodeId, ModelName), &crate::Errand)| {
+        let allowed = |((to, _), errand): &(&(NodeId, ModelName), &Errand)| {
             to == broker && errand.permission == Permission::Allowed
         };
         let (_, errand) = self.errands.iter().find(allowed)?;
@@ -149,7 +163,12 @@ impl Manufacturer {
         let Step::Agreeing { binding, push } = &visit.step else { return Ok(()) };
         let broker = Some(&visit.broker);
         let (_, session) = exchange::conclude(host, link, binding, push, response, RoleKind::Broker, broker)?;
-        let Some(release) = visit.release.clone() else { return self.collect(host, now, link, session) };
+        // Something may have come up since the visit began.
+        let release = visit.release.clone().or_else(|| self.allowed_release(host, &visit.broker));
+        let Some(release) = release else { return self.collect(host, now, link, session) };
+        if let Some(visit) = self.visits.get_mut(&link) {
+            visit.release = Some(release.clone());
+        }
         match release.suite {
             Suite::Digest => {
                 let held =
