@@ -57,12 +57,15 @@ impl Gateway {
         }
         self.sensors.put(host, now, &hello.sensor, known);
         if let Some(sensor) = self.sensors.get_mut(&hello.sensor) {
-            sensor.link = Some(link);
-            sensor.answered = false;
             sensor.seen_ms = now.monotonic_ms;
-            if matches!(sensor.stage, Stage::Installing(..)) {
-                // It is back from its restart; what runs now says how it went.
-                sensor.stage = Stage::Idle;
+            // A sensor says hello again from time to time; only on a new link does it begin anew.
+            if sensor.link != Some(link) {
+                sensor.link = Some(link);
+                sensor.answered = false;
+                if matches!(sensor.stage, Stage::Installing(..)) {
+                    // It is back from its restart; what runs now says how it went.
+                    sensor.stage = Stage::Idle;
+                }
             }
         }
         if moved {
@@ -95,7 +98,12 @@ impl Gateway {
         sensor.answered = true;
         sensor.seen_ms = now.monotonic_ms;
         let known = Known { running: status.running, ..sensor.known.clone() };
+        // It runs what it was offered: there will be no other answer to the offer.
+        let settled = matches!(&sensor.stage, Stage::Offered(mark, _) if status.running >= mark.version);
         self.sensors.put(host, now, &status.sensor, known);
+        if settled {
+            self.abandon(host, now, &status.sensor, false);
+        }
         self.consider(host, now, &status.sensor);
         Ok(())
     }
