@@ -147,16 +147,24 @@ impl Gateway {
         };
         let mark = release.mark.clone();
         let question = json!({
-            "sensor": id,
-            "manufacturer": release.manufacturer,
-            "model": release.channel.model,
-            "running": sensor.known.running,
-            "version": mark.version,
-            "suite": release.suite,
-            "size": mark.size,
-            "digest": mark.digest,
-            "reverts": sensor.known.reverts,
-            "transfers": transfers,
+            "release": {
+                "manufacturer": release.manufacturer,
+                "topic": release.channel.topic,
+                "model": release.channel.model,
+                "version": mark.version,
+                "suite": release.suite,
+                "size": mark.size,
+                "digest": mark.digest,
+                "sequence": mark.sequence,
+            },
+            "subject": {
+                "sensor": id,
+                "running": sensor.known.running,
+                "generation": sensor.known.generation,
+                "reverts": sensor.known.reverts,
+                "failures": sensor.failures,
+            },
+            "counts": { "transfers": transfers, "sensors": self.sensors.len() },
             "unix_ms": now.unix_ms,
         });
         let model = release.channel.model.clone();
