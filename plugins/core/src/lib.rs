@@ -29,9 +29,14 @@ pub mod json;
 pub mod message;
 pub mod model;
 pub mod names;
+pub mod release;
 pub mod role;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+<<<<<<< HEAD
+=======
+pub mod timekeeping;
+>>>>>>> w/tier2
 pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};
