@@ -9,6 +9,7 @@
 //! | [`formula`] | one function per formula: which label, which fields, in which order | 5.6 |
 //! | [`message`] | what travels: PUSH, RESPONSE, release header, manifest, LAN messages, receipts | 5.6.3–5.6.5 |
 //! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
+//! | [`exchange`] | key agreement, sealed messages, acknowledgements, for both sides | 5.6.3.1, 5.6.4.1 |
 //! | [`api`] | JSON bodies of the directory, the authority and the local administrator | 5.2 |
 //!
 //! Nothing here does IO, reads a clock or computes a MAC.
@@ -20,6 +21,7 @@ extern crate alloc;
 pub mod api;
 pub mod bytes;
 pub mod cbor;
+pub mod exchange;
 pub mod formula;
 pub mod message;
 pub mod names;
