@@ -26,6 +26,8 @@ pub mod formula;
 pub mod message;
 pub mod names;
 pub mod role;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};
