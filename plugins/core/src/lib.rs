@@ -25,6 +25,7 @@ pub mod exchange;
 pub mod formula;
 pub mod message;
 pub mod names;
+pub mod release;
 pub mod role;
 pub mod version;
 
