@@ -27,6 +27,7 @@ pub mod message;
 pub mod names;
 pub mod release;
 pub mod role;
+pub mod timekeeping;
 pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};
