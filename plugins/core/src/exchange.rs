@@ -318,3 +318,111 @@ fn bounded(payload: Vec<u8>) -> Result<Vec<u8>, Fault> {
     }
     Ok(payload)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::TIER_2;
+    use crate::testing::Fake;
+
+    const LINK: LinkId = 7;
+
+    fn pair() -> (Fake, Fake) {
+        let manufacturer = Fake::new(RoleKind::Manufacturer, "acme", Some("acme"), &["MD"]);
+        (manufacturer, Fake::new(RoleKind::Broker, "bk-1", None, &[]))
+    }
+
+    fn agreement(payload: &[u8]) -> AgreementResponse {
+        match parse(payload) {
+            Ok(Response::Agreement(response)) => response,
+            other => panic!("{other:?} is no RESPONSE to a PUSH"),
+        }
+    }
+
+    fn agreed() -> (Fake, Exchange, Fake, Exchange) {
+        let (mut mf, mut bk) = pair();
+        let (_, push) = offer(&mut mf, LINK, TIER_1).unwrap();
+        let (initiator, theirs, response) =
+            accept(&mut bk, LINK, "native", TIER_1, &push, Vec::new(), RoleKind::Manufacturer).unwrap();
+        assert_eq!(initiator.subject.id.as_str(), "acme");
+        let response = agreement(&response);
+        let (_, ours) =
+            conclude(&mut mf, LINK, "native", &push, &response, RoleKind::Broker, Some(&response.id))
+                .unwrap();
+        (mf, ours, bk, theirs)
+    }
+
+    #[test]
+    fn both_sides_come_to_the_same_transcript_and_hear_each_other_in_order() {
+        let (mut mf, mut ours, mut bk, mut theirs) = agreed();
+        assert_eq!(ours.th(), theirs.th());
+        for number in 0..3 {
+            let payload = ours.seal(&mut mf, LINK, &Talk::Collect(number)).unwrap();
+            let Ok(Response::Sealed(sealed)) = parse(&payload) else { panic!("not sealed") };
+            assert_eq!(theirs.open(&mut bk, LINK, &sealed), Ok(Talk::Collect(number)));
+            assert_eq!(theirs.open(&mut bk, LINK, &sealed).unwrap_err().code, code::UNEXPECTED);
+        }
+    }
+
+    #[test]
+    fn a_message_sent_back_to_its_sender_does_not_verify() {
+        let (mut mf, mut ours, ..) = agreed();
+        let payload = ours.seal(&mut mf, LINK, &Talk::Collect(0)).unwrap();
+        let Ok(Response::Sealed(sealed)) = parse(&payload) else { panic!("not sealed") };
+        assert_eq!(ours.open(&mut mf, LINK, &sealed).unwrap_err().code, code::AUTHENTICATION);
+    }
+
+    #[test]
+    fn what_a_broker_says_it_holds_is_under_the_confirmation() {
+        let (mut mf, mut bk) = pair();
+        let (_, push) = offer(&mut mf, LINK, TIER_1).unwrap();
+        let (.., response) =
+            accept(&mut bk, LINK, "native", TIER_1, &push, Vec::new(), RoleKind::Manufacturer).unwrap();
+        let mut response = agreement(&response);
+        let model = crate::ModelName::new("MD").unwrap();
+        response.held.push(Held { model, version: crate::Version::default(), digest: Digest([0; 32]) });
+        let fault = conclude(&mut mf, LINK, "native", &push, &response, RoleKind::Broker, None).unwrap_err();
+        assert_eq!(fault.code, code::AUTHENTICATION);
+    }
+
+    #[test]
+    fn the_wrong_role_tier_or_broker_ends_the_agreement() {
+        let (mut mf, mut bk) = pair();
+        let (_, push) = offer(&mut mf, LINK, TIER_1).unwrap();
+        let mut refused =
+            |tier, role| accept(&mut bk, LINK, "native", tier, &push, Vec::new(), role).unwrap_err().code;
+        assert_eq!(refused(TIER_1, RoleKind::Broker), code::FORBIDDEN);
+        assert_eq!(refused(TIER_2, RoleKind::Manufacturer), code::UNEXPECTED);
+        let (.., response) =
+            accept(&mut bk, LINK, "native", TIER_1, &push, Vec::new(), RoleKind::Manufacturer).unwrap();
+        let response = agreement(&response);
+        let other = NodeId::new("bk-2").unwrap();
+        let fault = conclude(&mut mf, LINK, "native", &push, &response, RoleKind::Broker, Some(&other));
+        assert_eq!(fault.unwrap_err().code, code::FORBIDDEN);
+    }
+
+    #[test]
+    fn an_acknowledgement_counts_for_the_release_that_was_sent_alone() {
+        let (mut mf, ours, mut bk, theirs) = agreed();
+        let model = crate::ModelName::new("MD").unwrap();
+        let release = Held { model, version: crate::Version::new([1, 0, 0, 0]), digest: Digest([9; 32]) };
+        let payload = theirs.ack(&mut bk, LINK, &release, 5, Ack::STORED).unwrap();
+        let Ok(Response::Ack(ack)) = parse(&payload) else { panic!("no acknowledgement") };
+        assert_eq!(ours.check_ack(&mut mf, LINK, &ack, &release, 5), Ok(()));
+        let later = Held { version: crate::Version::new([2, 0, 0, 0]), ..release.clone() };
+        assert!(ours.check_ack(&mut mf, LINK, &ack, &later, 5).is_err());
+        let forged = Ack { result: "version".into(), ..ack };
+        let fault = ours.check_ack(&mut mf, LINK, &forged, &release, 5).unwrap_err();
+        assert_eq!(fault.code, code::AUTHENTICATION);
+    }
+
+    #[test]
+    fn pauses_grow_up_to_their_limit_and_keep_at_least_half() {
+        let (mut mf, _) = pair();
+        let backoff = Backoff { first_ms: 1000, most_ms: 60_000 };
+        for (failures, whole) in [(1, 1000), (2, 2000), (3, 4000), (20, 60_000), (u32::MAX, 60_000)] {
+            let pause = backoff.pause(&mut mf, failures);
+            assert!((whole / 2..=whole).contains(&pause), "{pause} after {failures}");
+        }
+    }
+}

@@ -11,6 +11,7 @@
 //! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
 //! | [`exchange`] | key agreement, sealed messages, acknowledgements, for both sides | 5.6.3.1, 5.6.4.1 |
 //! | [`api`] | JSON bodies of the directory, the authority and the local administrator | 5.2 |
+//! | [`json`] | reading and writing JSON at the edges of a role | – |
 //!
 //! Nothing here does IO, reads a clock or computes a MAC.
 #![no_std]
@@ -23,10 +24,13 @@ pub mod bytes;
 pub mod cbor;
 pub mod exchange;
 pub mod formula;
+pub mod json;
 pub mod message;
 pub mod names;
 pub mod release;
 pub mod role;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod timekeeping;
 pub mod version;
 

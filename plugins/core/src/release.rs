@@ -224,7 +224,8 @@ mod tests {
         let channel: Channel = "trireme/fw/acme/MD-1".parse().unwrap();
         assert_eq!(channel.to_string(), "trireme/fw/acme/MD-1");
         assert_eq!(Channel::of_key(&channel.key("sub/gw-1")), Some(channel));
-        for filter in ["trireme/fw/acme/+", "trireme/fw/#", "trireme/fw/acme", "trireme/fw/a/b/c", "x/fw/a/b"] {
+        for filter in ["trireme/fw/acme/+", "trireme/fw/#", "trireme/fw/acme", "trireme/fw/a/b/c", "x/fw/a/b"]
+        {
             assert!(filter.parse::<Channel>().is_err(), "{filter} was taken");
         }
     }

@@ -2,11 +2,12 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::api::{TimeAnswer, TimeQuestion, path};
 use crate::exchange::Backoff;
-use crate::role::{Answer, Fault, Host, Then, code};
-use crate::RoleKind;
+use crate::role::{Answer, Fault, Host, Then};
+use crate::{RoleKind, json};
 
 /// Milliseconds until the time is asked again after an answer: the monotonic clock of a node drifts.
 const EVERY_MS: u64 = 6 * 60 * 60 * 1000;
@@ -37,10 +38,9 @@ impl Clock {
     /// Asks, with a new nonce; the answer comes under `then`.
     pub fn ask(&self, host: &mut dyn Host, then: Then) {
         let Some(authority) = &self.authority else { return };
-        let question = TimeQuestion { nonce: hex::encode(host.time_challenge()) };
+        let question = TimeQuestion { nonce: json::hexed(&host.time_challenge()) };
         let url = format!("{}{}", authority.trim_end_matches('/'), path::TIME);
-        let body = serde_json::to_vec(&question).unwrap_or_default();
-        host.request(RoleKind::Authority, &url, body, then);
+        host.request(RoleKind::Authority, &url, json::write(&question), then);
     }
 
     /// Takes the answer, and gives the milliseconds until the next question.
@@ -62,7 +62,5 @@ impl Clock {
 }
 
 fn read(answer: &Answer) -> Result<TimeAnswer, Fault> {
-    let malformed = |text: String| Fault::new(code::MALFORMED, format!("the authority's answer: {text}"));
-    let body = answer.values.first().ok_or_else(|| malformed("none".into()))?;
-    serde_json::from_slice(body).map_err(|error| malformed(format!("{error}")))
+    json::read(answer.values.first().map_or(&[], Vec::as_slice), "the authority's answer")
 }

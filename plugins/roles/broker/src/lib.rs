@@ -34,7 +34,7 @@ use trireme_core::exchange::{self, Backoff};
 use trireme_core::message::{PUSH, RESPONSE, Response, Talk, Verdict};
 use trireme_core::role::{About, Answer, LinkInfo, Request, Then, TimerId, code};
 use trireme_core::timekeeping::Clock;
-use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor};
+use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor, json};
 
 pub use config::Config;
 use link::Link;
@@ -95,8 +95,7 @@ impl Role for Broker {
     }
 
     fn started(&mut self, host: &mut dyn Host, _now: Stamp, config: &[u8]) -> Result<(), Fault> {
-        let config: Config = serde_json::from_slice(config)
-            .map_err(|error| Fault::new(code::CONFIGURATION, format!("[broker] {error}")))?;
+        let config: Config = json::configuration(config)?;
         *self = Self {
             clock: Clock::new(config.authority.clone()),
             store: Store::load(host),

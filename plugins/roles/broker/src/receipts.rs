@@ -61,7 +61,8 @@ impl Broker {
         signed: SignedBatch,
     ) -> Result<(), Fault> {
         let gateway = self.peer(id, RoleKind::Gateway)?;
-        let certified = host.verify(&signed.certificate, &formula::batch(&signed.batch), &signed.signature)?;
+        let certified =
+            host.verify(&signed.certificate, &formula::batch(&signed.batch), &signed.signature)?;
         let batch: Batch = cbor::decode(&signed.batch, LARGEST_BATCH)?;
         if certified.subject.role != RoleKind::Gateway
             || certified.subject.id != gateway
@@ -80,7 +81,10 @@ impl Broker {
         }
         if !self.has_room(&batch.manufacturer) {
             // No answer: the gateway keeps them, and tries again later.
-            host.audit(&format!("no room for more receipts of {}; it has to collect them", batch.manufacturer));
+            host.audit(&format!(
+                "no room for more receipts of {}; it has to collect them",
+                batch.manufacturer
+            ));
             return Ok(());
         }
         self.say_kept(host, id, batch.sequence)?;

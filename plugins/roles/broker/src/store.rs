@@ -80,7 +80,8 @@ impl Store {
             store.index(gateway, channel, standing);
         }
         for key in keys(host, "doomed/") {
-            let digest = key.strip_prefix("doomed/").and_then(|text| Digest::try_from(String::from(text)).ok());
+            let digest =
+                key.strip_prefix("doomed/").and_then(|text| Digest::try_from(String::from(text)).ok());
             if let Some(digest) = digest.filter(|digest| !store.uses(digest)) {
                 host.unpin(&digest);
             }
@@ -164,7 +165,9 @@ impl Store {
         channel: &Channel,
         standing: Standing,
     ) {
-        let Some(slot) = self.subscribers.get_mut(channel).and_then(|all| all.get_mut(gateway)) else { return };
+        let Some(slot) = self.subscribers.get_mut(channel).and_then(|all| all.get_mut(gateway)) else {
+            return;
+        };
         host.put(&channel.key(&format!("held/{gateway}")), cbor::encode(&standing));
         *slot = Some(standing);
     }

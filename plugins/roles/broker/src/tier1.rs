@@ -149,7 +149,10 @@ impl Broker {
         };
         let Some(mark) = mark else {
             if known.suite == Suite::Digest {
-                return refuse(code::FORBIDDEN, "a model that came with a manifest does not go back to suite 1");
+                return refuse(
+                    code::FORBIDDEN,
+                    "a model that came with a manifest does not go back to suite 1",
+                );
             }
             // Suite 1 shows its digest only after the body; `received` compares again.
             return if header.version < known.mark.version {
@@ -255,7 +258,10 @@ impl Broker {
         incoming.mark = Some(mark.clone());
         incoming.follows = 0;
         // Another link may have brought a release meanwhile, and suite 1 shows its digest only now.
-        match self.judge(&incoming.header, Some(&mark).filter(|_| suite == Suite::Digest || self.suite_1(&incoming))) {
+        match self.judge(
+            &incoming.header,
+            Some(&mark).filter(|_| suite == Suite::Digest || self.suite_1(&incoming)),
+        ) {
             Ok(Novelty::New | Novelty::Refresh) => self.keep(host, &incoming, mark),
             Ok(_) => {}
             Err(fault) => return self.refuse(host, now, id, incoming, &fault),
@@ -294,7 +300,9 @@ impl Broker {
     /// `A` for the release in hand. A body that was not read ends the link, after a while.
     fn answer(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId, result: &str) -> Result<(), Fault> {
         let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
-        let (Some(incoming), Some(session)) = (&link.incoming, &link.session) else { return Err(no_session()) };
+        let (Some(incoming), Some(session)) = (&link.incoming, &link.session) else {
+            return Err(no_session());
+        };
         let Header { model, version, size, .. } = &incoming.header;
         let digest = incoming.mark.as_ref().map_or(Digest([0; 32]), |mark| mark.digest);
         let release = Held { model: model.clone(), version: *version, digest };
@@ -319,7 +327,10 @@ impl Broker {
         fault: &Fault,
     ) -> Result<(), Fault> {
         let header = &incoming.header;
-        host.audit(&format!("release {} {} of {} is refused: {fault}", header.model, header.version, header.id));
+        host.audit(&format!(
+            "release {} {} of {} is refused: {fault}",
+            header.model, header.version, header.id
+        ));
         if let Some(link) = self.links.get_mut(&id) {
             link.incoming = Some(incoming);
         }

@@ -9,9 +9,7 @@ use alloc::vec::Vec;
 
 use serde_json::json;
 use trireme_core::exchange;
-use trireme_core::message::{
-    Ack, AgreementResponse, Header, PUSH, RESPONSE, TIER_2, Talk, Verdict,
-};
+use trireme_core::message::{Ack, AgreementResponse, Header, PUSH, RESPONSE, TIER_2, Talk, Verdict};
 use trireme_core::release::{Channel, head_tag};
 use trireme_core::role::{Answer, Delivery, Job, JobKey, code};
 use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, Suite, Tag, cbor, formula};
@@ -154,8 +152,7 @@ impl Broker {
             .ok_or_else(|| Fault::new(code::UNEXPECTED, "a RESPONSE to no PUSH of this link"))?;
         let known = link.peer.as_ref().map(|peer| &peer.subject.id);
         let role = RoleKind::Gateway;
-        let (peer, mut session) =
-            exchange::conclude(host, id, &link.binding, push, response, role, known)?;
+        let (peer, mut session) = exchange::conclude(host, id, &link.binding, push, response, role, known)?;
         for kept in &link.kept {
             let talk = session.seal(host, id, &Talk::ReceiptsKept(*kept))?;
             host.send(id, RESPONSE, talk);
@@ -189,9 +186,10 @@ impl Broker {
             let Some(stored) = self.store.releases.get(channel).filter(|stored| !stored.withdrawn) else {
                 continue;
             };
-            let acknowledged = self.store.standing(gateway, channel).is_some_and(|standing| {
-                standing.result == Ack::STORED && standing.mark == stored.mark
-            });
+            let acknowledged = self
+                .store
+                .standing(gateway, channel)
+                .is_some_and(|standing| standing.result == Ack::STORED && standing.mark == stored.mark);
             if acknowledged && !link.held.contains(&stored.held(channel)) {
                 self.store.forget(host, gateway, channel);
             }
@@ -254,7 +252,8 @@ impl Broker {
         }
         let header = tier_2_header(link)?;
         let fields = header.fields();
-        if let Some(s2) = formula::s2(&fields).with_digest(transfer.stored.mark.size, &transfer.stored.mark.digest)
+        if let Some(s2) =
+            formula::s2(&fields).with_digest(transfer.stored.mark.size, &transfer.stored.mark.digest)
         {
             let tag = host.mac(id, &s2)?;
             return self.deliver(host, id, Some(tag));
@@ -286,7 +285,9 @@ impl Broker {
         let then = self.job(Work::Deliver(id));
         let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
         let mut header = tier_2_header(link)?;
-        let (Some(transfer), Some(session)) = (&mut link.transfer, &link.session) else { return Err(no_session()) };
+        let (Some(transfer), Some(session)) = (&mut link.transfer, &link.session) else {
+            return Err(no_session());
+        };
         let mut trailer = Vec::new();
         match header.suite {
             Suite::Digest => header.tag = s2,
@@ -378,8 +379,8 @@ impl Broker {
 fn tier_2_header(link: &Link) -> Result<Header, Fault> {
     let (Some(peer), Some(transfer)) = (&link.peer, &link.transfer) else { return Err(no_session()) };
     let Transfer { channel, stored, .. } = transfer;
-    let bodiless = stored.suite == Suite::Digest
-        && (stored.withdrawn || link.held.contains(&stored.held(channel)));
+    let bodiless =
+        stored.suite == Suite::Digest && (stored.withdrawn || link.held.contains(&stored.held(channel)));
     Ok(Header {
         suite: stored.suite,
         topic: channel.topic.clone(),

@@ -13,12 +13,14 @@ use alloc::vec::Vec;
 use trireme_core::api::{BrokerLists, BrokersOf, SignedBrokers, path};
 use trireme_core::release::Channel;
 use trireme_core::role::{Answer, LinkInfo, code};
-use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp};
+use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, json};
 
 use crate::{BACKOFF, Gateway, Work, keys};
 
 /// The longest address of a broker, in bytes.
 const LONGEST_URL: usize = 255;
+/// The largest certificate, in bytes.
+const LARGEST_CERTIFICATE: usize = 4096;
 /// The most brokers at a time.
 const MOST_BROKERS: usize = 1024;
 
@@ -41,7 +43,7 @@ impl Gateway {
     /// Lists of an earlier run, verified again.
     pub(crate) fn load_lists(&mut self, host: &mut dyn Host, now: Stamp) {
         for key in keys(host, "brokers/") {
-            let list = host.get(&key).and_then(|value| serde_json::from_slice::<SignedBrokers>(&value).ok());
+            let list = host.get(&key).and_then(|value| json::read::<SignedBrokers>(&value, "a list").ok());
             let Some(list) = list else { continue };
             self.discovery.seen.insert(list.manufacturer.clone(), list.clone());
             if verify_list(host, now, &list).is_ok() {
@@ -62,13 +64,18 @@ impl Gateway {
         let question = BrokersOf { manufacturers: manufacturers.iter().cloned().collect() };
         let url = format!("{}{}", self.config.directory.trim_end_matches('/'), path::BROKERS_OF);
         let then = self.job(Work::Directory);
-        host.request(RoleKind::Directory, &url, serde_json::to_vec(&question).unwrap_or_default(), then);
+        host.request(RoleKind::Directory, &url, json::write(&question), then);
         self.discovery.asking = true;
         self.discovery.asked = manufacturers;
     }
 
     /// 5.2, step 2: the directory's answer. Each list stands for itself: a bad one is refused and the others count.
-    pub(crate) fn directory_answered(&mut self, host: &mut dyn Host, now: Stamp, result: Result<Answer, Fault>) {
+    pub(crate) fn directory_answered(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        result: Result<Answer, Fault>,
+    ) {
         self.discovery.asking = false;
         match result.and_then(|answer| read_lists(&answer)) {
             Ok(answer) => {
@@ -97,7 +104,7 @@ impl Gateway {
         match verdict {
             Ok(()) => {
                 let key = format!("brokers/{}", list.manufacturer);
-                host.put(&key, serde_json::to_vec(&list).unwrap_or_default());
+                host.put(&key, json::write(&list));
                 self.discovery.seen.insert(list.manufacturer.clone(), list.clone());
                 self.discovery.lists.insert(list.manufacturer.clone(), list);
             }
@@ -239,8 +246,7 @@ impl Gateway {
 
 fn read_lists(answer: &Answer) -> Result<BrokerLists, Fault> {
     let body = answer.values.first().map_or(&[][..], Vec::as_slice);
-    let answer: BrokerLists = serde_json::from_slice(body)
-        .map_err(|error| Fault::new(code::MALFORMED, format!("the directory's answer: {error}")))?;
+    let answer: BrokerLists = json::read(body, "the directory's answer")?;
     if answer.lists.len() > BrokersOf::MOST {
         return Err(Fault::new(code::LIMIT, "the directory answers with more lists than were asked for"));
     }
@@ -256,7 +262,7 @@ fn verify_list(host: &mut dyn Host, now: Stamp, list: &SignedBrokers) -> Result<
     if let Some(broker) = list.brokers.iter().find(|broker| wrong(&broker.url)) {
         return Err(Fault::new(code::MALFORMED, format!("the address of {} is not mqtt://…", broker.id)));
     }
-    let certificate = hex_decode(&list.certificate)?;
+    let certificate = json::hexadecimal(&list.certificate, LARGEST_CERTIFICATE, "its certificate")?;
     let certified = host.verify(&certificate, &list.formula(), &list.signature)?;
     let subject = &certified.subject;
     if subject.role != RoleKind::Manufacturer
@@ -279,7 +285,8 @@ fn moves_forward(known: Option<&SignedBrokers>, list: &SignedBrokers) -> Result<
         let text = format!("it is number {}, and {} was seen already", list.sequence, known.sequence);
         return Err(Fault::new(code::VERSION, text));
     }
-    let same = (&list.topic, &list.brokers, list.expires_ms) == (&known.topic, &known.brokers, known.expires_ms);
+    let same =
+        (&list.topic, &list.brokers, list.expires_ms) == (&known.topic, &known.brokers, known.expires_ms);
     if list.sequence == known.sequence && !same {
         return Err(Fault::new(code::CONFLICT, format!("there are two lists of number {}", list.sequence)));
     }
@@ -288,8 +295,4 @@ fn moves_forward(known: Option<&SignedBrokers>, list: &SignedBrokers) -> Result<
 
 fn expired(list: &SignedBrokers, now: Stamp) -> bool {
     list.expires_ms != 0 && now.unix_ms.is_some_and(|unix_ms| unix_ms > list.expires_ms)
-}
-
-fn hex_decode(text: &str) -> Result<Vec<u8>, Fault> {
-    hex::decode(text).map_err(|error| Fault::new(code::MALFORMED, format!("its certificate: {error}")))
 }

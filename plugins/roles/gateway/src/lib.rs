@@ -37,7 +37,7 @@ use trireme_core::message::{HELLO, PUSH, RECEIPT, RESPONSE, Response, STATUS, Ta
 use trireme_core::role::{About, Answer, FIRST_HOST_LINK, LinkInfo, Origin, Request, Then, TimerId, code};
 use trireme_core::timekeeping::Clock;
 use trireme_core::{
-    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, SensorId, Stamp, Token, cbor,
+    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, SensorId, Stamp, Token, cbor, json,
 };
 
 use broker::Broker;
@@ -114,8 +114,7 @@ impl Role for Gateway {
     }
 
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
-        let config: Config = serde_json::from_slice(config)
-            .map_err(|error| Fault::new(code::CONFIGURATION, format!("[gateway] {error}")))?;
+        let config: Config = json::configuration(config)?;
         if config.directory.is_empty() {
             let text = "[gateway] needs directory = \"https://…\": there it learns its brokers";
             return Err(Fault::new(code::CONFIGURATION, text));

@@ -63,7 +63,8 @@ impl Receipts {
             let mut parts = key.split('/').skip(1);
             let manufacturer = parts.next().and_then(|id| NodeId::new(id).ok());
             let number = parts.next().and_then(|number| number.parse().ok());
-            let receipt = host.get(&key).and_then(|value| cbor::decode::<Receipt>(&value, LARGEST_MESSAGE).ok());
+            let receipt =
+                host.get(&key).and_then(|value| cbor::decode::<Receipt>(&value, LARGEST_MESSAGE).ok());
             if let (Some(manufacturer), Some(number), Some(receipt)) = (manufacturer, number, receipt) {
                 receipts.waiting.entry(manufacturer).or_default().insert(number, receipt.sensor);
                 receipts.number = receipts.number.max(number);
@@ -86,7 +87,11 @@ impl Receipts {
         self.waiting.values().map(BTreeMap::len).sum()
     }
 
-    fn of_sensor<'a>(&'a self, manufacturer: &NodeId, sensor: &'a SensorId) -> impl Iterator<Item = u64> + 'a {
+    fn of_sensor<'a>(
+        &'a self,
+        manufacturer: &NodeId,
+        sensor: &'a SensorId,
+    ) -> impl Iterator<Item = u64> + 'a {
         let waiting = self.waiting.get(manufacturer).into_iter().flatten();
         waiting.filter(move |(_, owner)| *owner == sensor).map(|(number, _)| *number)
     }
@@ -107,13 +112,20 @@ impl Gateway {
             return Err(Fault::new(code::UNKNOWN, format!("{id} is not known here")));
         };
         if receipt.sensor != id || receipt.outcome.len() > LONGEST_OUTCOME {
-            return Err(Fault::new(code::UNEXPECTED, format!("the link of {id} brings a receipt that is not its own")));
+            return Err(Fault::new(
+                code::UNEXPECTED,
+                format!("the link of {id} brings a receipt that is not its own"),
+            ));
         }
         let numbers: Vec<u64> = self.receipts.of_sensor(&manufacturer, &id).collect();
-        let known = numbers.iter().any(|number| host.get(&key(&manufacturer, *number)).as_deref() == Some(payload));
+        let known =
+            numbers.iter().any(|number| host.get(&key(&manufacturer, *number)).as_deref() == Some(payload));
         if !known {
             if numbers.len() >= MOST_OF_A_SENSOR || self.receipts.total() >= self.config.receipts as usize {
-                return Err(Fault::new(code::LIMIT, format!("too many receipts wait; {id} has to keep its own")));
+                return Err(Fault::new(
+                    code::LIMIT,
+                    format!("too many receipts wait; {id} has to keep its own"),
+                ));
             }
             self.receipts.number += 1;
             host.put(&key(&manufacturer, self.receipts.number), payload.into());
@@ -176,7 +188,8 @@ impl Gateway {
         let payload = session.seal(host, link, &Talk::Receipts(outbox.signed))?;
         host.send(link, RESPONSE, payload);
         broker.active_ms = now.monotonic_ms;
-        broker.batch = Some((manufacturer.clone(), outbox.sequence, now.monotonic_ms.saturating_add(KEPT_MS)));
+        broker.batch =
+            Some((manufacturer.clone(), outbox.sequence, now.monotonic_ms.saturating_add(KEPT_MS)));
         Ok(())
     }
 
@@ -195,8 +208,7 @@ impl Gateway {
         }
         let me = host.identity();
         let sequence = self.receipts.sequence + 1;
-        let batch =
-            Batch { gateway: me.subject.id, manufacturer: manufacturer.clone(), sequence, receipts };
+        let batch = Batch { gateway: me.subject.id, manufacturer: manufacturer.clone(), sequence, receipts };
         let batch = cbor::encode(&batch);
         let signature = host.sign(&formula::batch(&batch))?;
         let signed = SignedBatch { batch, signature, certificate: me.certificate };

@@ -73,7 +73,8 @@ impl Releases {
     pub(crate) fn load(host: &mut dyn Host) -> Self {
         let mut releases = Self::default();
         for key in keys(host, "release/") {
-            let release = host.get(&key).and_then(|value| cbor::decode::<Release>(&value, LARGEST_MESSAGE).ok());
+            let release =
+                host.get(&key).and_then(|value| cbor::decode::<Release>(&value, LARGEST_MESSAGE).ok());
             if let Some(release) = release {
                 releases.by_model.insert(release.channel.model.clone(), release);
             }
@@ -86,7 +87,8 @@ impl Releases {
             }
         }
         for key in keys(host, "doomed/") {
-            let digest = key.strip_prefix("doomed/").and_then(|text| Digest::try_from(String::from(text)).ok());
+            let digest =
+                key.strip_prefix("doomed/").and_then(|text| Digest::try_from(String::from(text)).ok());
             if let Some(digest) = digest {
                 releases.let_go(host, &digest);
             }

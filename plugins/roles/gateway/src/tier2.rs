@@ -171,7 +171,8 @@ impl Gateway {
         let Some(incoming) = &mut broker.incoming else { return };
         incoming.parked = false;
         let fields = incoming.header.fields();
-        let expected = incoming.header.tag.map_or(Expect::Trailer, |tag| Expect::Value(tag.as_bytes().into()));
+        let expected =
+            incoming.header.tag.map_or(Expect::Trailer, |tag| Expect::Value(tag.as_bytes().into()));
         let check = Check { key: JobKey::Session(link), formula: formula::s2(&fields), expected };
         let reception = Reception {
             size: incoming.header.size,
@@ -283,14 +284,17 @@ impl Gateway {
             let incoming = broker.incoming.as_ref().filter(|incoming| incoming.parked);
             incoming.and_then(Incoming::mark).is_some_and(|other| other.digest == mark.digest)
         };
-        let Some(link) = self.brokers.values().find(|broker| same(broker)).and_then(|broker| broker.link) else {
+        let Some(link) = self.brokers.values().find(|broker| same(broker)).and_then(|broker| broker.link)
+        else {
             return;
         };
         if !self.releases.uses(&mark.digest) {
             self.receive(host, link);
             return;
         }
-        let Some(parked) = self.uplink(link).ok().and_then(|(_, broker)| broker.incoming.take()) else { return };
+        let Some(parked) = self.uplink(link).ok().and_then(|(_, broker)| broker.incoming.take()) else {
+            return;
+        };
         if let Err(fault) = self.answer(host, now, link, &parked, mark.digest, Ack::STORED) {
             let text = fault.to_string();
             host.close(link, &text);
@@ -335,7 +339,8 @@ impl Gateway {
     ) -> Result<(), Fault> {
         let header = &incoming.header;
         let text = format!("release {} {} is refused: {fault}", header.model, header.version);
-        if [code::CONFLICT, code::FORBIDDEN, code::AUTHENTICATION, code::CERTIFICATE].contains(&&*fault.code) {
+        if [code::CONFLICT, code::FORBIDDEN, code::AUTHENTICATION, code::CERTIFICATE].contains(&&*fault.code)
+        {
             self.alarm(host, text);
         } else {
             host.audit(&text);

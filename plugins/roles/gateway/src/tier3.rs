@@ -19,7 +19,13 @@ use crate::{BACKOFF, Gateway, Work, unknown_link};
 
 impl Gateway {
     /// A sensor joins (protocol, "Sensor"): so the gateway learns its manufacturers and models.
-    pub(crate) fn hello(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, payload: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn hello(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
         let hello: Hello = cbor::decode(payload, LARGEST_LAN_MESSAGE)?;
         let before = self.sensors.get(&hello.sensor);
         if before.is_none() && self.sensors.len() >= self.config.sensors as usize {
@@ -128,7 +134,9 @@ impl Gateway {
             && sensor.answered
             && sensor.not_before <= now.monotonic_ms
             && transfers < self.config.transfers as usize;
-        let Some(release) = self.pending(id).filter(|release| ready && self.in_time(now, release)) else { return };
+        let Some(release) = self.pending(id).filter(|release| ready && self.in_time(now, release)) else {
+            return;
+        };
         let mark = release.mark.clone();
         let question = json!({
             "sensor": id,
@@ -173,7 +181,8 @@ impl Gateway {
         }
         let generation = sensor.known.generation;
         let release = self.pending(id).filter(|release| release.mark == mark);
-        let Some((release, token)) = release.and_then(|release| Some((release, release.token(generation)?))) else {
+        let Some((release, token)) = release.and_then(|release| Some((release, release.token(generation)?)))
+        else {
             self.abandon(host, now, id, false);
             return;
         };
@@ -201,7 +210,8 @@ impl Gateway {
         id: &SensorId,
         result: Result<Answer, Fault>,
     ) {
-        let Some(Stage::Hashing(mark, token)) = self.sensors.get(id).map(|sensor| sensor.stage.clone()) else {
+        let Some(Stage::Hashing(mark, token)) = self.sensors.get(id).map(|sensor| sensor.stage.clone())
+        else {
             return;
         };
         let value = result.ok().and_then(|answer| answer.values.into_iter().next());
@@ -239,7 +249,13 @@ impl Gateway {
     }
 
     /// The sensor wants it: `FW`.
-    pub(crate) fn want(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, payload: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn want(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
         let want: Want = cbor::decode(payload, LARGEST_LAN_MESSAGE)?;
         let id = self.sensor_of(link)?;
         let sensor = self.sensors.get_mut(&id).ok_or_else(unknown_link)?;
@@ -314,7 +330,9 @@ impl Gateway {
     /// A sensor's link is gone: what was under way to it is put off. It keeps its place in the table.
     pub(crate) fn lost_sensor(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId) {
         let Some(Some(id)) = self.lan.remove(&link) else { return };
-        let Some(sensor) = self.sensors.get_mut(&id).filter(|sensor| sensor.link == Some(link)) else { return };
+        let Some(sensor) = self.sensors.get_mut(&id).filter(|sensor| sensor.link == Some(link)) else {
+            return;
+        };
         sensor.link = None;
         let failed = matches!(sensor.stage, Stage::Offered(..) | Stage::Sending(_));
         if !matches!(sensor.stage, Stage::Installing(..)) {
