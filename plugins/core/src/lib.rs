@@ -29,9 +29,11 @@ pub mod json;
 pub mod message;
 pub mod model;
 pub mod names;
+pub mod release;
 pub mod role;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod timekeeping;
 pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};
