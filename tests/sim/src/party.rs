@@ -17,7 +17,7 @@ use trireme_core::{
 use trireme_crypto::certificate::{Certificate, TrustAnchor, VerifiedCache};
 use trireme_crypto::element::{ModelSecrets, SensorSecrets};
 use trireme_crypto::image::{Computation, ImageKey, Streaming};
-use trireme_crypto::key::{Signer, SoftwareKey, sign_formula};
+use trireme_crypto::key::{SoftwareKey, sign_formula};
 use trireme_crypto::session::{AgreementInput, Ephemeral, Session};
 use trireme_crypto::{hash::of_bytes, issue};
 

@@ -475,7 +475,7 @@ impl World {
         site.next_link += 1;
         let ends = [End { place, link }, End { place: to, link: site.next_link }];
         let pipe = self.pipes.open(kind, ends);
-        let info = |outgoing, address: String| LinkInfo {
+        let info = |outgoing: bool, address: String| LinkInfo {
             kind: kind.into(),
             binding: "native".into(),
             address,
