@@ -66,7 +66,8 @@ impl Cast {
         let until = BEGINNING_MS + TEN_YEARS_MS;
         let root = issue::root(key.as_ref(), &name, BEGINNING_MS, until, [1; 16])?;
         let anchor = TrustAnchor::from_certificate(&root)?;
-        let issuer = Issuer { key: key.clone(), certificate: Certificate::parse(&root)?, anchor: anchor.clone() };
+        let issuer =
+            Issuer { key: key.clone(), certificate: Certificate::parse(&root)?, anchor: anchor.clone() };
         let subject = Subject { role: RoleKind::Authority, id: name };
         let authority = Arc::new(Keys {
             subject,

@@ -122,7 +122,8 @@ impl Pipes {
     #[must_use]
     pub fn find(&self, place: Place, link: LinkId) -> Option<(u64, usize)> {
         let number = *self.by_end.get(&(place, link))?;
-        let side = self.pipes.get(&number)?.ends.iter().position(|end| end.place == place && end.link == link)?;
+        let side =
+            self.pipes.get(&number)?.ends.iter().position(|end| end.place == place && end.link == link)?;
         Some((number, side))
     }
 

@@ -210,7 +210,11 @@ impl Bench {
             };
         }
         for (digest, pinned) in draft.pins {
-            if pinned { disk.pins.insert(digest) } else { disk.pins.remove(&digest) };
+            if pinned {
+                disk.pins.insert(digest)
+            } else {
+                disk.pins.remove(&digest)
+            };
         }
         if let (Some(counter), Some(device)) = (draft.counter, disk.device.as_mut()) {
             device.counter = counter;
@@ -238,7 +242,10 @@ impl Bench {
         let (image, trailer) = body.split_at_checked(length).ok_or_else(wrong)?;
         let digest = of_bytes(image);
         if reception.digest.is_some_and(|expected| expected != digest) {
-            return Err(Fault::new(code::AUTHENTICATION, format!("the image on link {link} has another digest")));
+            return Err(Fault::new(
+                code::AUTHENTICATION,
+                format!("the image on link {link} has another digest"),
+            ));
         }
         for check in &reception.checks {
             let value = self.value(&check.key, &check.formula, image, &digest, true)?;
@@ -334,7 +341,12 @@ impl Host for Bench {
     fn certificate(&mut self, der: &[u8]) -> Result<Certified, Fault> {
         self.verified(der).map(|(certified, _)| certified)
     }
-    fn verify(&mut self, der: &[u8], formula: &Formula<'_>, signature: &Signature) -> Result<Certified, Fault> {
+    fn verify(
+        &mut self,
+        der: &[u8],
+        formula: &Formula<'_>,
+        signature: &Signature,
+    ) -> Result<Certified, Fault> {
         let (certified, key) = self.verified(der)?;
         key.verify(formula, signature)?;
         Ok(certified)
@@ -438,7 +450,11 @@ impl Host for Bench {
     fn scan(&self, prefix: &str, after: Option<&str>, most: u32) -> Vec<String> {
         let mut keys: BTreeSet<String> = lock(&self.disk).state.keys().cloned().collect();
         for (key, value) in &self.draft.state {
-            if value.is_some() { keys.insert(key.clone()) } else { keys.remove(key) };
+            if value.is_some() {
+                keys.insert(key.clone())
+            } else {
+                keys.remove(key)
+            };
         }
         let wanted = keys.into_iter().filter(|key| key.starts_with(prefix));
         wanted

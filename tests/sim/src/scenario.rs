@@ -9,6 +9,7 @@ use trireme_core::{ModelName, Suite, Version};
 
 use crate::cast::{MOST, cast};
 use crate::device::Device;
+use crate::invariants::Counts;
 use crate::net::{Network, Place};
 use crate::party::{Disk, Keys, lock};
 use crate::rng::Rng;
@@ -62,7 +63,7 @@ impl Default for Scenario {
             largest_image: 20_000,
             faulty: 0,
             network: Network::GOOD,
-            bad_ms: 120_000,
+            bad_ms: 60_000,
             good_ms: 4 * 3_600_000,
         }
     }
@@ -79,8 +80,8 @@ pub struct Report {
     pub faults: Vec<String>,
     /// Virtual milliseconds until everything was right.
     pub took_ms: u64,
-    /// Images written to slots.
-    pub written: u64,
+    /// What happened, in numbers.
+    pub counts: Counts,
     /// The last things that happened.
     pub trace: Vec<String>,
 }
@@ -166,7 +167,12 @@ impl Run {
             .collect();
         for keys in brokers {
             let config = format!(r#"{{"authority":"{AUTHORITY}"}}"#);
-            let place = self.place(keys.subject.id.as_str(), keys.clone(), role::<trireme_role_broker::Broker>, config);
+            let place = self.place(
+                keys.subject.id.as_str(),
+                keys.clone(),
+                role::<trireme_role_broker::Broker>,
+                config,
+            );
             self.brokers.push(place);
         }
         for keys in all.manufacturers.iter().take(many.manufacturers.clamp(1, MOST.manufacturers)) {
@@ -180,7 +186,7 @@ impl Run {
         }
         for keys in all.gateways.iter().take(many.gateways.clamp(1, MOST.gateways)) {
             let config = format!(
-                r#"{{"authority":"{AUTHORITY}","directory":"{DIRECTORY}","directory_ms":60000,"reconnect_ms":10000}}"#
+                r#"{{"authority":"{AUTHORITY}","directory":"{DIRECTORY}","directory_ms":60000,"reconnect_ms":30000}}"#
             );
             let name = keys.subject.id.as_str();
             let place = self.place(name, keys.clone(), role::<trireme_role_gateway::Gateway>, config);
@@ -196,7 +202,9 @@ impl Run {
                 for number in 0..many.sensors.min(MOST.sensors) {
                     let name = format!("sn-{gateway}-{manufacturer}-{model}-{number}");
                     let Some(keys) = cast().sensor(&name, manufacturer, model) else { continue };
-                    let Some(of) = keys.sensor.as_ref().map(|sensor| sensor.model().clone()) else { continue };
+                    let Some(of) = keys.sensor.as_ref().map(|sensor| sensor.model().clone()) else {
+                        continue;
+                    };
                     let config = format!(r#"{{"gateway":"lan://{gateway}:7"}}"#);
                     let place = self.place(&name, keys, role::<trireme_role_sensor::Sensor>, config);
                     if let Some(site) = self.world.sites.get(place) {
@@ -240,7 +248,8 @@ impl Run {
                         accepted: false,
                     };
                     self.releases.push(release);
-                    at_ms += rng.between(1_000, self.scenario.bad_ms / u64::from(self.scenario.releases) + 1_000);
+                    at_ms +=
+                        rng.between(1_000, self.scenario.bad_ms / u64::from(self.scenario.releases) + 1_000);
                 }
             }
         }
@@ -348,7 +357,8 @@ impl Run {
             open.push(format!("{} {} is not published", release.model, release.version));
         }
         for (place, model) in &self.sensors {
-            let newest = self.releases.iter().filter(|release| release.model == *model).max_by_key(|r| r.version);
+            let newest =
+                self.releases.iter().filter(|release| release.model == *model).max_by_key(|r| r.version);
             let Some(newest) = newest.filter(|newest| !newest.faulty) else { continue };
             let Some(site) = self.world.sites.get(*place) else { continue };
             let disk = lock(&site.disk);
@@ -376,15 +386,16 @@ impl Run {
         self.world.facts.broken.append(&mut missing);
     }
 
-    fn missing_receipts(&mut self) -> Vec<String> {
-        let mut known: BTreeMap<(String, Version), (String, bool)> = BTreeMap::new();
+    /// What the manufacturers know: for each sensor and release the outcome, and whether it is authenticated.
+    pub fn outcomes(&mut self) -> BTreeMap<(String, Version), (String, bool)> {
+        let mut known = BTreeMap::new();
         for place in self.manufacturers.clone() {
             self.next_question += 1;
             self.world.admin(place, self.next_question, path::STATUS, b"{}".to_vec(), None);
-            let answer = self.world.answers.remove(&self.next_question);
-            let Some(Ok(body)) = answer else { return Vec::from([format!("a manufacturer gives no status: {answer:?}")]) };
+            let Some(Ok(body)) = self.world.answers.remove(&self.next_question) else { continue };
             let Ok(status) = serde_json::from_slice::<Releases>(&body) else {
-                return Vec::from([String::from("a manufacturer's status is not Releases")]);
+                self.world.facts.broken.push(String::from("a manufacturer's status is not Releases"));
+                continue;
             };
             for release in status.releases {
                 for sensor in release.sensors {
@@ -393,16 +404,25 @@ impl Run {
                 }
             }
         }
+        known
+    }
+
+    fn missing_receipts(&mut self) -> Vec<String> {
+        let known = self.outcomes();
         let mut missing = Vec::new();
         for (place, model) in &self.sensors {
-            let newest = self.releases.iter().filter(|release| release.model == *model).max_by_key(|r| r.version);
+            let newest =
+                self.releases.iter().filter(|release| release.model == *model).max_by_key(|r| r.version);
             let (Some(newest), Some(site)) = (newest, self.world.sites.get(*place)) else { continue };
             if newest.faulty {
                 continue;
             }
             let seen = known.get(&(site.name.clone(), newest.version));
             if seen != Some(&(String::from("installed"), true)) {
-                missing.push(format!("{}: of {} {} the manufacturer knows {seen:?}", site.name, model, newest.version));
+                missing.push(format!(
+                    "{}: of {} {} the manufacturer knows {seen:?}",
+                    site.name, model, newest.version
+                ));
             }
         }
         missing
@@ -416,7 +436,7 @@ impl Run {
             broken: self.world.facts.broken,
             faults: self.world.facts.faults,
             took_ms: self.world.now_ms,
-            written: self.world.facts.written,
+            counts: self.world.facts.counts,
             trace: self.world.trace.into(),
         }
     }

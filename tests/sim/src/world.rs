@@ -131,7 +131,14 @@ impl World {
     }
 
     /// Places a party; it starts within a second.
-    pub fn place(&mut self, name: &str, keys: Arc<Keys>, disk: SharedDisk, maker: Maker, config: String) -> Place {
+    pub fn place(
+        &mut self,
+        name: &str,
+        keys: Arc<Keys>,
+        disk: SharedDisk,
+        maker: Maker,
+        config: String,
+    ) -> Place {
         let place = self.sites.len();
         self.sites.push(Site {
             name: name.into(),
@@ -246,6 +253,12 @@ impl World {
         self.later(back_after_ms, Happening::Restart(place));
     }
 
+    fn power_cut(&mut self, place: Place) {
+        self.facts.counts.crashes += 1;
+        let pause = self.rng.between(100, 20_000);
+        self.crash(place, pause);
+    }
+
     fn start(&mut self, place: Place) {
         let (now, trace) = (self.now_ms, self.sites.get(place).map(|site| site.name.clone()));
         let Some(site) = self.sites.get_mut(place) else { return };
@@ -267,9 +280,9 @@ impl World {
 
     fn event(&mut self, place: Place, event: Event) {
         // Power may go before the commit, or after it and before anything was done of it.
+        self.facts.counts.events += 1;
         if self.rng.happens(self.network.crashes / 2) {
-            let pause = self.rng.between(100, 20_000);
-            return self.crash(place, pause);
+            return self.power_cut(place);
         }
         let now = self.now_ms;
         let what = self.describe(place, &event);
@@ -291,9 +304,8 @@ impl World {
             Err(fault) => format!("{what}: {fault}"),
         });
         if self.rng.happens(self.network.crashes / 2) {
-            let pause = self.rng.between(100, 20_000);
             self.look(place);
-            return self.crash(place, pause);
+            return self.power_cut(place);
         }
         match result {
             Ok(commands) => self.carry_out(place, commands),
@@ -337,7 +349,12 @@ impl World {
             Command::Send { link, kind, payload } => self.send(place, link, Frame::Message(kind, payload)),
             Command::Broadcast { kind, payload } => {
                 for link in self.pipes.of(place) {
-                    if self.pipes.find(place, link).and_then(|(n, _)| self.pipes.get(n)).is_some_and(|p| p.kind == "lan") {
+                    if self
+                        .pipes
+                        .find(place, link)
+                        .and_then(|(n, _)| self.pipes.get(n))
+                        .is_some_and(|p| p.kind == "lan")
+                    {
                         self.send(place, link, Frame::Message(kind.clone(), payload.clone()));
                     }
                 }
@@ -424,7 +441,7 @@ impl World {
                 }
                 drop(disk);
                 if torn || self.rng.happens(self.network.crashes * 4) {
-                    return self.crash(place, 1000);
+                    return self.power_cut(place);
                 }
                 answer(then, Ok(Answer::default()))
             }
@@ -434,8 +451,9 @@ impl World {
             }
             Work::Confirm(then) => {
                 let kept = self.on_device(place, crate::device::Device::confirm);
+                self.facts.counts.kept += u64::from(kept);
                 if self.rng.happens(self.network.crashes * 4) {
-                    return self.crash(place, 1000);
+                    return self.power_cut(place);
                 }
                 answer(then, if kept { Ok(Answer::default()) } else { failed("nothing is on trial") })
             }
@@ -544,6 +562,7 @@ impl World {
             }
         }
         if self.rng.happens(self.network.resets) {
+            self.facts.counts.resets += 1;
             self.fly(pipe, other, Frame::Closed("connection reset".into()));
             self.fly(pipe, side, Frame::Closed("connection reset".into()));
             return;
@@ -551,6 +570,7 @@ impl World {
         let lan = self.pipes.get(pipe).is_some_and(|pipe| pipe.kind == "lan");
         if lan && matches!(frame, Frame::Message(..)) && self.rng.happens(self.network.disorder) {
             // Once more, and out of its order.
+            self.facts.counts.disorders += 1;
             let wait = self.rng.between(1, 3000);
             self.later(wait, Happening::Frame(pipe, other, frame.clone()));
         }
@@ -598,7 +618,8 @@ impl World {
 
     fn request(&mut self, place: Place, life: u64, role: RoleKind, url: &str, body: Vec<u8>, then: Then) {
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-        let (host, path) = rest.split_once('/').map_or((rest, String::from("/")), |(h, p)| (h, format!("/{p}")));
+        let (host, path) =
+            rest.split_once('/').map_or((rest, String::from("/")), |(h, p)| (h, format!("/{p}")));
         let host = host_of(host);
         let to = self.sites.iter().position(|s| s.name == host && s.keys.subject.role == role);
         let late = Err(Fault::new(code::NETWORK, format!("{url} did not answer in time")));
@@ -612,6 +633,7 @@ impl World {
         } else {
             1
         };
+        self.facts.counts.requests += u64::from(times != 1);
         for _ in 0..times {
             let wait = self.latency();
             let asked = Happening::Asked(to, subject.clone(), then, life, path.clone(), body.clone());

@@ -2,6 +2,13 @@
 //!
 //! `SIM_SEEDS=2000 cargo test -p trireme-sim --test seeds` runs more of them, `SIM_FROM=17 SIM_SEEDS=1` one alone
 //! with its trace.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests, and their helpers"
+)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +21,8 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// Runs the seeds on all cores; the first failure ends the test, with the last of its trace.
 fn run(scenario: &Scenario, seeds: u64) {
+    let began = std::time::Instant::now();
+    let sums = std::sync::Mutex::new([0_u64; 8]);
     let (from, seeds) = (number("SIM_FROM", 0), number("SIM_SEEDS", seeds));
     let next = AtomicU64::new(from);
     let failures = std::sync::Mutex::new(Vec::new());
@@ -26,6 +35,18 @@ fn run(scenario: &Scenario, seeds: u64) {
                         return;
                     }
                     let report = scenario.run(seed);
+                    let counts = report.counts;
+                    let more = [
+                        report.took_ms / 1000,
+                        counts.events,
+                        counts.written,
+                        counts.kept,
+                        counts.crashes,
+                        counts.resets,
+                        counts.disorders,
+                        counts.requests,
+                    ];
+                    sums.lock().unwrap().iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
                     if !report.good() {
                         failures.lock().unwrap().push(report);
                     }
@@ -33,6 +54,16 @@ fn run(scenario: &Scenario, seeds: u64) {
             });
         }
     });
+    let [seconds, events, written, kept, crashes, resets, disorders, requests] = sums.into_inner().unwrap();
+    println!(
+        "{seeds} seeds in {:?}: {seconds} virtual seconds, {events} events, {written} images written, {kept} kept, \
+         {crashes} crashes, {resets} resets, {disorders} messages out of order, {requests} requests lost or repeated",
+        began.elapsed()
+    );
+    // A run in which nothing happened proves nothing.
+    assert!(kept > 0 && written >= kept);
+    let bad = scenario.network != Network::GOOD && seeds >= 50;
+    assert!(!bad || [crashes, resets, disorders, requests].iter().all(|count| *count > seeds / 4));
     let mut failures = failures.into_inner().unwrap();
     failures.sort_by_key(|report| report.seed);
     let Some(first) = failures.first() else { return };
@@ -58,7 +89,7 @@ fn on_a_good_network_the_thesis_suite_works_as_well() {
 
 #[test]
 fn crashes_resets_and_lost_requests_only_delay_it() {
-    run(&Scenario { network: Network::BAD, releases: 3, ..Scenario::default() }, 300);
+    run(&Scenario { network: Network::BAD, releases: 3, ..Scenario::default() }, 600);
 }
 
 #[test]
@@ -73,11 +104,11 @@ fn several_manufacturers_models_brokers_and_gateways_do_not_disturb_each_other()
         network: Network::BAD,
         ..Scenario::default()
     };
-    run(&scenario, 60);
+    run(&scenario, 40);
 }
 
 #[test]
 fn releases_that_do_not_work_are_reverted_and_strand_nobody() {
     let scenario = Scenario { releases: 4, faulty: 300_000, network: Network::BAD, ..Scenario::default() };
-    run(&scenario, 100);
+    run(&scenario, 200);
 }
