@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The broker against scripted peers. Whole runs of all roles are in the simulator.
 
 use alloc::string::{String, ToString};
@@ -582,3 +583,6 @@ fn an_unknown_key_of_the_configuration_is_an_error() {
     let fault = bench.host.start(&mut bench.broker, r#"{"x":1}"#).unwrap_err();
     assert_eq!(fault.code, code::CONFIGURATION);
 }
+=======
+//! t
+>>>>>>> w/sensor
