@@ -4,5 +4,13 @@
 //! | what | where |
 //! |---|---|
 //! | events and commands of every link | [`link`] |
+//! | the broker's listener, and links to brokers | [`mqtt`] |
+//! | links between gateway and sensors | [`lan`] |
 
+mod guests;
+pub mod lan;
 pub mod link;
+pub mod mqtt;
+mod reception;
+mod run;
+mod writer;

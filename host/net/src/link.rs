@@ -288,6 +288,16 @@ impl Commands {
     }
 }
 
+impl Commands {
+    /// Waits until the link is to be closed, and leaves all commands where they are.
+    pub(crate) async fn stopped(&mut self) -> String {
+        match self.stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "nobody holds the link any more".to_owned(),
+        }
+    }
+}
+
 impl Drop for Commands {
     /// Nobody waits for ever for what a closed link was told.
     fn drop(&mut self) {
