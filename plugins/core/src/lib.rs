@@ -8,6 +8,7 @@
 //! | [`names`], [`version`], [`bytes`] | validated values: [`ModelName`], [`Version`], [`Digest`] … | 5.5 |
 //! | [`formula`] | one function per formula: which label, which fields, in which order | 5.6 |
 //! | [`message`] | what travels: PUSH, RESPONSE, release header, manifest, LAN messages, receipts | 5.6.3–5.6.5 |
+//! | [`model`] | [`model::Model`]: how a kind of sensor takes its image, and [`model::Device`] | – |
 //! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
 //! | [`api`] | JSON bodies of the directory, the authority and the local administrator | 5.2 |
 //!
@@ -22,6 +23,7 @@ pub mod bytes;
 pub mod cbor;
 pub mod formula;
 pub mod message;
+pub mod model;
 pub mod names;
 pub mod role;
 pub mod version;

@@ -138,6 +138,8 @@ pub mod code {
     pub const CONFIGURATION: &str = "configuration";
     /// A fault of the software itself.
     pub const INTERNAL: &str = "internal";
+    /// The plugin failed in the middle of a handler and is gone. Only the host says this.
+    pub const TRAP: &str = "trap";
 }
 
 /// Who a certificate speaks for: `trireme://<role>/<id>`.

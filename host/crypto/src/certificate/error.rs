@@ -146,7 +146,7 @@ impl fmt::Display for CertificateError {
             Self::Serial => write!(f, "a serial number cannot be zero"),
             Self::OtherKey => write!(f, "the authority's certificate is not of the key that is to sign"),
             Self::Role { wanted, found } => {
-                write!(f, "expected the certificate of a {wanted}, found {found}")
+                write!(f, "expected the certificate of role {wanted}, found that of {found}")
             }
             Self::Nonce => write!(f, "the authority's time answers another question than ours"),
             Self::Key(error) => error.fmt(f),

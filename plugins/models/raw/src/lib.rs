@@ -1,1 +1,221 @@
-//! trireme-model-raw
+//! The model `raw`: any bytes are an image. They go as they are into the spare one of two slots, and boot on trial.
+//!
+//! What a raw image is, nobody but the sensor can tell; so this model judges its size alone, and leaves its version
+//! to the sensor's secure element. Flash is erased just ahead of what is written, padded to whole units, and read
+//! back.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use trireme_core::model::{Device, Info, LARGEST_WINDOW, Layout, Model, RUNNING_SLOT, Reject, code};
+
+#[cfg(test)]
+mod tests;
+
+/// The slot that images are written to.
+const SPARE_SLOT: u8 = 1;
+
+/// What erased flash reads as, and what a last unit is filled up with.
+const ERASED: u8 = 0xff;
+
+/// Any image, A/B slots.
+#[derive(Debug, Default)]
+pub struct Raw {
+    stage: Stage,
+}
+
+#[cfg(feature = "component")]
+trireme_sdk::export_model!(Raw);
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Writing(Writing),
+    Finished,
+    /// The spare slot boots next: it must not be touched before the restart.
+    Activated,
+}
+
+/// An image on its way into the spare slot.
+#[derive(Debug)]
+struct Writing {
+    layout: Layout,
+    size: u64,
+    /// Bytes taken so far.
+    taken: u64,
+    /// Bytes written so far; what is between is in `rest`.
+    written: u64,
+    /// All before this is erased.
+    erased: u64,
+    /// Less than a unit of writing.
+    rest: Vec<u8>,
+}
+
+impl Model for Raw {
+    fn inspect(&mut self, device: &mut dyn Device, size: u64) -> Result<(), Reject> {
+        if matches!(self.stage, Stage::Activated) {
+            return Err(order("the last image boots at the next restart; restart before another one"));
+        }
+        self.stage = Stage::Idle;
+        let layout = device.describe();
+        check_layout(&layout)?;
+        let room = usable(&layout);
+        if size == 0 {
+            return Err(Reject::new(code::SIZE, "size", "the image is empty"));
+        }
+        if size > room {
+            let detail = format!("the image has {size} bytes, a slot of this device takes {room}");
+            return Err(Reject::new(code::SIZE, "size", detail));
+        }
+        let (taken, written, erased) = (0, 0, 0);
+        self.stage = Stage::Writing(Writing { layout, size, taken, written, erased, rest: Vec::new() });
+        Ok(())
+    }
+
+    fn feed(&mut self, device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject> {
+        let Stage::Writing(writing) = &mut self.stage else {
+            return Err(order("no image was begun"));
+        };
+        let fed = writing.feed(device, offset, bytes);
+        if fed.is_err() {
+            self.stage = Stage::Idle;
+        }
+        fed
+    }
+
+    fn finish(&mut self, device: &mut dyn Device) -> Result<Info, Reject> {
+        let Stage::Writing(mut writing) = core::mem::take(&mut self.stage) else {
+            return Err(order("no image was begun"));
+        };
+        writing.finish(device)?;
+        self.stage = Stage::Finished;
+        Ok(Info { version: None, size: writing.size, slots: [SPARE_SLOT].into(), notes: Vec::new() })
+    }
+
+    fn activate(&mut self, device: &mut dyn Device, trial: bool) -> Result<(), Reject> {
+        if !matches!(self.stage, Stage::Finished) {
+            return Err(order("there is no finished image"));
+        }
+        device.set_boot(SPARE_SLOT, trial, None).map_err(|why| broken("boot", why))?;
+        self.stage = Stage::Activated;
+        Ok(())
+    }
+
+    fn confirm(&mut self, device: &mut dyn Device) -> Result<(), Reject> {
+        self.at_rest()?;
+        device.set_boot(RUNNING_SLOT, false, None).map_err(|why| broken("boot", why))
+    }
+
+    fn revert(&mut self, device: &mut dyn Device) -> Result<(), Reject> {
+        self.at_rest()?;
+        device.set_boot(SPARE_SLOT, false, None).map_err(|why| broken("boot", why))?;
+        self.stage = Stage::Activated;
+        Ok(())
+    }
+
+    fn running(&mut self, _device: &mut dyn Device) -> Result<String, Reject> {
+        Ok("a raw image, which names no version".into())
+    }
+}
+
+impl Raw {
+    /// A boot choice is made only while no other one waits and the spare slot is whole.
+    fn at_rest(&self) -> Result<(), Reject> {
+        match self.stage {
+            Stage::Idle => Ok(()),
+            Stage::Writing(_) | Stage::Finished => Err(order("an image is being written to the other slot")),
+            Stage::Activated => Err(order("another slot boots at the next restart already")),
+        }
+    }
+}
+
+impl Writing {
+    fn feed(&mut self, device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject> {
+        if offset != self.taken {
+            return Err(order(format!("the next window begins at {}, not at {offset}", self.taken)));
+        }
+        if bytes.len() > LARGEST_WINDOW || bytes.len() as u64 > self.size - self.taken {
+            return Err(order(format!(
+                "{} bytes are more than a window, or than the image has",
+                bytes.len()
+            )));
+        }
+        self.taken += bytes.len() as u64;
+        self.rest.extend_from_slice(bytes);
+        let unit = unit(self.layout.write_unit);
+        let whole = self.rest.len() - self.rest.len() % unit;
+        let later = self.rest.split_off(whole);
+        let now = core::mem::replace(&mut self.rest, later);
+        self.write(device, &now)
+    }
+
+    fn finish(&mut self, device: &mut dyn Device) -> Result<(), Reject> {
+        if self.taken != self.size {
+            return Err(order(format!("{} of {} bytes came", self.taken, self.size)));
+        }
+        let mut last = core::mem::take(&mut self.rest);
+        let padded = last.len().next_multiple_of(unit(self.layout.write_unit));
+        last.resize(padded, ERASED);
+        self.write(device, &last)
+    }
+
+    /// Erases ahead, writes in windows, reads back. `bytes` are whole units of writing.
+    fn write(&mut self, device: &mut dyn Device, bytes: &[u8]) -> Result<(), Reject> {
+        let units = unit(self.layout.write_unit);
+        for window in bytes.chunks((LARGEST_WINDOW - LARGEST_WINDOW % units).max(units)) {
+            let end = self.written + window.len() as u64;
+            if end > self.erased {
+                let to = end.next_multiple_of(unit(self.layout.erase_unit) as u64);
+                device
+                    .erase(SPARE_SLOT, self.erased, to - self.erased)
+                    .map_err(|why| broken("flash.erase", why))?;
+                self.erased = to;
+            }
+            device.write(SPARE_SLOT, self.written, window).map_err(|why| broken("flash.write", why))?;
+            let length = u32::try_from(window.len()).unwrap_or(u32::MAX);
+            let back =
+                device.read(SPARE_SLOT, self.written, length).map_err(|why| broken("flash.read", why))?;
+            if back != window {
+                let detail = format!("what was written at {} reads back differently", self.written);
+                return Err(broken("flash", detail));
+            }
+            self.written = end;
+        }
+        Ok(())
+    }
+}
+
+fn check_layout(layout: &Layout) -> Result<(), Reject> {
+    if layout.slots < 2 {
+        return Err(broken("slots", format!("two slots are needed, the device has {}", layout.slots)));
+    }
+    if layout.write_unit as usize > LARGEST_WINDOW {
+        return Err(broken("write-unit", format!("units of {} bytes cannot be written", layout.write_unit)));
+    }
+    Ok(())
+}
+
+/// What of a slot is whole units of erasing and of writing.
+fn usable(layout: &Layout) -> u64 {
+    let erasable = layout.slot_size - layout.slot_size % unit(layout.erase_unit) as u64;
+    erasable - erasable % unit(layout.write_unit) as u64
+}
+
+/// A device without units is one that writes single bytes.
+fn unit(size: u32) -> usize {
+    size.max(1) as usize
+}
+
+fn order(detail: impl Into<String>) -> Reject {
+    Reject::new(code::ORDER, "call", detail)
+}
+
+fn broken(field: &'static str, detail: impl Into<String>) -> Reject {
+    Reject::new(code::DEVICE, field, detail)
+}

@@ -1,0 +1,99 @@
+//! What a node is to run: made by the command line from a configuration, by tests directly.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use trireme_actor::{Grants, Keyring, RoleFactory};
+use trireme_core::model::Model;
+use trireme_core::{Fault, Version};
+use trireme_crypto::element::SensorSecrets;
+
+/// A node: one process, one state directory, one administrator's socket, one role or several.
+pub struct Plan {
+    /// Its name, for logs and the status.
+    pub name: String,
+    /// Where its state is; made (0700) when it is not there.
+    pub data: PathBuf,
+    /// The administrator's Unix socket (0600).
+    pub admin: Option<PathBuf>,
+    /// Worker threads; twice the cores where none is named, since workers wait for the disk.
+    pub workers: Option<usize>,
+    /// Whether the machine's own clock proves the time: an authority's does.
+    pub own_time: bool,
+    /// Bytes of disk to leave free.
+    pub disk_reserve: u64,
+    /// The roles, each with a name of its own.
+    pub roles: Vec<RolePlan>,
+}
+
+/// One role of a node.
+pub struct RolePlan {
+    /// `broker`, `sensor/sn-001` …: names its state, its audit lines, and its requests (`/broker/v1/status`).
+    pub name: String,
+    /// Makes the role: from a component, or natively in tests.
+    pub factory: Box<dyn RoleFactory>,
+    /// Its keys.
+    pub keys: Keyring,
+    /// What it may do.
+    pub grants: Grants,
+    /// Its table of the configuration, as JSON.
+    pub config: Vec<u8>,
+    /// Where it listens.
+    pub listen: Vec<Listen>,
+    /// A sensor's device.
+    pub device: Option<DevicePlan>,
+    /// Policies by hook; a hook without any allows.
+    pub policies: BTreeMap<String, Vec<Arc<dyn Policy>>>,
+}
+
+/// Where a role listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// A broker's MQTT port.
+    Mqtt(SocketAddr),
+    /// A gateway's port for sensors.
+    Lan(SocketAddr),
+    /// HTTP under TLS, for directory and authority.
+    Https(SocketAddr),
+}
+
+/// The emulated device of a sensor: two slots in files, a boot record, and the component of its model.
+pub struct DevicePlan {
+    /// Where slots and boot record are.
+    pub directory: PathBuf,
+    /// Bytes of each slot.
+    pub slot_size: u64,
+    /// `SC`, `PK`, `DK`; the same as in the role's keyring.
+    pub secrets: Arc<SensorSecrets>,
+    /// The version that it left the factory with.
+    pub factory_version: Version,
+    /// Makes the model.
+    pub model: ModelFactory,
+    /// What an image on trial finds when it tests itself.
+    pub self_test: SelfTest,
+}
+
+/// Makes the model of a sensor anew for each use.
+pub type ModelFactory = Arc<dyn Fn() -> Result<Box<dyn Model + Send>, Fault> + Send + Sync>;
+
+/// How an emulated sensor's self-test ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SelfTest {
+    /// Well.
+    #[default]
+    Passes,
+    /// Badly, always.
+    Fails,
+    /// Badly for this version.
+    FailsFor(Version),
+}
+
+/// A policy: a deterministic function of its question.
+pub trait Policy: Send + Sync {
+    /// Its name, for reasons and the log.
+    fn name(&self) -> &str;
+    /// The answer to one question (JSON); what fails inside is a denial that says so.
+    fn decide(&self, hook: &str, question: &[u8]) -> trireme_core::message::Verdict;
+}

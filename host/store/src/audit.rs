@@ -1,0 +1,277 @@
+//! The audit log: one JSON line an entry, each with the hash of the one before, so that a changed, missing or moved
+//! line shows. Entries are in the commit they belong to first; the file is written from there, so a crash loses none.
+//!
+//! A log cut off at its end, or written anew as a whole, is not seen from the file alone: compare
+//! [`Summary::entries`] and [`Summary::head`] with what was noted elsewhere.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use redb::{ReadableTable, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use trireme_actor::StoreError;
+use trireme_core::{Digest, Formula};
+
+use crate::database::OpenError;
+use crate::engine::Engine;
+use crate::home::private_file;
+use crate::schema::{AUDIT, META};
+
+/// The largest entry, in bytes of UTF-8.
+pub const LARGEST_ENTRY: usize = 4096;
+
+pub(crate) const FILE: &str = "audit.log";
+const LABEL: &str = "trireme/1/audit";
+/// The longest line: an entry whose every byte is escaped, and the fields around it.
+const LONGEST_LINE: u64 = 6 * LARGEST_ENTRY as u64 + 8 * 1024;
+/// So many lines are kept in the database before the file is made durable and they are removed.
+const KEPT_LINES: u64 = 512;
+const HEAD: &str = "audit-head";
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// Counts from 1.
+    pub sequence: u64,
+    /// When it was committed, as the node's clock said.
+    pub time: String,
+    /// Whose entry it is: the actor's namespace.
+    pub actor: String,
+    /// What happened.
+    pub entry: String,
+    /// The hash of the line before; zeros in the first.
+    pub previous: Digest,
+    /// SHA-256 over the canonical encoding of all the other fields in this order.
+    pub hash: Digest,
+}
+
+impl Line {
+    fn expected_hash(&self) -> Digest {
+        let fields = [
+            self.sequence.into(),
+            self.time.as_str().into(),
+            self.actor.as_str().into(),
+            self.entry.as_str().into(),
+            (&self.previous).into(),
+        ];
+        let mut hasher = Sha256::new();
+        Formula::new(LABEL, fields).encode(&mut |piece| hasher.update(piece));
+        Digest(hasher.finalize().into())
+    }
+}
+
+/// A log that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// How many lines.
+    pub entries: u64,
+    /// The hash of the last line; zeros when there is none.
+    pub head: Digest,
+}
+
+/// Why a log is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The file cannot be read.
+    #[error("cannot read the audit log: {0}")]
+    Read(#[from] io::Error),
+    /// The first line that is not as it was written.
+    #[error("line {line} of the audit log is not as it was written: {reason}")]
+    Line {
+        /// Counts from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Reads a log from its beginning and checks the chain.
+///
+/// # Errors
+/// [`AuditError::Line`] with the first line that is not as it was written.
+pub fn verify(path: &Path) -> Result<Summary, AuditError> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let mut summary = Summary { entries: 0, head: Digest([0; 32]) };
+    loop {
+        let number = summary.entries + 1;
+        let mut text = String::new();
+        let bad = |reason: String| AuditError::Line { line: number, reason };
+        match reader.by_ref().take(LONGEST_LINE).read_line(&mut text) {
+            Ok(0) => return Ok(summary),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(bad("no UTF-8".into())),
+            Err(error) => return Err(error.into()),
+        }
+        let line = text.strip_suffix('\n').ok_or_else(|| bad("it has no end".into()))?;
+        let parsed: Line = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+        if parsed.sequence != number {
+            return Err(bad(format!("it has number {}: lines were removed, added or moved", parsed.sequence)));
+        }
+        if parsed.previous != summary.head {
+            return Err(bad("it does not follow the line before it".into()));
+        }
+        if parsed.hash != parsed.expected_hash() {
+            return Err(bad("its hash does not fit what it says".into()));
+        }
+        summary = Summary { entries: number, head: parsed.hash };
+    }
+}
+
+/// The end of the chain, and up to where the file is known to be on disk.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    sequence: u64,
+    hash: Digest,
+    /// Bytes of the file that are durable; the lines after them are in the database.
+    durable: u64,
+}
+
+impl Head {
+    fn to_bytes(self) -> Vec<u8> {
+        [&self.sequence.to_be_bytes(), self.hash.as_bytes(), &self.durable.to_be_bytes()].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (sequence, rest) = bytes.split_first_chunk()?;
+        let (hash, durable) = rest.split_first_chunk()?;
+        let durable = u64::from_be_bytes(durable.try_into().ok()?);
+        Some(Self { sequence: u64::from_be_bytes(*sequence), hash: Digest(*hash), durable })
+    }
+}
+
+/// The log as the writer holds it.
+pub(crate) struct Log {
+    file: File,
+    head: Head,
+    /// Bytes of the file.
+    length: u64,
+    /// Lines in the database's table.
+    kept: u64,
+    /// An append failed: the file's end is to be written again from the database.
+    behind: bool,
+}
+
+/// What a group adds.
+pub(crate) struct Addition {
+    lines: Vec<(u64, String)>,
+    head: Head,
+    /// The file is durable as it is, so what the table kept of it can go.
+    clear: bool,
+}
+
+impl Log {
+    /// Opens the log and writes what a crash kept from it. Also says if the file lost lines that were on disk.
+    pub(crate) fn open(home: &crate::home::Home, engine: &mut Engine) -> Result<(Self, Option<String>), OpenError> {
+        let path = home.path(FILE);
+        let file = private_file()
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .and_then(|file| Ok((file.metadata()?.len(), file)))
+            .map_err(|source| OpenError::Directory { dir: path, source });
+        let (length, file) = file?;
+        let stored = engine.read(|read| {
+            Ok(read.open_table(META)?.get(HEAD)?.map(|value| Head::from_bytes(value.value())))
+        })?;
+        let mut head = match stored {
+            None => Head { sequence: 0, hash: Digest([0; 32]), durable: 0 },
+            Some(Some(head)) => head,
+            Some(None) => return Err(StoreError::Damaged("the head of the audit log".into()).into()),
+        };
+        let lost = (length < head.durable).then(|| {
+            format!("it was cut: {} bytes are left of {} that were on disk", length, head.durable)
+        });
+        head.durable = head.durable.min(length);
+        let mut log = Self { file, head, length, kept: 0, behind: true };
+        log.repair(engine)?;
+        Ok((log, lost))
+    }
+
+    /// After a crash or a failure: the end of the file, anew from the database.
+    pub(crate) fn repair(&mut self, engine: &mut Engine) -> Result<(), StoreError> {
+        if !self.behind {
+            return Ok(());
+        }
+        let (mut text, mut kept) = (String::new(), 0);
+        engine.read(|read| {
+            for row in read.open_table(AUDIT)?.iter()? {
+                text.push_str(row?.1.value());
+                text.push('\n');
+                kept += 1;
+            }
+            Ok(())
+        })?;
+        let durable = self.head.durable;
+        let written = self.file.set_len(durable).and_then(|()| self.file.write_all_at(text.as_bytes(), durable));
+        written.map_err(|error| engine.home.failed("writing the audit log", &error))?;
+        self.length = durable + text.len() as u64;
+        self.kept = kept;
+        self.behind = false;
+        Ok(())
+    }
+
+    /// Makes lines of entries, each an actor's.
+    pub(crate) fn chain<'a>(
+        &self,
+        time: &str,
+        entries: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Addition, StoreError> {
+        let mut addition = Addition { lines: Vec::new(), head: self.head, clear: false };
+        for (actor, entry) in entries {
+            let mut line = Line {
+                sequence: addition.head.sequence + 1,
+                time: time.to_owned(),
+                actor: actor.to_owned(),
+                entry: entry.to_owned(),
+                previous: addition.head.hash,
+                hash: Digest([0; 32]),
+            };
+            line.hash = line.expected_hash();
+            addition.head = Head { sequence: line.sequence, hash: line.hash, ..addition.head };
+            let text = serde_json::to_string(&line)
+                .map_err(|error| StoreError::Failed(format!("writing an audit entry: {error}")))?;
+            addition.lines.push((line.sequence, text));
+        }
+        if self.kept >= KEPT_LINES && self.file.sync_all().is_ok() {
+            addition.clear = true;
+            addition.head.durable = self.length;
+        }
+        Ok(addition)
+    }
+
+    /// Appends what a commit made durable. A failure is made good with the next commit, or at the next start.
+    pub(crate) fn append(&mut self, addition: Addition) {
+        self.head = addition.head;
+        self.kept = if addition.clear { 0 } else { self.kept } + addition.lines.len() as u64;
+        let text: String = addition.lines.into_iter().flat_map(|(_, line)| [line, "\n".into()]).collect();
+        match self.file.write_all_at(text.as_bytes(), self.length) {
+            Ok(()) => self.length += text.len() as u64,
+            Err(error) => {
+                self.behind = true;
+                tracing::warn!(%error, "the audit log could not be written; its entries are in the database");
+            }
+        }
+    }
+}
+
+impl Addition {
+    /// Puts the lines into the group's transaction.
+    pub(crate) fn store(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        if self.lines.is_empty() && !self.clear {
+            return Ok(());
+        }
+        let mut table = transaction.open_table(AUDIT)?;
+        if self.clear {
+            table.retain(|_, _| false)?;
+        }
+        for (sequence, line) in &self.lines {
+            table.insert(sequence, line.as_str())?;
+        }
+        transaction.open_table(META)?.insert(HEAD, self.head.to_bytes().as_slice())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Debian packages: installed where we are root, named in one line where we are not.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
+
+use crate::{command, error::Error};
+
+/// Packages that are there when a program is, by whatever way it came.
+const PROGRAMS: [(&str, &str); 3] =
+    [("mosquitto", "mosquitto"), ("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl")];
+
+/// Makes sure that these are there: does nothing when they are, and never runs apt-get needlessly.
+pub(crate) fn ensure_debian(packages: &[&str]) -> Result<(), Error> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_there(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let refuse = |advice| Err(Error::Packages { missing: missing.join(", "), advice });
+    if command::find("apt-get").is_none() {
+        return refuse("install them with your system's package manager".to_owned());
+    }
+    if !is_root() {
+        return refuse(format!("run `sudo apt-get install {}`", missing.join(" ")));
+    }
+    eprintln!("    installing {}", missing.join(" "));
+    if !all_known(&missing) {
+        update()?;
+    }
+    let mut install = apt_get();
+    command::run(install.args(["install", "-qq", "-y", "--no-install-recommends"]).args(&missing))
+}
+
+/// Whether all of them are installed as packages.
+pub(crate) fn all_installed(packages: &[&str]) -> bool {
+    packages.iter().all(|package| is_installed(package))
+}
+
+/// Whether `ensure_debian` could bring them.
+pub(crate) fn installable(packages: &[&str]) -> bool {
+    command::find("apt-get").is_some()
+        && is_root()
+        && (all_known(packages) || (update().is_ok() && all_known(packages)))
+}
+
+/// Downloads packages without installing them, which needs no root, and unpacks them into one folder.
+pub(crate) fn unpack(packages: &[&str], folder: &Path) -> Result<(), Error> {
+    let downloads = folder.join("debs");
+    fs::create_dir_all(&downloads).map_err(Error::file(&downloads))?;
+    let download =
+        || command::run(apt_get().args(["download", "-qq"]).args(packages).current_dir(&downloads));
+    if let Err(error) = download() {
+        // Lists are often just old or not there yet.
+        if !is_root() || update().is_err() {
+            return Err(error);
+        }
+        download()?;
+    }
+    for entry in fs::read_dir(&downloads).map_err(Error::file(&downloads))? {
+        let file = entry.map_err(Error::file(&downloads))?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            command::run(command::clean("dpkg-deb").arg("-x").arg(&file).arg(folder))?;
+        }
+    }
+    fs::remove_dir_all(&downloads).map_err(Error::file(&downloads))
+}
+
+fn is_there(package: &str) -> bool {
+    let program = PROGRAMS.iter().find(|(name, _)| *name == package).map(|(_, program)| program);
+    program.map_or_else(|| is_installed(package), |program| command::find(program).is_some())
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = command::clean("dpkg-query");
+    query.args(["-W", "-f=${db:Status-Status}", package]).stderr(std::process::Stdio::null());
+    query.output().is_ok_and(|answer| answer.status.success() && answer.stdout == b"installed")
+}
+
+/// Whether apt's lists have a version of each.
+fn all_known(packages: &[&str]) -> bool {
+    let show = |package: &&str| {
+        command::succeeds(command::clean("apt-cache").args(["show", "--no-all-versions", package]))
+    };
+    packages.iter().all(show)
+}
+
+fn update() -> Result<(), Error> {
+    command::run(apt_get().args(["update", "-qq"]))
+}
+
+fn apt_get() -> Command {
+    let mut apt = command::clean("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_installed_when_nothing_is_missing() {
+        assert!(ensure_debian(&[]).is_ok());
+    }
+
+    #[test]
+    fn a_package_nobody_has_is_not_taken_for_installed() {
+        assert!(!all_installed(&["trireme-package-that-does-not-exist"]));
+    }
+}
