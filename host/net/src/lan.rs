@@ -104,12 +104,7 @@ pub fn connect(address: &str, config: LanConfig, events: mpsc::Sender<LinkEvent>
     link
 }
 
-async fn open(
-    address: String,
-    config: LanConfig,
-    mut commands: Commands,
-    events: mpsc::Sender<LinkEvent>,
-) {
+async fn open(address: String, config: LanConfig, mut commands: Commands, events: mpsc::Sender<LinkEvent>) {
     let dialled = tokio::select! {
         dialled = timeout(config.pace.opening, dial(&address)) => {
             dialled.unwrap_or_else(|_| Err("it did not answer in time".to_owned()))
@@ -270,9 +265,7 @@ impl Wire for Lan {
         let payload = [&rest.to_be_bytes()[..], &shipment.header].concat();
         let head = frame(TRANSFER, &payload).map_err(|detail| Fault::new(code::LIMIT, detail))?;
         let number = self.last_number.wrapping_add(1);
-        self.lane
-            .release(head, number, rest)
-            .map_err(|error| Fault::new(code::LIMIT, error.to_string()))?;
+        self.lane.release(head, number, rest).map_err(|error| Fault::new(code::LIMIT, error.to_string()))?;
         self.last_number = number;
         Ok(number)
     }

@@ -6,11 +6,16 @@
 //! | events and commands of every link | [`link`] |
 //! | the broker's listener, and links to brokers | [`mqtt`] |
 //! | links between gateway and sensors | [`lan`] |
+//! | requests in JSON under mutual TLS | [`http`], [`tls`] |
+//! | the administrator's socket | [`admin`] |
 
+pub mod admin;
 mod guests;
+pub mod http;
 pub mod lan;
 pub mod link;
 pub mod mqtt;
 mod reception;
 mod run;
+pub mod tls;
 mod writer;

@@ -107,6 +107,15 @@ pub(crate) enum Audience {
     Nobody,
 }
 
+impl Audience {
+    fn channel(&self) -> Option<mpsc::Sender<LinkEvent>> {
+        match self {
+            Self::Known(events) => Some(events.clone()),
+            Self::Later(_) | Self::Nobody => None,
+        }
+    }
+}
+
 /// Runs a link to its end.
 pub(crate) async fn run<W, R, S>(
     wire: W,
@@ -242,6 +251,8 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
         let stuck = self.stuck.is_some();
         let full = !self.held.is_empty();
         let may_send = !stuck && !self.body_leaves;
+        let writer_room = self.writer.room();
+        let event_room = room(self.audience.channel(), full);
         tokio::select! {
             command = self.commands.next() => self.command(command),
             report = self.writer.report() => match report {
@@ -252,8 +263,8 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
                 }
                 Report::Failed(reason) => Err(End::Reason(reason)),
             },
-            () = self.writer.room(), if stuck => Ok(()),
-            taken = room(&self.audience, full), if full || self.told => taken,
+            () = writer_room, if stuck => Ok(()),
+            taken = event_room, if full || self.told => taken,
             progress = work(&mut self.phase) => self.worked(progress),
             read = self.reader.read_buf(&mut self.input), if reading => match read {
                 Ok(0) => Err(End::Reason("the peer closed the connection".to_owned())),
@@ -491,16 +502,14 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
 const NOBODY: &str = "nobody takes the events of the link any more";
 
 /// Waits until events can be handed over, or nobody takes them any more. While none wait, only for the latter.
-async fn room(audience: &Audience, wanted: bool) -> Result<(), End> {
-    let Audience::Known(events) = audience else { return std::future::pending().await };
+async fn room(events: Option<mpsc::Sender<LinkEvent>>, wanted: bool) -> Result<(), End> {
+    let Some(events) = events else { return std::future::pending().await };
     if !wanted {
         events.closed().await;
-        return Err(End::Reason(NOBODY.to_owned()));
+    } else if events.reserve().await.is_ok() {
+        return Ok(());
     }
-    match events.reserve().await {
-        Ok(_) => Ok(()),
-        Err(_) => Err(End::Reason(NOBODY.to_owned())),
-    }
+    Err(End::Reason(NOBODY.to_owned()))
 }
 
 async fn work(phase: &mut Phase) -> Progress {

@@ -89,9 +89,12 @@ impl Writer {
     }
 
     /// Waits until the writer can take a job. Cancel safe. A writer that ended never can; it says so in a report.
-    pub(crate) async fn room(&self) {
-        if self.jobs.reserve().await.is_err() {
-            std::future::pending::<()>().await;
+    pub(crate) fn room(&self) -> impl Future<Output = ()> + Send + use<> {
+        let jobs = self.jobs.clone();
+        async move {
+            if jobs.reserve().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -105,9 +108,7 @@ impl Writer {
         let Self { jobs, mut reports, mut task } = self;
         drop(jobs);
         if flush {
-            let finish = async {
-                while reports.recv().await.is_some() {}
-            };
+            let finish = async { while reports.recv().await.is_some() {} };
             let _ = timeout(LAST_WORDS, finish).await;
             let _ = timeout(LAST_WORDS, &mut task).await;
         }

@@ -90,8 +90,9 @@ impl Front {
     /// # Errors
     /// `network` when the address cannot be listened on.
     pub async fn bind(address: SocketAddr, config: FrontConfig, on_link: OnLink) -> Result<Self, Fault> {
-        let cannot =
-            |error| Fault::new(code::NETWORK, format!("cannot listen for MQTT clients on {address}: {error}"));
+        let cannot = |error| {
+            Fault::new(code::NETWORK, format!("cannot listen for MQTT clients on {address}: {error}"))
+        };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let shared = Arc::new(Shared {
@@ -185,8 +186,7 @@ async fn serve(
     let _ = stream.set_nodelay(true);
     let mut server = Server::new(shared.config.limits, shared.config.rules, shared.config.queue);
     let mut input = BytesMut::with_capacity(1024);
-    let greeting =
-        timeout(shared.config.pace.opening, greeted(&mut stream, &mut server, &mut input)).await;
+    let greeting = timeout(shared.config.pace.opening, greeted(&mut stream, &mut server, &mut input)).await;
     drop(guest);
     let admission = match greeting {
         Ok(Ok(admission)) => admission,

@@ -54,7 +54,8 @@ impl Registry {
     /// Notes that the router is to keep a session for this client; `false`: it keeps too many.
     pub(super) fn keep_session(&self, id: &str) -> bool {
         let mut state = self.state();
-        state.sessions.contains(id) || (state.sessions.len() < SESSIONS && state.sessions.insert(id.to_owned()))
+        state.sessions.contains(id)
+            || (state.sessions.len() < SESSIONS && state.sessions.insert(id.to_owned()))
     }
 
     /// Whether the router had a session for this client; it is to have none from now on.

@@ -6,13 +6,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::{
     Disconnect, DisconnectReasonCode, Filter, Packet, Protocol, PubAck, PubAckReason, QoS, RetainForwardRule,
     Subscribe, SubscribeReasonCode, Unsubscribe,
 };
-use rumqttd::{Notification, Router as Rumqttd, RouterConfig};
+use rumqttd::{Router as Rumqttd, RouterConfig};
 use tokio::sync::Mutex;
 use trireme_mqtt::encode::Granted;
 use trireme_mqtt::frame::MAX_REMAINING;
@@ -29,12 +29,15 @@ const NAMES: usize = 50_000;
 
 /// The router. Its thread lives as long as the process.
 pub(super) struct Router {
-    attach: Box<dyn Fn(&str, bool) -> Result<(LinkTx, LinkRx, Notification), LinkError> + Send + Sync>,
+    attach: Box<Attach>,
     /// For wills.
     front: Mutex<Option<Attached>>,
     names: std::sync::Mutex<HashSet<String>>,
     slots: Arc<Slots>,
 }
+
+/// Gives a client a place; the type of the router's own handle has no name outside its crate.
+type Attach = dyn Fn(&str, bool) -> Result<Attached, String> + Send + Sync;
 
 /// A client's place in the router.
 pub(super) struct Attached {
@@ -96,9 +99,21 @@ impl Router {
         };
         let handle = Rumqttd::new(0, config).spawn();
         let attach = move |id: &str, clean: bool| {
-            LinkBuilder::new(id, handle.clone()).clean_session(clean).build()
+            let built = LinkBuilder::new(id, handle.clone()).clean_session(clean).build();
+            let (tx, rx, notification) = built
+                .map_err(|error| format!("the router of ordinary messages takes no more clients: {error}"))?;
+            let session_present = match notification.into() {
+                Some(Packet::ConnAck(connack, _)) => connack.session_present,
+                _ => false,
+            };
+            Ok(Attached { tx, rx, session_present, waits: false, _slot: None })
         };
-        Self { attach: Box::new(attach), front: Mutex::new(None), names: Default::default(), slots: Default::default() }
+        Self {
+            attach: Box::new(attach),
+            front: Mutex::new(None),
+            names: Default::default(),
+            slots: Default::default(),
+        }
     }
 
     /// Whether the router may hear of this topic or filter.
@@ -109,13 +124,7 @@ impl Router {
 
     /// Gives a client its place; an earlier one with the same identifier loses it. Blocks for a moment.
     pub(super) fn attach(&self, id: &str, clean: bool) -> Result<Attached, String> {
-        let (tx, rx, notification) = (self.attach)(id, clean)
-            .map_err(|error| format!("the router of ordinary messages takes no more clients: {error}"))?;
-        let session_present = match notification.into() {
-            Some(Packet::ConnAck(connack, _)) => connack.session_present,
-            _ => false,
-        };
-        Ok(Attached { tx, rx, session_present, waits: false, _slot: None })
+        (self.attach)(id, clean)
     }
 
     /// Gives a client without a lasting session a place. Blocks for a moment.
@@ -250,7 +259,8 @@ fn will_packet(will: &OwnedWill) -> Result<Packet, String> {
     trireme_mqtt::frame::FixedHeader { kind: trireme_mqtt::Kind::Publish, flags, remaining }
         .encode(&mut bytes);
     bytes.extend_from_slice(&body);
-    V4.read_mut(&mut bytes, MAX_REMAINING as usize).map_err(|error| format!("the will is malformed: {error:?}"))
+    V4.read_mut(&mut bytes, MAX_REMAINING as usize)
+        .map_err(|error| format!("the will is malformed: {error:?}"))
 }
 
 fn granted(code: &SubscribeReasonCode) -> Granted {
