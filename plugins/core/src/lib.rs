@@ -33,14 +33,7 @@ pub mod release;
 pub mod role;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
 pub mod timekeeping;
->>>>>>> w/tier2
-=======
-pub mod timekeeping;
->>>>>>> w/sensor
 pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};

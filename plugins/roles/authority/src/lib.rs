@@ -12,11 +12,7 @@
 //!
 //! State: `issued/<role>/<id>`, what each node is certified for.
 #![no_std]
-<<<<<<< HEAD
 #![cfg_attr(not(feature = "component"), forbid(unsafe_code))]
-=======
-#![forbid(unsafe_code)]
->>>>>>> w/sensor
 
 extern crate alloc;
 

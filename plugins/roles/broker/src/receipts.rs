@@ -125,12 +125,8 @@ impl Broker {
         let manufacturer = self.peer(id, RoleKind::Manufacturer)?;
         let (page, more) = page(host, &manufacturer, have);
         self.say(host, id, &Talk::Collected(page, more))?;
-<<<<<<< HEAD
         // Once, with the last page.
         for part in self.spread(&manufacturer).into_iter().filter(|_| !more) {
-=======
-        for part in self.spread(&manufacturer) {
->>>>>>> w/sensor
             self.say(host, id, &Talk::Spread(part))?;
         }
         let prefix = format!("receipts/{manufacturer}/");
@@ -150,13 +146,8 @@ impl Broker {
     /// The spread of a manufacturer's releases, in messages of a bounded size. Gateways beyond what one message can
     /// name are left out.
     fn spread(&self, manufacturer: &NodeId) -> Vec<Vec<Spread>> {
-<<<<<<< HEAD
         let mut messages: Vec<Vec<Spread>> = [Vec::new()].into();
         let mut named = 0;
-=======
-        let mut messages: Vec<Vec<Spread>> = Vec::new();
-        let mut named = MOST_NAMED;
->>>>>>> w/sensor
         for (channel, stored) in &self.store.releases {
             if stored.manufacturer != *manufacturer {
                 continue;

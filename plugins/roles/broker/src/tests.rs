@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The broker against scripted peers. Whole runs of all roles are in the simulator.
 
 use alloc::string::{String, ToString};
@@ -583,6 +582,3 @@ fn an_unknown_key_of_the_configuration_is_an_error() {
     let fault = bench.host.start(&mut bench.broker, r#"{"x":1}"#).unwrap_err();
     assert_eq!(fault.code, code::CONFIGURATION);
 }
-=======
-//! t
->>>>>>> w/sensor

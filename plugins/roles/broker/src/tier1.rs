@@ -176,7 +176,6 @@ impl Broker {
         let Some(incoming) = self.links.get(&id).and_then(|link| link.incoming.as_ref()) else { return };
         let header = &incoming.header;
         let question = json!({
-<<<<<<< HEAD
             "release": {
                 "manufacturer": header.id,
                 "topic": header.topic,
@@ -190,18 +189,6 @@ impl Broker {
             },
             "subject": { "manufacturer": header.id },
             "counts": { "releases": self.store.releases.len() },
-=======
-            "manufacturer": header.id,
-            "topic": header.topic,
-            "model": header.model,
-            "version": header.version,
-            "suite": header.suite,
-            "size": header.size,
-            "digest": incoming.mark.as_ref().map(|mark| mark.digest),
-            "sequence": incoming.mark.as_ref().map(|mark| mark.sequence),
-            "withdrawn": incoming.withdrawn,
-            "releases": self.store.releases.len(),
->>>>>>> w/sensor
             "unix_ms": now.unix_ms,
         });
         let then = self.job(Work::MayAccept(id));

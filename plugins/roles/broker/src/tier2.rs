@@ -207,7 +207,6 @@ impl Broker {
         }
         let Some(link) = self.links.get_mut(&id) else { return };
         let Some(peer) = &link.peer else { return };
-<<<<<<< HEAD
         let (pending, holding) = self.store.spread(&channel);
         let question = json!({
             "release": {
@@ -226,20 +225,6 @@ impl Broker {
                 "held": self.store.standing(&peer.subject.id, &channel).map(|standing| standing.mark.version),
             },
             "counts": { "active": active, "pending": pending.len(), "holding": holding.len() },
-=======
-        let question = json!({
-            "gateway": peer.subject.id,
-            "manufacturer": stored.manufacturer,
-            "topic": channel.topic,
-            "model": channel.model,
-            "version": stored.mark.version,
-            "suite": stored.suite,
-            "size": stored.mark.size,
-            "digest": stored.mark.digest,
-            "withdrawn": stored.withdrawn,
-            "held": self.store.standing(&peer.subject.id, &channel).map(|standing| standing.mark.version),
-            "active": active,
->>>>>>> w/sensor
             "unix_ms": now.unix_ms,
         });
         let deadline = now.monotonic_ms.saturating_add(self.config.delivery_ms);

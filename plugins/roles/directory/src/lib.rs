@@ -13,11 +13,7 @@
 //!
 //! State: `list/<manufacturer>`, the newest list of each.
 #![no_std]
-<<<<<<< HEAD
 #![cfg_attr(not(feature = "component"), forbid(unsafe_code))]
-=======
-#![forbid(unsafe_code)]
->>>>>>> w/sensor
 
 extern crate alloc;
 

@@ -147,15 +147,9 @@ impl Role for Gateway {
             }
             Event::Message(link, kind, payload) => {
                 let result = if self.uplinks.contains_key(&link) {
-<<<<<<< HEAD
                     self.broker_says(host, now, link, &kind, &payload)
                 } else {
                     self.sensor_says(host, now, link, &kind, &payload)
-=======
-                    self.from_broker(host, now, link, &kind, &payload)
-                } else {
-                    self.from_sensor(host, now, link, &kind, &payload)
->>>>>>> w/sensor
                 };
                 self.dropped_with(host, now, link, result)
             }
@@ -205,11 +199,7 @@ impl Gateway {
         }
     }
 
-<<<<<<< HEAD
     fn broker_says(
-=======
-    fn from_broker(
->>>>>>> w/sensor
         &mut self,
         host: &mut dyn Host,
         now: Stamp,
@@ -233,11 +223,7 @@ impl Gateway {
         }
     }
 
-<<<<<<< HEAD
     fn sensor_says(
-=======
-    fn from_sensor(
->>>>>>> w/sensor
         &mut self,
         host: &mut dyn Host,
         now: Stamp,

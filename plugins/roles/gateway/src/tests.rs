@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The gateway against scripted peers. Whole runs of all roles are in the simulator.
 
 use alloc::string::{String, ToString};
@@ -301,6 +300,3 @@ fn sent(acts: &[Act], what: &str) -> Option<Vec<u8>> {
 fn response(acts: &[Act]) -> Option<Response> {
     sent(acts, RESPONSE).map(|payload| exchange::parse(&payload).unwrap())
 }
-=======
-//! t
->>>>>>> w/sensor

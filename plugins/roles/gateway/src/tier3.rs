@@ -57,7 +57,6 @@ impl Gateway {
         }
         self.sensors.put(host, now, &hello.sensor, known);
         if let Some(sensor) = self.sensors.get_mut(&hello.sensor) {
-<<<<<<< HEAD
             sensor.seen_ms = now.monotonic_ms;
             // A sensor says hello again from time to time; only on a new link does it begin anew.
             if sensor.link != Some(link) {
@@ -67,14 +66,6 @@ impl Gateway {
                     // It is back from its restart; what runs now says how it went.
                     sensor.stage = Stage::Idle;
                 }
-=======
-            sensor.link = Some(link);
-            sensor.answered = false;
-            sensor.seen_ms = now.monotonic_ms;
-            if matches!(sensor.stage, Stage::Installing(..)) {
-                // It is back from its restart; what runs now says how it went.
-                sensor.stage = Stage::Idle;
->>>>>>> w/sensor
             }
         }
         if moved {
@@ -107,16 +98,12 @@ impl Gateway {
         sensor.answered = true;
         sensor.seen_ms = now.monotonic_ms;
         let known = Known { running: status.running, ..sensor.known.clone() };
-<<<<<<< HEAD
         // It runs what it was offered: there will be no other answer to the offer.
         let settled = matches!(&sensor.stage, Stage::Offered(mark, _) if status.running >= mark.version);
         self.sensors.put(host, now, &status.sensor, known);
         if settled {
             self.abandon(host, now, &status.sensor, false);
         }
-=======
-        self.sensors.put(host, now, &status.sensor, known);
->>>>>>> w/sensor
         self.consider(host, now, &status.sensor);
         Ok(())
     }
@@ -160,7 +147,6 @@ impl Gateway {
         };
         let mark = release.mark.clone();
         let question = json!({
-<<<<<<< HEAD
             "release": {
                 "manufacturer": release.manufacturer,
                 "topic": release.channel.topic,
@@ -179,18 +165,6 @@ impl Gateway {
                 "failures": sensor.failures,
             },
             "counts": { "transfers": transfers, "sensors": self.sensors.len() },
-=======
-            "sensor": id,
-            "manufacturer": release.manufacturer,
-            "model": release.channel.model,
-            "running": sensor.known.running,
-            "version": mark.version,
-            "suite": release.suite,
-            "size": mark.size,
-            "digest": mark.digest,
-            "reverts": sensor.known.reverts,
-            "transfers": transfers,
->>>>>>> w/sensor
             "unix_ms": now.unix_ms,
         });
         let model = release.channel.model.clone();

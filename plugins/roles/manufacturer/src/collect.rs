@@ -143,12 +143,8 @@ impl Manufacturer {
         save(host, &format!("{}/{sensor}", key("sensor", model, *version)), &record);
     }
 
-<<<<<<< HEAD
     /// How far releases have come from a broker, model by model: a long word comes in several messages. What is not
     /// ours is not kept.
-=======
-    /// How far releases have come from a broker; what is not ours is not kept.
->>>>>>> w/sensor
     pub(crate) fn take_spread(&mut self, host: &mut dyn Host, broker: &NodeId, spread: Vec<Spread>) {
         let Some(me) = &self.me else { return };
         let ours =
@@ -160,17 +156,11 @@ impl Manufacturer {
                 Reach { model, version, pending, holding }
             })
             .collect();
-<<<<<<< HEAD
         for reach in reaches {
             let place = spread_key(broker, &reach.model);
             if load::<Reach>(host, &place).as_ref() != Some(&reach) {
                 save(host, &place, &reach);
             }
-=======
-        let place = format!("spread/{broker}");
-        if load::<Vec<Reach>>(host, &place).as_ref() != Some(&reaches) {
-            save(host, &place, &reaches);
->>>>>>> w/sensor
         }
     }
 
@@ -228,15 +218,10 @@ pub(crate) fn known_sensors(host: &dyn Host, model: &ModelName, after: Option<&s
 
 /// How far a release came from a broker, as that broker said last.
 pub(crate) fn reach(host: &dyn Host, broker: &NodeId, model: &ModelName, version: Version) -> Option<Reach> {
-<<<<<<< HEAD
     let reach: Reach = load(host, &spread_key(broker, model))?;
     Some(reach).filter(|reach| reach.version == version)
 }
 
 fn spread_key(broker: &NodeId, model: &ModelName) -> String {
     format!("spread/{broker}/{model}")
-=======
-    let reaches: Vec<Reach> = load(host, &format!("spread/{broker}"))?;
-    reaches.into_iter().find(|reach| reach.model == *model && reach.version == version)
->>>>>>> w/sensor
 }

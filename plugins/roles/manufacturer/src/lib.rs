@@ -11,11 +11,7 @@
 //!
 //! One timer drives it all: after every event it is set to the next moment at which anything is due.
 #![no_std]
-<<<<<<< HEAD
 #![cfg_attr(not(feature = "component"), forbid(unsafe_code))]
-=======
-#![forbid(unsafe_code)]
->>>>>>> w/sensor
 
 extern crate alloc;
 
@@ -263,19 +259,8 @@ impl Manufacturer {
         let chores = chores.filter_map(|chore| chore.due);
         let visits = self.visits.values().map(|visit| visit.deadline);
         let room = self.visits.len() < self.config.concurrency;
-<<<<<<< HEAD
         let brokers = self.brokers.iter().filter(|_| room);
         let brokers = brokers.filter_map(|(name, broker)| self.visit_due(name, broker));
-=======
-        let idle = self.brokers.iter().filter(|(_, broker)| room && broker.visited.is_none());
-        let brokers = idle.map(|(name, broker)| {
-            let errand = |((to, _), errand): (&(NodeId, ModelName), &Errand)| {
-                to == name && errand.permission == Permission::Allowed
-            };
-            let work = if self.errands.iter().any(errand) { 0 } else { broker.collect_due };
-            broker.not_before.max(work)
-        });
->>>>>>> w/sensor
         let policies = self.errands.values().filter_map(|errand| match errand.permission {
             Permission::NotBefore(ms) => Some(ms),
             _ => None,

@@ -132,12 +132,6 @@ impl Manufacturer {
         for errand in self.errands.values_mut().filter(|errand| errand.model == *model) {
             errand.permission = Permission::Unasked;
         }
-<<<<<<< HEAD
-=======
-        for broker in self.brokers.values_mut() {
-            broker.not_before = now.monotonic_ms;
-        }
->>>>>>> w/sensor
         host.audit(&format!("{model} {version} is published again"));
         self.published(host, now, known.clone(), [(request, wish.detach)].into());
         Ok(())
@@ -295,13 +289,10 @@ impl Manufacturer {
         let Release { model, version, digest, size, .. } = release;
         // What was under way for an older version is superseded.
         self.errands.retain(|(_, of), errand| *of != model || errand.version == version);
-<<<<<<< HEAD
         // Nor does anybody wait out a pause that came of earlier failures.
         for broker in self.brokers.values_mut() {
             (broker.failures, broker.not_before) = (0, now.monotonic_ms);
         }
-=======
->>>>>>> w/sensor
         for (request, detach) in requests {
             if detach {
                 let brokers = self.brokers_of(host, &model, version, size);
@@ -471,12 +462,8 @@ impl Manufacturer {
         for Waiting { request, model, version, digest, size, .. } in done {
             let mut brokers = self.brokers_of(host, &model, version, size);
             // Whoever is told no more sees that it goes on by itself.
-<<<<<<< HEAD
             let under_way =
                 |broker: &&mut PublishProgress| !["stored", "refused"].contains(&broker.stage.as_str());
-=======
-            let under_way = |broker: &&mut PublishProgress| !["stored", "refused"].contains(&broker.stage.as_str());
->>>>>>> w/sensor
             brokers.iter_mut().filter(under_way).for_each(|broker| broker.stage = "retrying".into());
             host.reply(request, Ok(json::write(&Published { model, version, digest, size, brokers })));
         }

@@ -7,11 +7,7 @@
 //! | `reached/<model>/<version>/<broker>` | [`Reached`]: what became of the release there, finally |
 //! | `preparing/<digest>` | an image whose Tokens are being made |
 //! | `mark/<broker>` | the number of the last batch of receipts that was collected there |
-<<<<<<< HEAD
 //! | `spread/<broker>/<model>` | [`Reach`]: gateways that hold a release, or do not yet |
-=======
-//! | `spread/<broker>` | [`Reach`]es: gateways that hold a release, or do not yet |
->>>>>>> w/sensor
 //! | `seen/<model>/<sensor>` | [`Seen`], of sensors whose receipts verified |
 //! | `guest/<model>/<sensor>` | [`Seen`], of sensors without a device key |
 //! | `sensor/<model>/<version>/<sensor>` | [`SensorRecord`] |

@@ -11,19 +11,12 @@ use trireme_core::role::{Answer, Delivery, FIRST_HOST_LINK, Job, JobKey, LinkInf
 use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, RoleKind, Stamp, Suite, Tag, formula};
 
 use crate::record::{Release, newest};
-<<<<<<< HEAD
 use crate::{Broker, Errand, Manufacturer, Permission, Work};
 
 /// After the last receipts came, so long is waited for the word on how far releases have spread.
 const SPREAD_MS: u64 = 2_000;
 /// A long word comes in several messages: after each, so long is waited for another.
 const MORE_MS: u64 = 250;
-=======
-use crate::{Manufacturer, Permission, Work};
-
-/// After the last receipts came, so long is waited for the word on how far releases have spread.
-const SPREAD_MS: u64 = 2_000;
->>>>>>> w/sensor
 /// The slowest network that a delivery is given time for, in bytes a millisecond.
 const SLOWEST: u64 = 4;
 
@@ -62,26 +55,15 @@ impl Manufacturer {
                 return;
             }
             let Some(broker) = self.brokers.get(&name) else { continue };
-<<<<<<< HEAD
             if self.visit_due(&name, broker).is_none_or(|due| due > now.monotonic_ms) {
                 continue;
             }
             let release = self.allowed_release(host, &name);
-=======
-            if broker.visited.is_some() || broker.not_before > now.monotonic_ms {
-                continue;
-            }
-            let release = self.allowed_release(host, &name);
-            if release.is_none() && broker.collect_due > now.monotonic_ms {
-                continue;
-            }
->>>>>>> w/sensor
             let url = broker.url.clone();
             self.connect(host, now, name, &url, release);
         }
     }
 
-<<<<<<< HEAD
     /// When a broker is to be visited next, in milliseconds of the monotonic clock. Receipts wait while the
     /// directory or a policy is about to say that there is a release to take along.
     pub(crate) fn visit_due(&self, name: &NodeId, broker: &Broker) -> Option<u64> {
@@ -102,11 +84,6 @@ impl Manufacturer {
     /// The first release that may go to a broker.
     fn allowed_release(&self, host: &dyn Host, broker: &NodeId) -> Option<Release> {
         let allowed = |((to, _), errand): &(&(NodeId, ModelName), &Errand)| {
-=======
-    /// The first release that may go to a broker.
-    fn allowed_release(&self, host: &dyn Host, broker: &NodeId) -> Option<Release> {
-        let allowed = |((to, _), errand): &(&(NodeId, ModelName), &crate::Errand)| {
->>>>>>> w/sensor
             to == broker && errand.permission == Permission::Allowed
         };
         let (_, errand) = self.errands.iter().find(allowed)?;
@@ -188,16 +165,12 @@ impl Manufacturer {
         let Step::Agreeing { binding, push } = &visit.step else { return Ok(()) };
         let broker = Some(&visit.broker);
         let (_, session) = exchange::conclude(host, link, binding, push, response, RoleKind::Broker, broker)?;
-<<<<<<< HEAD
         // Something may have come up since the visit began.
         let release = visit.release.clone().or_else(|| self.allowed_release(host, &visit.broker));
         let Some(release) = release else { return self.collect(host, now, link, session) };
         if let Some(visit) = self.visits.get_mut(&link) {
             visit.release = Some(release.clone());
         }
-=======
-        let Some(release) = visit.release.clone() else { return self.collect(host, now, link, session) };
->>>>>>> w/sensor
         match release.suite {
             Suite::Digest => {
                 let held =
@@ -395,11 +368,7 @@ impl Manufacturer {
             *spread = true;
         }
         if *all && *spread {
-<<<<<<< HEAD
             visit.deadline = now.monotonic_ms + MORE_MS;
-=======
-            self.leave(host, now, link, "done");
->>>>>>> w/sensor
         }
         Ok(())
     }
