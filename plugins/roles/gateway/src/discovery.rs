@@ -41,6 +41,8 @@ pub(crate) struct Discovery {
     /// The manufacturers that there were when it was asked last.
     covered: BTreeSet<NodeId>,
     failures: u32,
+    /// Answers in a row without a list for one of the manufacturers.
+    misses: u32,
     next_ms: u64,
     pub(crate) detail: String,
 }
@@ -90,7 +92,6 @@ impl Gateway {
         match result.and_then(|answer| read_lists(&answer)) {
             Ok(answer) => {
                 self.discovery.failures = 0;
-                self.discovery.next_ms = now.monotonic_ms.saturating_add(self.config.directory_ms);
                 self.discovery.detail = String::new();
                 let told: BTreeSet<NodeId> =
                     answer.lists.iter().map(|list| list.manufacturer.clone()).collect();
@@ -103,6 +104,7 @@ impl Gateway {
                 if missing.len() < self.discovery.asked.len() && !missing.is_empty() {
                     self.ask_for(host, missing);
                 }
+                self.next_question(host, now);
             }
             Err(fault) => {
                 self.discovery.failures = self.discovery.failures.saturating_add(1);
@@ -110,6 +112,17 @@ impl Gateway {
                 self.discovery.detail = fault.to_string();
             }
         }
+    }
+
+    /// A manufacturer without a list may announce it any moment: that is asked for sooner.
+    fn next_question(&mut self, host: &mut dyn Host, now: Stamp) {
+        let lists = &self.discovery.lists;
+        let complete =
+            self.discovery.covered.iter().all(|id| lists.get(id).is_some_and(|list| !expired(list, now)));
+        self.discovery.misses = if complete { 0 } else { self.discovery.misses.saturating_add(1) };
+        let soon = if complete { u64::MAX } else { BACKOFF.pause(host, self.discovery.misses) };
+        let pause = soon.min(self.config.directory_ms);
+        self.discovery.next_ms = now.monotonic_ms.saturating_add(pause);
     }
 
     fn take_list(&mut self, host: &mut dyn Host, now: Stamp, list: SignedBrokers) {
