@@ -145,7 +145,13 @@ impl Reception {
         if !complete && self.window.len() < WINDOW / 4 {
             return;
         }
-        let State::Idle(mut worker) = std::mem::replace(&mut self.state, State::Over) else { return };
+        let mut worker = match std::mem::replace(&mut self.state, State::Over) {
+            State::Idle(worker) => worker,
+            busy => {
+                self.state = busy;
+                return;
+            }
+        };
         if complete && self.window.is_empty() {
             let trailer = std::mem::take(&mut self.tail);
             self.state = State::Finishing(tokio::task::spawn_blocking(move || worker.finish(&trailer)));
