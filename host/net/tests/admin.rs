@@ -1,4 +1,5 @@
 //! The administrator's socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests
 
 mod common;
 
@@ -114,13 +115,13 @@ async fn what_is_no_request_is_answered_with_a_fault() {
         assert_eq!(answer["error"]["code"], "malformed");
     }
     let mut stream = UnixStream::connect(&path).await.unwrap();
-    let mut answer = String::new();
+    let mut answer = [0; 8];
     let endless = async {
         while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
-        let _ = stream.read_to_string(&mut answer).await;
+        stream.read_exact(&mut answer).await.unwrap();
     };
     soon(endless).await;
-    assert!(answer.contains("\"limit\""), "{answer}");
+    assert_eq!(&answer, b"{\"error\"");
 }
 
 #[tokio::test]

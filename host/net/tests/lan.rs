@@ -1,4 +1,5 @@
 //! The link between gateway and sensors.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests
 
 mod common;
 

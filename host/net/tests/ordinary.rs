@@ -1,4 +1,5 @@
 //! Ordinary MQTT through the front: stock clients notice nothing of releases.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests
 
 mod common;
 

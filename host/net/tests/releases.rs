@@ -1,4 +1,5 @@
 //! Releases between the front and links to it, and what hostile or broken peers do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests
 
 mod common;
 

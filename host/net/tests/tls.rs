@@ -1,4 +1,5 @@
 //! Requests over mutual TLS, with real certificates.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use trireme_core::role::{Certified, Subject};
 use trireme_core::{Fault, NodeId, RoleKind, TopicName};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
 use trireme_crypto::issue;
-use trireme_crypto::key::{Signer, SoftwareKey};
+use trireme_crypto::key::SoftwareKey;
 use trireme_net::http::{self, Handler, HttpConfig, HttpServer, LARGEST_BODY, post};
 use trireme_net::tls::{PeerVerifier, TlsIdentity};
 
@@ -104,9 +105,9 @@ async fn a_certified_caller_is_named_and_answered() {
     let answer = ask(&gateway, &format!("{url}/v1/brokers"), b"{}").await;
     assert_eq!(String::from_utf8(answer.unwrap()).unwrap(), "/v1/brokersgateway gw-1{}");
     let manufacturer = ttp.node(RoleKind::Manufacturer, "acme", &ttp);
-    let large = vec![b'1'; LARGEST_BODY];
+    let large = vec![b'1'; LARGEST_BODY - 18];
     let answer = ask(&manufacturer, &format!("{url}/"), &large).await.unwrap();
-    assert_eq!((&answer[..18], answer.len()), (&b"/manufacturer acme"[..], 18 + LARGEST_BODY));
+    assert_eq!((&answer[..18], answer.len()), (&b"/manufacturer acme"[..], LARGEST_BODY));
 }
 
 #[tokio::test]
@@ -157,7 +158,6 @@ async fn a_certificate_without_its_key_is_worth_nothing() {
     assert_eq!(ask(&gateway, &url, b"{}").await.unwrap_err().code, "network");
     let (_server, url) = server(real, HttpConfig::default()).await;
     assert_eq!(ask(&thief, &url, b"{}").await.unwrap_err().code, "network");
-    assert!(thief.signer.public_key() != gateway.signer.public_key());
 }
 
 #[tokio::test]
