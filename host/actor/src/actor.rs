@@ -97,6 +97,19 @@ impl Actor {
         time: ProvenTime,
         config: Vec<u8>,
     ) -> Self {
+        Self::boxed(Box::new(factory), keys, grants, Box::new(store), time, config)
+    }
+
+    /// The same, of parts that are boxed already.
+    #[must_use]
+    pub fn boxed(
+        factory: Box<dyn RoleFactory>,
+        keys: Keyring,
+        grants: Grants,
+        store: Box<dyn Store>,
+        time: ProvenTime,
+        config: Vec<u8>,
+    ) -> Self {
         let context = Context {
             state: BTreeMap::new(),
             pins: BTreeMap::new(),
@@ -109,9 +122,9 @@ impl Actor {
             random: Random::system(),
         };
         Self {
-            factory: Box::new(factory),
+            factory,
             role: None,
-            store: Box::new(store),
+            store,
             context,
             config,
             condition: Condition::Stopped,

@@ -153,7 +153,10 @@ impl<'a> Handler<'a> {
         match key {
             JobKey::Hash => Ok(ImageKey::Hash),
             JobKey::Session(link) => {
-                self.context.grants.label(label)?;
+                // To check what a peer said needs no grant, as in `Host::check`.
+                if !to_check {
+                    self.context.grants.label(label)?;
+                }
                 Ok(ImageKey::Session(self.context.links.handle(*link, label, to_check)?))
             }
             JobKey::Token { model, generation } => {

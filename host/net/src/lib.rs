@@ -1,1 +1,21 @@
-//! trireme-net
+//! Moves the bytes of links: MQTT with the thesis's two packets, the LAN of sensors, HTTP under mutual TLS, and the
+//! administrator's socket. Knows no role and no key.
+//!
+//! | what | where |
+//! |---|---|
+//! | events and commands of every link | [`link`] |
+//! | the broker's listener, and links to brokers | [`mqtt`] |
+//! | links between gateway and sensors | [`lan`] |
+//! | requests in JSON under mutual TLS | [`http`], [`tls`] |
+//! | the administrator's socket | [`admin`] |
+
+pub mod admin;
+mod guests;
+pub mod http;
+pub mod lan;
+pub mod link;
+pub mod mqtt;
+mod reception;
+mod run;
+pub mod tls;
+mod writer;

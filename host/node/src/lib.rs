@@ -1,7 +1,26 @@
 //! A node at work: its actors on workers, their effects carried out on sockets, files, devices.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`Plan`] | what a node is to run |
+//! | [`Node`] | the node: store, actors, listeners, the administrator's socket |
+//! | `cell`, `mailbox`, `executor` | an actor is a queue, a worker takes whichever has something to do |
+//! | `effects`, `ports`, `body`, `device` | what actors ask for, done |
+//!
+//! It knows no role: which links, keys, devices and policies a role has comes from the plan.
 
 #![forbid(unsafe_code)]
 
+mod admin;
+mod body;
+mod cell;
+mod device;
+mod effects;
+mod executor;
+mod mailbox;
+mod node;
 mod plan;
+mod ports;
 
+pub use node::{Node, NodeError};
 pub use plan::{DevicePlan, Listen, ModelFactory, Plan, Policy, RolePlan, SelfTest};

@@ -10,7 +10,9 @@
 //! | [`message`] | what travels: PUSH, RESPONSE, release header, manifest, LAN messages, receipts | 5.6.3–5.6.5 |
 //! | [`model`] | [`model::Model`]: how a kind of sensor takes its image, and [`model::Device`] | – |
 //! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
+//! | [`exchange`] | key agreement, sealed messages, acknowledgements, for both sides | 5.6.3.1, 5.6.4.1 |
 //! | [`api`] | JSON bodies of the directory, the authority and the local administrator | 5.2 |
+//! | [`json`] | reading and writing JSON at the edges of a role | – |
 //!
 //! Nothing here does IO, reads a clock or computes a MAC.
 #![no_std]
@@ -21,11 +23,17 @@ extern crate alloc;
 pub mod api;
 pub mod bytes;
 pub mod cbor;
+pub mod exchange;
 pub mod formula;
+pub mod json;
 pub mod message;
 pub mod model;
 pub mod names;
+pub mod release;
 pub mod role;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod timekeeping;
 pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};

@@ -1,1 +1,30 @@
-//! trireme-sim
+//! The simulator: all six roles as they are, over the real cryptography, under a virtual clock and on a network that
+//! loses, delays, repeats and reorders; any party may crash before or after any commit.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`scenario`] | who takes part, what is published, how a run goes; start here |
+//! | [`invariants`] | what must hold after every step |
+//! | [`world`] | the clock, the queue of events, links, requests, jobs, crashes |
+//! | [`party`] | one role with its keys, its transaction and its disk |
+//! | [`device`] | a sensor's slots, boot loader and floor |
+//! | [`net`] | how bad a network is; links |
+//! | [`cast`] | keys and certificates, made once |
+//!
+//! The same seed gives the same order of events. Keys are random, so values differ from run to run; nothing but the
+//! bytes of keys, signatures and MACs depends on them.
+#![forbid(unsafe_code)]
+
+pub mod cast;
+pub mod command;
+pub mod device;
+pub mod invariants;
+pub mod net;
+pub mod party;
+pub mod rng;
+pub mod scenario;
+pub mod world;
+
+pub use net::{Frame, Network};
+pub use scenario::{Report, Run, Scenario};
+pub use world::Flight;

@@ -1,0 +1,366 @@
+//! One client of the broker's front, once it was let in.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+use trireme_actor::Shipment;
+use trireme_core::Fault;
+use trireme_core::message::{PUSH, RESPONSE};
+use trireme_core::role::code;
+use trireme_mqtt::connection::{Input, Requested, SendError, Server};
+use trireme_mqtt::encode::{self, Granted};
+use trireme_mqtt::guard::Admission;
+use trireme_mqtt::lane::Out;
+use trireme_mqtt::packet::Publish;
+use trireme_mqtt::topics::{FilterKind, filter_kind};
+use trireme_mqtt::{Kind, ReleaseTopic};
+
+use super::front::Shared;
+use super::router::{Attached, Routed};
+use crate::link::{Link, LinkInfo};
+use crate::run::{Arrival, Wire};
+
+/// Filters of one connection.
+const FILTERS: usize = 1024;
+/// SUBSCRIBE packets of one connection that the router has not answered.
+const UNANSWERED: usize = 64;
+
+/// A client's connection.
+pub(super) struct Peer {
+    server: Server,
+    shared: Arc<Shared>,
+    link: Link,
+    address: SocketAddr,
+    /// The client identifier, or one that was made up.
+    id: String,
+    admission: Admission,
+    role: bool,
+    router: Option<Attached>,
+    /// For the router; [`Wire::settle`] brings it there.
+    errands: Vec<Errand>,
+    /// Answers to SUBSCRIBE that lack the router's part.
+    subscriptions: HashMap<u16, Vec<Option<Granted>>>,
+    filters: usize,
+    pushes: Allowance,
+    /// Packet identifier of the release that came last.
+    in_hand: Option<u16>,
+}
+
+enum Errand {
+    Pass(Bytes),
+    Puback(u16),
+    Subscribe(u16, Vec<(String, u8)>),
+    Unsubscribe(u16, Vec<String>),
+}
+
+impl Peer {
+    pub(super) fn new(
+        server: Server,
+        shared: Arc<Shared>,
+        link: Link,
+        address: SocketAddr,
+        id: String,
+        admission: Admission,
+        router: Option<Attached>,
+    ) -> Self {
+        let pushes = Allowance::new(shared.config.pushes, shared.config.pushes_in);
+        Self {
+            server,
+            shared,
+            link,
+            address,
+            id,
+            admission,
+            role: false,
+            router,
+            errands: Vec::new(),
+            subscriptions: HashMap::new(),
+            filters: 0,
+            pushes,
+            in_hand: None,
+        }
+    }
+
+    fn is_role(&mut self) {
+        if !self.role {
+            self.role = true;
+            self.shared.registry.is_role(&self.id, &self.link);
+        }
+    }
+
+    fn ordinary(&mut self, bytes: Bytes, topic: Option<&str>) -> Result<Arrival, String> {
+        if let Some(topic) = topic
+            && !self.shared.router.admits(topic)
+        {
+            return Err("the router holds as many topics as it may; this one would be one more".to_owned());
+        }
+        self.errands.push(Errand::Pass(bytes));
+        Ok(Arrival::Other)
+    }
+
+    fn subscribed(&mut self, packet_id: u16, requested: Vec<Requested>) -> Result<Arrival, String> {
+        self.filters = self.filters.saturating_add(requested.len());
+        if self.filters > FILTERS || self.subscriptions.len() >= UNANSWERED {
+            return Err(format!("the client subscribes to more than {FILTERS} filters, or too fast"));
+        }
+        let (mut answers, mut releases, mut ordinary) = (Vec::new(), Vec::new(), Vec::new());
+        for Requested { filter, qos, kind } in requested {
+            answers.push(match kind {
+                FilterKind::Release(_) => {
+                    releases.push(filter);
+                    Some(Granted::Qos1)
+                }
+                FilterKind::Ordinary if self.shared.router.admits(&filter) => {
+                    ordinary.push((filter, qos));
+                    None
+                }
+                FilterKind::Ordinary | FilterKind::Refused(_) => Some(Granted::Failure),
+            });
+        }
+        if ordinary.is_empty() {
+            let answers: Vec<Granted> = answers.into_iter().flatten().collect();
+            self.server.suback(packet_id, &answers).map_err(text)?;
+        } else {
+            self.subscriptions.insert(packet_id, answers);
+            self.errands.push(Errand::Subscribe(packet_id, ordinary));
+        }
+        if releases.is_empty() {
+            return Ok(Arrival::Other);
+        }
+        self.is_role();
+        Ok(Arrival::Subscribed(releases))
+    }
+
+    fn unsubscribed(&mut self, packet_id: u16, filters: Vec<String>) -> Result<Arrival, String> {
+        self.filters = self.filters.saturating_sub(filters.len());
+        self.server.send(encode::unsuback(packet_id)).map_err(text)?;
+        let (mut releases, mut ordinary) = (Vec::new(), Vec::new());
+        for filter in filters {
+            match filter_kind(&filter) {
+                FilterKind::Release(_) => releases.push(filter),
+                FilterKind::Ordinary => ordinary.push(filter),
+                FilterKind::Refused(_) => {}
+            }
+        }
+        if self.router.is_some() && !ordinary.is_empty() {
+            self.errands.push(Errand::Unsubscribe(packet_id, ordinary));
+        }
+        Ok(if releases.is_empty() { Arrival::Other } else { Arrival::Unsubscribed(releases) })
+    }
+
+    /// The router's part of the answers to a SUBSCRIBE has come.
+    fn granted(&mut self, packet_id: u16, granted: Vec<Granted>) -> Result<(), String> {
+        let Some(answers) = self.subscriptions.remove(&packet_id) else { return Ok(()) };
+        let mut granted = granted.into_iter();
+        let answers: Vec<Granted> = answers
+            .into_iter()
+            .map(|answer| answer.or_else(|| granted.next()).unwrap_or(Granted::Failure))
+            .collect();
+        self.server.suback(packet_id, &answers).map_err(text)
+    }
+
+    /// The client's place in the router; made when it is needed first.
+    async fn attached(&mut self) -> Result<&mut Attached, String> {
+        if self.router.is_none() {
+            if self.shared.registry.is_contested(&self.id, &self.link) {
+                return Err("its client identifier belongs to a peer that is connected".to_owned());
+            }
+            self.router = Some(self.shared.attach(&self.id, self.admission.clean).await?);
+        }
+        self.router.as_mut().ok_or_else(String::new)
+    }
+}
+
+impl Wire for Peer {
+    fn info(&self) -> LinkInfo {
+        LinkInfo {
+            kind: "mqtt".to_owned(),
+            binding: "native".to_owned(),
+            address: self.address.to_string(),
+            claims: self.admission.client_id.clone(),
+            outgoing: false,
+        }
+    }
+
+    /// A client is shown to the role when it says something to it.
+    fn is_open(&self) -> bool {
+        false
+    }
+
+    fn next(&mut self, input: &mut BytesMut) -> Result<Option<Arrival>, String> {
+        let Some(input) = self.server.receive(input).map_err(text)? else { return Ok(None) };
+        let message = |kind: &str, payload| Arrival::Message { kind: kind.to_owned(), payload };
+        Ok(Some(match input {
+            // The machine yields it once, before the client was let in.
+            Input::Connect(_) => Arrival::Other,
+            Input::Subscribe { packet_id, filters } => self.subscribed(packet_id, filters)?,
+            Input::Unsubscribe { packet_id, filters } => self.unsubscribed(packet_id, filters)?,
+            Input::Ordinary(packet) => {
+                let topic = (packet.kind() == Kind::Publish)
+                    .then(|| Publish::parse(packet.fixed(), packet.body()).map(|publish| publish.topic))
+                    .transpose()
+                    .map_err(text)?;
+                self.ordinary(packet.bytes().clone(), topic)?
+            }
+            Input::OrdinaryPuback(id) => {
+                self.errands.push(Errand::Puback(id));
+                Arrival::Other
+            }
+            Input::ReleasePuback(_) => Arrival::Other,
+            Input::Push(payload) => {
+                if !self.pushes.take() {
+                    return Err("the client sends more PUSH packets than it may".to_owned());
+                }
+                self.is_role();
+                message(PUSH, payload)
+            }
+            Input::Response(payload) => {
+                self.is_role();
+                message(RESPONSE, payload)
+            }
+            Input::Release(release) => {
+                self.in_hand = Some(release.packet_id);
+                Arrival::Body { header: release.header, rest: release.rest }
+            }
+            Input::Body(chunk) => Arrival::Chunk(chunk),
+            Input::ReleaseEnd => Arrival::BodyEnd,
+            Input::Disconnect => Arrival::Left,
+        }))
+    }
+
+    fn send(&mut self, kind: &str, payload: &[u8]) -> Result<(), String> {
+        match kind {
+            PUSH => self.server.push(payload),
+            RESPONSE => self.server.response(payload),
+            _ => return Err(format!("MQTT has no message {kind:?}")),
+        }
+        .map_err(text)
+    }
+
+    fn subscribe(&mut self, _filter: &str) -> Result<(), String> {
+        Err("a broker does not subscribe at its clients".to_owned())
+    }
+
+    fn unsubscribe(&mut self, _filter: &str) -> Result<(), String> {
+        Err("a broker does not unsubscribe at its clients".to_owned())
+    }
+
+    fn acknowledge(&mut self) -> Result<(), String> {
+        match self.in_hand.take() {
+            Some(id) => self.server.send(encode::puback(id)).map_err(text),
+            None => Ok(()),
+        }
+    }
+
+    fn deliver(&mut self, shipment: &Shipment, size: u64) -> Result<u16, Fault> {
+        let topic = release_topic(shipment)?;
+        self.server
+            .release(&topic, shipment.retain, &shipment.header, size, shipment.trailer.len() as u64)
+            .map_err(refused)
+    }
+
+    fn poll(&mut self) -> Option<Out> {
+        self.server.poll()
+    }
+
+    fn body_written(&mut self, length: u64) -> Result<(), String> {
+        self.server.body_written(length).map_err(text)
+    }
+
+    /// One and a half times the keep-alive (MQTT 3.1.1, 3.1.2.10).
+    fn silence(&self) -> Option<Duration> {
+        Some(Duration::from_millis(u64::from(self.admission.keep_alive) * 1500))
+    }
+
+    async fn settle(&mut self) -> Result<(), String> {
+        for errand in std::mem::take(&mut self.errands) {
+            let router = self.attached().await?;
+            match errand {
+                Errand::Pass(bytes) => router.pass(&bytes).await?,
+                Errand::Puback(id) => router.puback(id).await?,
+                Errand::Subscribe(id, filters) => router.subscribe(id, filters).await?,
+                Errand::Unsubscribe(id, filters) => router.unsubscribe(id, filters).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn side(&mut self, may_send: bool) -> Result<(), String> {
+        let Some(router) = self.router.as_mut().filter(|_| may_send) else {
+            return std::future::pending().await;
+        };
+        match router.next().await {
+            Ok(Routed::Frame(frame)) => self.server.send(frame).map_err(text),
+            Ok(Routed::Subscribed(id, answers)) => self.granted(id, answers),
+            Err(reason) if self.role => {
+                // Its ordinary messages are gone, which is no reason to stop a release.
+                tracing::info!(client = %self.id, reason, "ordinary messages ended");
+                self.router = None;
+                Ok(())
+            }
+            Err(reason) => Err(reason),
+        }
+    }
+
+    async fn ended(&mut self, in_order: bool) {
+        if let Some(router) = self.router.take() {
+            router.leave().await;
+        }
+        self.shared.registry.leave(&self.id, &self.link);
+        if let Some(will) = self.admission.will.take().filter(|_| !in_order)
+            && let Err(reason) = self.shared.router.publish_will(will).await
+        {
+            tracing::warn!(client = %self.id, reason, "the will of a client could not be published");
+        }
+    }
+}
+
+/// So many in such a time, and no more.
+struct Allowance {
+    most: u32,
+    every: Duration,
+    left: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    fn new(most: u32, every: Duration) -> Self {
+        Self { most, every, left: f64::from(most), at: Instant::now() }
+    }
+
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let refill = (now - self.at).as_secs_f64() / self.every.as_secs_f64().max(0.001);
+        self.left = (self.left + refill * f64::from(self.most)).min(f64::from(self.most));
+        self.at = now;
+        let fine = self.left >= 1.0;
+        if fine {
+            self.left -= 1.0;
+        }
+        fine
+    }
+}
+
+pub(super) fn release_topic(shipment: &Shipment) -> Result<ReleaseTopic, Fault> {
+    ReleaseTopic::parse(&shipment.topic).ok_or_else(|| {
+        let detail = format!("{:?} is not the topic of a release: trireme/fw/<Topic>/<MD>", shipment.topic);
+        Fault::new(code::MALFORMED, detail)
+    })
+}
+
+pub(super) fn refused(error: SendError) -> Fault {
+    let code = match &error {
+        SendError::NotNow { .. } => code::UNEXPECTED,
+        SendError::Encode(_) => code::MALFORMED,
+        SendError::Lane(_) => code::LIMIT,
+    };
+    Fault::new(code, error.to_string())
+}
+
+pub(super) fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,276 @@
+//! The outgoing half of a link: a task that writes frames and bodies, one after the other, as fast as the peer reads.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use trireme_core::Fault;
+use trireme_core::role::code;
+
+use crate::link::{BodySource, DoneUnit, Pace, gone};
+
+/// Bytes read from a source at a time.
+const WINDOW: usize = 256 * 1024;
+/// Jobs that may wait in the writer; more wait in the lane, which is bounded in bytes.
+const JOBS: usize = 4;
+/// How long what is queued may take to leave when the link is closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the writer is to write.
+pub(crate) enum Job {
+    Frame(Bytes),
+    Body(Body),
+}
+
+/// A head, and a body that follows it.
+pub(crate) struct Body {
+    pub(crate) head: Bytes,
+    pub(crate) source: Option<Arc<dyn BodySource>>,
+    pub(crate) size: u64,
+    pub(crate) trailer: Bytes,
+    pub(crate) done: Answer,
+}
+
+/// What the writer says.
+pub(crate) enum Report {
+    /// A body of so many bytes, with its trailer, is out.
+    Body(u64),
+    /// The link cannot be written to any more.
+    Failed(String),
+}
+
+/// Calls a `done` once, with a fault if everything else forgot to.
+pub(crate) struct Answer(Option<DoneUnit>);
+
+impl Answer {
+    pub(crate) fn new(done: DoneUnit) -> Self {
+        Self(Some(done))
+    }
+
+    pub(crate) fn give(mut self, result: Result<(), Fault>) {
+        if let Some(done) = self.0.take() {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(gone()));
+        }
+    }
+}
+
+/// The writer as the link's task sees it.
+pub(crate) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    reports: mpsc::Receiver<Report>,
+    task: JoinHandle<()>,
+}
+
+impl Writer {
+    pub(crate) fn start<W: AsyncWrite + Send + Unpin + 'static>(stream: W, pace: Pace) -> Self {
+        let (jobs, queue) = mpsc::channel(JOBS);
+        let (report, reports) = mpsc::channel(JOBS);
+        Self { jobs, reports, task: tokio::spawn(write(stream, pace, queue, report)) }
+    }
+
+    /// Hands a job over, or gives it back when the writer is busy.
+    pub(crate) fn offer(&self, job: Job) -> Result<(), Job> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job) => job,
+        })
+    }
+
+    /// Waits until the writer can take a job. Cancel safe. A writer that ended never can; it says so in a report.
+    pub(crate) fn room(&self) -> impl Future<Output = ()> + Send + use<> {
+        let jobs = self.jobs.clone();
+        async move {
+            if jobs.reserve().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The next report. Cancel safe.
+    pub(crate) async fn report(&mut self) -> Report {
+        self.reports.recv().await.unwrap_or_else(|| Report::Failed("the writer has ended".to_owned()))
+    }
+
+    /// Ends the writer: with `flush`, what it was given may still leave, for a moment.
+    pub(crate) async fn end(self, flush: bool) {
+        let Self { jobs, mut reports, mut task } = self;
+        drop(jobs);
+        if flush {
+            let finish = async { while reports.recv().await.is_some() {} };
+            let _ = timeout(LAST_WORDS, finish).await;
+            let _ = timeout(LAST_WORDS, &mut task).await;
+        }
+        task.abort();
+    }
+}
+
+async fn write<W: AsyncWrite + Send + Unpin>(
+    mut stream: W,
+    pace: Pace,
+    mut queue: mpsc::Receiver<Job>,
+    reports: mpsc::Sender<Report>,
+) {
+    while let Some(job) = queue.recv().await {
+        let result = match job {
+            Job::Frame(frame) => frame_out(&mut stream, pace, &frame).await,
+            Job::Body(body) => {
+                let rest = body.size + body.trailer.len() as u64;
+                body_out(&mut stream, pace, body).await.map(|()| Some(Report::Body(rest)))
+            }
+        };
+        let report = match result {
+            Ok(None) => continue,
+            Ok(Some(report)) => report,
+            Err(reason) => Report::Failed(reason),
+        };
+        let failed = matches!(report, Report::Failed(_));
+        if reports.send(report).await.is_err() || failed {
+            return;
+        }
+    }
+    let _ = timeout(LAST_WORDS, stream.shutdown()).await;
+}
+
+async fn frame_out<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    pace: Pace,
+    frame: &[u8],
+) -> Result<Option<Report>, String> {
+    let deadline = Instant::now() + pace.body(frame.len() as u64);
+    all(stream, pace, deadline, frame).await?;
+    flushed(stream, pace).await?;
+    Ok(None)
+}
+
+async fn body_out<W: AsyncWrite + Unpin>(stream: &mut W, pace: Pace, body: Body) -> Result<(), String> {
+    let Body { head, source, size, trailer, done } = body;
+    let deadline = Instant::now() + pace.body(size + head.len() as u64);
+    let result = async {
+        all(stream, pace, deadline, &head).await?;
+        if let Some(source) = source {
+            image_out(stream, pace, deadline, source, size).await?;
+        }
+        all(stream, pace, deadline, &trailer).await?;
+        flushed(stream, pace).await
+    }
+    .await;
+    done.give(result.clone().map_err(|Failure { code, detail }| Fault::new(code, detail)));
+    result.map_err(String::from)
+}
+
+async fn image_out<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    pace: Pace,
+    deadline: Instant,
+    source: Arc<dyn BodySource>,
+    size: u64,
+) -> Result<(), Failure> {
+    if let Some(bytes) = source.bytes() {
+        return all(stream, pace, deadline, &bytes).await;
+    }
+    let mut offset = 0;
+    let mut next = read_window(&source, offset, size, Vec::new());
+    while offset < size {
+        let window = match next.await {
+            Ok(Ok(window)) => window,
+            Ok(Err(error)) => return Err(Failure::storage(format!("the image could not be read: {error}"))),
+            Err(_) => return Err(Failure::storage("reading the image ended early".to_owned())),
+        };
+        offset += window.len() as u64;
+        // The next window is read while this one leaves.
+        next = read_window(&source, offset, size, Vec::new());
+        all(stream, pace, deadline, &window).await?;
+    }
+    Ok(())
+}
+
+/// Reads the next window in full; an end of the source before `size` is an error.
+fn read_window(
+    source: &Arc<dyn BodySource>,
+    offset: u64,
+    size: u64,
+    mut window: Vec<u8>,
+) -> JoinHandle<io::Result<Vec<u8>>> {
+    let source = Arc::clone(source);
+    let length = usize::try_from(size - offset).unwrap_or(WINDOW).min(WINDOW);
+    tokio::task::spawn_blocking(move || {
+        window.resize(length, 0);
+        let mut filled = 0;
+        while let Some(into) = window.get_mut(filled..).filter(|into| !into.is_empty()) {
+            match source.read_at(offset + filled as u64, into)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => filled += read,
+            }
+        }
+        Ok(window)
+    })
+}
+
+/// Writes all bytes; fails when none moves for [`Pace::stall`], or at the deadline.
+async fn all<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    pace: Pace,
+    deadline: Instant,
+    mut bytes: &[u8],
+) -> Result<(), Failure> {
+    while !bytes.is_empty() {
+        let until = deadline.min(Instant::now() + pace.stall);
+        match timeout_at(until, stream.write(bytes)).await {
+            Ok(Ok(0)) => return Err(Failure::network("the peer closed the connection".to_owned())),
+            Ok(Ok(written)) => bytes = bytes.get(written..).unwrap_or_default(),
+            Ok(Err(error)) => return Err(Failure::network(format!("writing to the peer failed: {error}"))),
+            Err(_) if until == deadline => {
+                return Err(Failure::network("the peer reads too slowly".to_owned()));
+            }
+            Err(_) => {
+                let detail =
+                    format!("the peer has stalled: it has read nothing for {} s", pace.stall.as_secs());
+                return Err(Failure::network(detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn flushed<W: AsyncWrite + Unpin>(stream: &mut W, pace: Pace) -> Result<(), Failure> {
+    match timeout(pace.stall, stream.flush()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::network(format!("writing to the peer failed: {error}"))),
+        Err(_) => Err(Failure::network("the peer has stalled".to_owned())),
+    }
+}
+
+/// Why a body did not leave.
+#[derive(Clone)]
+struct Failure {
+    code: &'static str,
+    detail: String,
+}
+
+impl Failure {
+    fn network(detail: String) -> Self {
+        Self { code: code::NETWORK, detail }
+    }
+
+    fn storage(detail: String) -> Self {
+        Self { code: code::STORAGE, detail }
+    }
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> Self {
+        failure.detail
+    }
+}

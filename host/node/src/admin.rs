@@ -1,0 +1,133 @@
+//! The administrator's requests: each goes to the role that its path begins with.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use trireme_actor::{Condition, StoreError};
+use trireme_core::role::{Origin, code};
+use trireme_core::{Digest, Fault};
+use trireme_net::admin::{AdminHandler, AdminRequest, Answered, Reports};
+use trireme_net::link::BodySink;
+use trireme_store::{Blobs, Database, Held};
+
+use crate::body::{IntoStore, Shelf, take};
+use crate::cell::Cell;
+
+/// The node's own questions; all others are `/<role>/v1/…`.
+const STATUS: &str = "/node/v1/status";
+
+pub(crate) struct Administrator {
+    node: String,
+    cells: Vec<Arc<Cell>>,
+    database: Arc<Database>,
+    /// Images that came in and are not handed to their role yet.
+    images: Arc<Images>,
+}
+
+type Images = Mutex<HashMap<Digest, Held>>;
+
+impl Administrator {
+    pub(crate) fn new(node: String, cells: Vec<Arc<Cell>>, database: Arc<Database>) -> Self {
+        Self { node, cells, database, images: Arc::default() }
+    }
+
+    /// The role of a path, and the rest of the path. Names of roles may have slashes: the longest that fits counts.
+    fn cell(&self, path: &str) -> Result<(Arc<Cell>, String), Fault> {
+        let fits = |cell: &&Arc<Cell>| {
+            path.strip_prefix('/')
+                .and_then(|path| path.strip_prefix(&cell.name))
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        let cell = self.cells.iter().filter(fits).max_by_key(|cell| cell.name.len());
+        let missing = || {
+            let names: Vec<&str> = self.cells.iter().map(|cell| cell.name.as_str()).take(16).collect();
+            let detail = format!("node {} has no role at {path}; it has {}", self.node, names.join(", "));
+            Fault::new(code::UNKNOWN, detail)
+        };
+        let cell = cell.ok_or_else(missing)?;
+        let rest = path.get(cell.name.len() + 1..).unwrap_or_default();
+        Ok((cell.clone(), rest.to_owned()))
+    }
+
+    fn status(&self) -> Result<Vec<u8>, Fault> {
+        let roles: Vec<_> = self.cells.iter().map(|cell| role_status(cell)).collect();
+        let status = serde_json::json!({
+            "node": self.node,
+            "roles": roles,
+            "memory_bytes": resident_bytes(),
+            "transactions": self.database.transactions(),
+            "damage": self.database.check().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
+        serde_json::to_vec(&status).map_err(|error| Fault::new(code::INTERNAL, error.to_string()))
+    }
+}
+
+fn role_status(cell: &Cell) -> serde_json::Value {
+    let (condition, why) = match cell.condition() {
+        Condition::Running => ("running", None),
+        Condition::Stopped => ("stopped", None),
+        Condition::Waiting { fault, .. } => ("waiting", Some(fault)),
+        Condition::Quarantined(fault) => ("quarantined", Some(fault)),
+    };
+    serde_json::json!({
+        "name": cell.name,
+        "id": cell.id,
+        "condition": condition,
+        "why": why,
+        "links": cell.ports.count(),
+    })
+}
+
+/// Resident memory of this process, in bytes; 0 where the system does not say.
+fn resident_bytes() -> u64 {
+    let pages = || std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<u64>().ok();
+    pages().unwrap_or(0) * 4096
+}
+
+impl AdminHandler for Administrator {
+    fn image(&self, path: &str, size: u64) -> Result<Box<dyn BodySink>, Fault> {
+        let (cell, _) = self.cell(path)?;
+        let blobs: &Blobs = &cell.blobs;
+        let full = |error: StoreError| Fault::new(code::STORAGE, error.to_string());
+        let (inner, shelf) = IntoStore::new(blobs, size).map_err(full)?;
+        Ok(Box::new(Upload { inner: Box::new(inner), shelf, images: self.images.clone() }))
+    }
+
+    fn handle(&self, request: AdminRequest, reports: Reports) -> Answered {
+        if request.path == STATUS {
+            let status = self.status();
+            return Box::pin(async move { status });
+        }
+        let cell = self.cell(&request.path);
+        let image = request.image.map(|(digest, _)| {
+            let missing = || Fault::new(code::INTERNAL, "the image is gone");
+            self.images.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest).ok_or_else(missing)
+        });
+        Box::pin(async move {
+            let (cell, path) = cell?;
+            cell.ask(Origin::Admin, None, path, request.body, image.transpose()?, Some(reports)).await
+        })
+    }
+}
+
+/// An image on its way in; its guard is kept until the request is handed over.
+struct Upload {
+    inner: Box<IntoStore>,
+    shelf: Shelf,
+    images: Arc<Images>,
+}
+
+impl BodySink for Upload {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner.write(bytes)
+    }
+
+    fn finish(self: Box<Self>, digest: Digest) -> Result<(), StoreError> {
+        let Self { inner, shelf, images } = *self;
+        inner.finish(digest)?;
+        if let Some(held) = take(&shelf) {
+            images.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, held);
+        }
+        Ok(())
+    }
+}

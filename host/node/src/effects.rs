@@ -1,0 +1,230 @@
+//! Carries out what an actor asks for. Nothing here waits: what takes long goes to the runtime's pools and comes
+//! back as an event.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use trireme_actor::{Effect, Intake, Shipment, Work};
+use trireme_core::message::Verdict;
+use trireme_core::role::{Answer, LinkId, Then, code};
+use trireme_core::{Digest, Fault, RoleKind, Version, cbor};
+use trireme_net::http::HttpConfig;
+use trireme_net::link::{BodySource, EVENTS, LinkCommand};
+use trireme_net::{http, lan, mqtt};
+
+use crate::body::{FromStore, IntoStore, take};
+use crate::cell::{Cell, blob_answer};
+use crate::device::Device;
+use crate::ports::Port;
+
+pub(crate) fn carry_out(cell: &Arc<Cell>, effect: Effect) {
+    match effect {
+        Effect::Connect { address, link } => connect(cell, &address, link),
+        Effect::Close { link, reason } => close(cell, link, &reason),
+        Effect::Adopt { link, peer } => {
+            if let (Some(front), Some(link)) = (cell.front.get(), cell.ports.link(link)) {
+                front.adopt(&link, &peer);
+            }
+        }
+        Effect::Send { link, kind, payload } => command(cell, link, LinkCommand::Send { kind, payload }),
+        Effect::Broadcast { network, kind, payload } => broadcast(cell, &network, &kind, &payload),
+        Effect::Subscribe { link, filter } => command(cell, link, LinkCommand::Subscribe(filter)),
+        Effect::Unsubscribe { link, filter } => command(cell, link, LinkCommand::Unsubscribe(filter)),
+        Effect::Acknowledge { link } => command(cell, link, LinkCommand::Acknowledge),
+        Effect::Receive { link, intake, done } => receive(cell, link, intake, done),
+        Effect::Compute { work, done } => compute(cell, *work, done),
+        Effect::Deliver { link, shipment, done } => deliver(cell, link, shipment, done),
+        Effect::Ask { hook, questions, done } => ask(cell, hook, questions, done),
+        Effect::Request { role, url, body, done } => request(cell, role, url, body, done),
+        Effect::Install { blob, version, done } => install(cell, blob, version, done),
+        Effect::SelfTest { done } => on_device(cell, done, |device| device.self_test()),
+        Effect::Confirm { done } => on_device(cell, done, |device| device.confirm()),
+        Effect::Revert { done } => on_device(cell, done, |device| device.revert()),
+        Effect::Reply { to, result } => cell.ports.answer(to, result),
+        Effect::Progress { to, body } => cell.ports.progress(to, body),
+        Effect::Failed { during, fault } => {
+            tracing::warn!(role = cell.name, during, code = %fault.code, "{}", fault.detail);
+        }
+        // The cell does that itself, when all else is done.
+        Effect::Reboot => {}
+    }
+}
+
+fn connect(cell: &Arc<Cell>, address: &str, id: LinkId) {
+    let _inside = cell.runtime.enter();
+    let (events, receiver) = mpsc::channel(EVENTS);
+    let (kind, link) = if address.starts_with("lan://") {
+        ("lan", lan::connect(address, lan::LanConfig::default(), events))
+    } else {
+        ("mqtt", mqtt::client::connect(address, mqtt::client::ClientConfig::new(cell.id.clone()), events))
+    };
+    let number = link.id();
+    cell.ports.outgoing(id, Port { link, kind });
+    cell.follow(id, number, receiver);
+}
+
+fn close(cell: &Arc<Cell>, link: LinkId, reason: &str) {
+    tracing::debug!(role = cell.name, link, reason, "closing a link");
+    if let Some(link) = cell.ports.link(link) {
+        // After what was sent before it: the last message may be the reason.
+        if link.send(LinkCommand::Close(reason.into())).is_err() {
+            link.close(reason);
+        }
+    }
+}
+
+/// A command to a link. One that is gone has said so already, by its `Closed`.
+fn command(cell: &Arc<Cell>, link: LinkId, command: LinkCommand) {
+    if let Some(link) = cell.ports.link(link) {
+        let _ = link.send(command);
+    }
+}
+
+fn broadcast(cell: &Arc<Cell>, network: &str, kind: &str, payload: &[u8]) {
+    for link in cell.ports.of_kind(network) {
+        let _ = link.send(LinkCommand::Send { kind: kind.into(), payload: payload.into() });
+    }
+}
+
+fn receive(cell: &Arc<Cell>, link: LinkId, intake: Box<Intake>, done: Then) {
+    let Some(open) = cell.ports.link(link) else {
+        return cell.done(done, Err(gone()), None);
+    };
+    let (sink, shelf) = match IntoStore::new(&cell.blobs, intake.size()) {
+        Ok(sink) => sink,
+        Err(error) => {
+            // The body cannot be passed over: it may be 255 MiB.
+            open.close(&error.to_string());
+            return cell.done(done, Err(storage(&error)), None);
+        }
+    };
+    let answering = cell.clone();
+    let answer = Box::new(move |result: Result<(Digest, u64), Fault>| {
+        answering.done(done, result.map(blob_answer), take(&shelf));
+    });
+    // `send` answers for itself when the link is gone.
+    let _ = open.send(LinkCommand::Receive { intake, sink: Box::new(sink), done: answer });
+}
+
+fn compute(cell: &Arc<Cell>, work: Work, done: Then) {
+    let cell = cell.clone();
+    cell.runtime.clone().spawn_blocking(move || {
+        let outcome = compute_now(&cell, work);
+        cell.done(done, outcome, None);
+    });
+}
+
+fn compute_now(cell: &Cell, mut work: Work) -> Result<Answer, Fault> {
+    let (digest, _) = work.image();
+    let mut reader = cell.blobs.open(&digest).map_err(|error| storage(&error))?;
+    let mut window = vec![0; Work::WINDOW];
+    loop {
+        match reader.read(&mut window).map_err(|error| storage(&error))? {
+            0 => return work.finish(),
+            read => work.feed(window.get(..read).unwrap_or_default())?,
+        }
+    }
+}
+
+fn deliver(cell: &Arc<Cell>, link: LinkId, shipment: Shipment, done: Then) {
+    let Some(open) = cell.ports.link(link) else {
+        return cell.done(done, Err(gone()), None);
+    };
+    let body = shipment.blob.map(|(digest, _)| cell.blobs.open(&digest)).transpose();
+    let body = match body {
+        Ok(body) => body.map(|reader| Arc::new(FromStore(reader)) as Arc<dyn BodySource>),
+        Err(error) => return cell.done(done, Err(storage(&error)), None),
+    };
+    let answering = cell.clone();
+    let answer = Box::new(move |result: Result<(), Fault>| {
+        answering.done(done, result.map(|()| Answer::default()), None);
+    });
+    let _ = open.send(LinkCommand::Deliver { shipment, body, done: answer });
+}
+
+fn ask(cell: &Arc<Cell>, hook: String, questions: Vec<Vec<u8>>, done: Then) {
+    let policies = cell.policies.get(&hook).cloned().unwrap_or_default();
+    let answer =
+        |verdicts: Vec<Verdict>| Answer { blob: None, values: verdicts.iter().map(cbor::encode).collect() };
+    if policies.is_empty() {
+        return cell.done(done, Ok(answer(vec![Verdict::Allow; questions.len()])), None);
+    }
+    let cell = cell.clone();
+    cell.runtime.clone().spawn_blocking(move || {
+        let decide = |question: &Vec<u8>| {
+            let verdicts = policies.iter().map(|policy| policy.decide(&hook, question));
+            verdicts.reduce(stricter).unwrap_or(Verdict::Allow)
+        };
+        cell.done(done, Ok(answer(questions.iter().map(decide).collect())), None);
+    });
+}
+
+/// Of several policies of a hook a denial wins, else the longest wait.
+fn stricter(one: Verdict, other: Verdict) -> Verdict {
+    match (&one, &other) {
+        (Verdict::Deny(_), _) | (_, Verdict::Allow) => one,
+        (_, Verdict::Deny(_)) | (Verdict::Allow, _) => other,
+        (Verdict::RetryAfter(a, _), Verdict::RetryAfter(b, _)) => {
+            if a >= b {
+                one
+            } else {
+                other
+            }
+        }
+    }
+}
+
+fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: Then) {
+    let Some(tls) = cell.tls.clone() else {
+        let fault =
+            Fault::new(code::CONFIGURATION, format!("{} has no certificate to ask {url} with", cell.name));
+        return cell.done(done, Err(fault), None);
+    };
+    let cell = cell.clone();
+    cell.runtime.clone().spawn(async move {
+        let outcome = http::post(&tls, &HttpConfig::default(), role, &url, body).await;
+        cell.done(done, outcome.map(|body| Answer { blob: None, values: vec![body] }), None);
+    });
+}
+
+fn install(cell: &Arc<Cell>, blob: Digest, version: Version, done: Then) {
+    let image = cell.blobs.open(&blob);
+    on_device(cell, done, move |device| device.install(image.map_err(|error| storage(&error))?, version));
+}
+
+fn on_device(cell: &Arc<Cell>, done: Then, work: impl FnOnce(&Device) -> Result<(), Fault> + Send + 'static) {
+    let Some(device) = cell.device.clone() else {
+        let fault = Fault::new(code::NOT_GRANTED, format!("{} has no device", cell.name));
+        return cell.done(done, Err(fault), None);
+    };
+    let cell = cell.clone();
+    cell.runtime.clone().spawn_blocking(move || {
+        let outcome = work(&device).map(|()| Answer::default());
+        cell.done(done, outcome, None);
+    });
+}
+
+fn gone() -> Fault {
+    Fault::new(code::NETWORK, "the link is closed")
+}
+
+fn storage(error: &dyn std::fmt::Display) -> Fault {
+    Fault::new(code::STORAGE, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_policies_a_denial_wins_and_else_the_longest_wait() {
+        let wait = |ms| Verdict::RetryAfter(ms, String::new());
+        let deny = || Verdict::Deny("no".into());
+        assert_eq!(stricter(Verdict::Allow, wait(5)), wait(5));
+        assert_eq!(stricter(wait(9), wait(5)), wait(9));
+        assert_eq!(stricter(wait(9), deny()), deny());
+        assert_eq!(stricter(deny(), Verdict::Allow), deny());
+        assert_eq!(stricter(Verdict::Allow, Verdict::Allow), Verdict::Allow);
+    }
+}

@@ -1,0 +1,305 @@
+//! A node from its plan: store, actors, listeners, administrator's socket.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use trireme_actor::{Actor, ProvenTime, SensorKeys, Trust};
+use trireme_core::Fault;
+use trireme_core::role::{Certified, Origin, code};
+use trireme_net::admin::AdminServer;
+use trireme_net::http::{self, HttpConfig, HttpServer};
+use trireme_net::lan::{LanConfig, LanListener};
+use trireme_net::link::Link;
+use trireme_net::mqtt::front::{Front, FrontConfig, OnLink};
+use trireme_net::tls::{PeerVerifier, TlsIdentity};
+use trireme_store::{Database, OpenError, Options, SlotError};
+
+use crate::admin::Administrator;
+use crate::cell::{Cell, CellTask};
+use crate::device::Device;
+use crate::executor::{Clock, Executor, Slot};
+use crate::mailbox::Mailbox;
+use crate::plan::{Listen, Plan, RolePlan};
+use crate::ports::Ports;
+
+/// How often an authority's own clock is read anew.
+const CLOCK_EVERY: Duration = Duration::from_secs(30);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The state directory.
+    #[error("the state of node {node}: {source}")]
+    State {
+        /// Which node.
+        node: String,
+        /// What is wrong.
+        source: OpenError,
+    },
+    /// A sensor's device.
+    #[error("the device of {role}: {source}")]
+    Device {
+        /// Which role.
+        role: String,
+        /// What is wrong.
+        source: SlotError,
+    },
+    /// A listener, the administrator's socket, a device that does not boot.
+    #[error("{role}: {fault}")]
+    Role {
+        /// Which role.
+        role: String,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// Threads.
+    #[error("node {node} cannot start its workers: {source}")]
+    Workers {
+        /// Which node.
+        node: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// A running node. Dropping it stops it; what is durable stays.
+pub struct Node {
+    cells: Vec<Arc<Cell>>,
+    /// The cells' places in the executor's queue; it holds them weakly.
+    slots: Vec<Arc<Slot>>,
+    listeners: Vec<Listener>,
+    addresses: Vec<(String, Listen)>,
+    executor: Option<Executor>,
+    clock: Option<tokio::task::JoinHandle<()>>,
+    database: Arc<Database>,
+}
+
+/// Held for as long as the node listens.
+#[allow(dead_code, reason = "a listener listens until it is dropped")]
+enum Listener {
+    Lan(LanListener),
+    Https(HttpServer),
+    Admin(AdminServer),
+}
+
+impl Node {
+    /// Starts a node; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`NodeError`], naming the role and what to do; nothing is left running then.
+    pub async fn start(plan: Plan) -> Result<Self, NodeError> {
+        let Plan { name, data, admin, workers, own_time, disk_reserve, roles } = plan;
+        let database = Options::default().reserve(disk_reserve).open(&data);
+        let database = database.map_err(|source| NodeError::State { node: name.clone(), source })?;
+        let database = Arc::new(database);
+        report_damage(&name, &database);
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let executor = Executor::start(workers.unwrap_or(2 * cores));
+        let executor = executor.map_err(|source| NodeError::Workers { node: name.clone(), source })?;
+        let time = ProvenTime::default();
+        let clock = own_time.then(|| keep_time(time.clone(), executor.clock()));
+        let mut node = Self {
+            cells: Vec::new(),
+            slots: Vec::new(),
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+            executor: None,
+            clock,
+            database,
+        };
+        let mut listens = Vec::new();
+        for role in roles {
+            listens.push(role.listen.clone());
+            let cell = node.cell(&executor, &time, role)?;
+            let slot = executor.add(|| Box::new(CellTask(cell.clone())));
+            // Set once, here.
+            let _ = cell.slot.set(Arc::downgrade(&slot));
+            node.cells.push(cell);
+            node.slots.push(slot);
+        }
+        node.executor = Some(executor);
+        for cell in &node.cells {
+            cell.begin().map_err(|fault| NodeError::Role { role: cell.name.clone(), fault })?;
+        }
+        for (cell, listens) in node.cells.clone().into_iter().zip(listens) {
+            for listen in listens {
+                node.listen(&cell, listen).await?;
+            }
+        }
+        if let Some(socket) = admin {
+            node.administer(name, socket).await?;
+        }
+        Ok(node)
+    }
+
+    /// Where its roles listen: the ports that were asked for as 0 have their numbers here.
+    #[must_use]
+    pub fn addresses(&self) -> &[(String, Listen)] {
+        &self.addresses
+    }
+
+    /// Ends listeners, links and workers, in this order.
+    pub async fn shutdown(mut self) {
+        self.stop();
+        // Give the last packets of closed links a moment to leave.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    fn cell(&self, executor: &Executor, time: &ProvenTime, plan: RolePlan) -> Result<Arc<Cell>, NodeError> {
+        let RolePlan { name, factory, mut keys, grants, config, listen: _, device, policies } = plan;
+        let device = match device {
+            Some(plan) => {
+                let device = Device::open(&plan);
+                let device = device.map_err(|source| NodeError::Device { role: name.clone(), source })?;
+                device.boot().map_err(|fault| NodeError::Role { role: name.clone(), fault })?;
+                keys.sensor = Some(SensorKeys { secrets: plan.secrets, boot: device.clone() });
+                Some(device)
+            }
+            None => None,
+        };
+        let id = keys.identity.subject.id.to_string();
+        let tls = keys.signer.clone().zip(keys.trust.clone()).map(|(signer, trust)| TlsIdentity {
+            certificate: keys.identity.certificate.clone(),
+            signer,
+            verifier: Arc::new(Verifier { trust, time: time.clone(), clock: executor.clock() }),
+        });
+        let namespace = self.database.namespace(&name);
+        let actor = Actor::boxed(factory, keys, grants, Box::new(namespace), time.clone(), config);
+        Ok(Arc::new(Cell {
+            name,
+            id,
+            ports: Ports::default(),
+            blobs: self.database.blobs(),
+            clock: executor.clock(),
+            runtime: tokio::runtime::Handle::current(),
+            tls,
+            device,
+            policies,
+            front: OnceLock::new(),
+            mailbox: Mailbox::default(),
+            actor: Mutex::new(actor),
+            slot: OnceLock::new(),
+        }))
+    }
+
+    async fn listen(&mut self, cell: &Arc<Cell>, listen: Listen) -> Result<(), NodeError> {
+        let wrong = |fault| NodeError::Role { role: cell.name.clone(), fault };
+        let bound = match listen {
+            Listen::Mqtt(address) => {
+                let front = Front::bind(address, FrontConfig::default(), takes_links(cell, "mqtt"));
+                let front = front.await.map_err(wrong)?;
+                let bound = front.local_addr();
+                // A role has one listener for MQTT.
+                let _ = cell.front.set(front);
+                Listen::Mqtt(bound)
+            }
+            Listen::Lan(address) => {
+                let listener = LanListener::bind(address, LanConfig::default(), takes_links(cell, "lan"));
+                let listener = listener.await.map_err(wrong)?;
+                let bound = listener.local_addr();
+                self.listeners.push(Listener::Lan(listener));
+                Listen::Lan(bound)
+            }
+            Listen::Https(address) => {
+                let server = serve(cell, address).await.map_err(wrong)?;
+                let bound = server.local_addr();
+                self.listeners.push(Listener::Https(server));
+                Listen::Https(bound)
+            }
+        };
+        tracing::info!(role = cell.name, listen = ?bound, "listening");
+        self.addresses.push((cell.name.clone(), bound));
+        Ok(())
+    }
+
+    async fn administer(&mut self, node: String, socket: PathBuf) -> Result<(), NodeError> {
+        let handler = Administrator::new(node.clone(), self.cells.clone(), self.database.clone());
+        let server = AdminServer::bind(&socket, Arc::new(handler)).await;
+        let server = server.map_err(|fault| NodeError::Role { role: format!("node {node}"), fault })?;
+        self.listeners.push(Listener::Admin(server));
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.listeners.clear();
+        if let Some(clock) = self.clock.take() {
+            clock.abort();
+        }
+        // Joins the workers: no handler runs after this.
+        self.executor = None;
+        self.slots.clear();
+        for cell in self.cells.drain(..) {
+            cell.ports.close_all("the node stops");
+            cell.ports.answer_all(&Fault::new(code::NETWORK, "the node stops"));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn takes_links(cell: &Arc<Cell>, kind: &'static str) -> OnLink {
+    let cell = Arc::downgrade(cell);
+    Arc::new(move |link: Link, events| match cell.upgrade() {
+        Some(cell) => cell.adopt_incoming(kind, link, events),
+        None => link.close("the node stops"),
+    })
+}
+
+async fn serve(cell: &Arc<Cell>, address: SocketAddr) -> Result<HttpServer, Fault> {
+    let missing = || Fault::new(code::CONFIGURATION, "it cannot serve without certificate and key");
+    let tls = cell.tls.clone().ok_or_else(missing)?;
+    let cannot =
+        |error| Fault::new(code::NETWORK, format!("cannot listen for requests on {address}: {error}"));
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(cannot)?;
+    let cell = Arc::downgrade(cell);
+    let handler: http::Handler = Arc::new(move |request| {
+        let cell = cell.upgrade();
+        Box::pin(async move {
+            let cell = cell.ok_or_else(|| Fault::new(code::NETWORK, "the node stops"))?;
+            cell.ask(Origin::Network, Some(request.caller), request.path, request.body, None, None).await
+        })
+    });
+    http::serve(listener, tls, HttpConfig::default(), handler)
+}
+
+/// Judges peers of TLS connections with what the node's roles know.
+struct Verifier {
+    trust: Trust,
+    time: ProvenTime,
+    clock: Clock,
+}
+
+impl PeerVerifier for Verifier {
+    fn verify(&self, der: &[u8]) -> Result<Certified, Fault> {
+        let now = self.time.at(self.clock.now_ms());
+        let refuse = |error| Fault::new(code::CERTIFICATE, format!("{error}"));
+        self.trust.verify(der, now).map(|(certified, _)| certified).map_err(refuse)
+    }
+}
+
+/// An authority's clock proves itself.
+fn keep_time(time: ProvenTime, clock: Clock) -> tokio::task::JoinHandle<()> {
+    let prove = move || {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        time.prove(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), clock.now_ms());
+    };
+    prove();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(CLOCK_EVERY).await;
+            prove();
+        }
+    })
+}
+
+fn report_damage(node: &str, database: &Database) {
+    for damage in database.check() {
+        tracing::error!(node, "{damage}");
+    }
+}

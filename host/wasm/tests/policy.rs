@@ -1,0 +1,67 @@
+//! Policies as components, in `tests/fixtures`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests, with helpers")]
+
+use trireme_core::message::Verdict;
+use trireme_wasm::{Error, Policy, PolicyEngine, PolicyFactory, PolicyLimits};
+
+const ECHO: &[u8] = include_bytes!("../../../tests/fixtures/echo-policy.wasm");
+
+fn load(source: &str) -> Result<Policy, Error> {
+    let limits = PolicyLimits { decide_fuel: 5_000_000, ..PolicyLimits::default() };
+    let engine = PolicyEngine::new(limits, None).unwrap();
+    PolicyFactory::from_wasm(&engine, ECHO).unwrap().load(source)
+}
+
+fn denial(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Deny(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_policy_answers_for_the_hooks_it_serves() {
+    let mut policy = load("deliver install").unwrap();
+    assert_eq!(policy.hooks(), ["deliver", "install"]);
+    assert_eq!(policy.decide("deliver", "allow"), Verdict::Allow);
+    let later = Verdict::RetryAfter(60_000, "install after lunch".into());
+    assert_eq!(policy.decide("install", "later"), later);
+    assert!(denial(policy.decide("deliver", "no")).contains("only what is asked for"));
+    assert!(denial(policy.decide("publish", "allow")).contains("does not serve the hook publish"));
+}
+
+#[test]
+fn a_policy_that_fails_has_denied_and_decides_again_after_that() {
+    let mut policy = load("deliver").unwrap();
+    for (question, reason) in
+        [("trap", "gave up"), ("loop", "more steps than it may"), ("hog", "of memory"), ("long", "too much")]
+    {
+        let denied = denial(policy.decide("deliver", question));
+        assert!(denied.contains("counts as no"), "{denied}");
+        assert!(denied.contains(reason), "{denied}");
+        assert_eq!(policy.decide("deliver", "allow"), Verdict::Allow);
+    }
+    assert!(denial(policy.decide("deliver", &" ".repeat(1 << 17))).contains("131072 bytes"));
+}
+
+#[test]
+fn the_bits_of_a_nan_are_the_same_everywhere() {
+    let mut policy = load("deliver").unwrap();
+    assert_eq!(denial(policy.decide("deliver", "nan")), "7ff8000000000000");
+}
+
+#[test]
+fn mistakes_in_a_source_are_told_with_their_place() {
+    let error = load("wrong").err().unwrap().to_string();
+    assert!(error.contains("line 1, column 2: no hook is named wrong"), "{error}");
+    let error = load(&"x".repeat(1 << 20)).err().unwrap().to_string();
+    assert!(error.contains("1048576 bytes"), "{error}");
+}
+
+#[test]
+fn a_policy_with_an_import_is_refused_by_its_name() {
+    let engine = PolicyEngine::new(PolicyLimits::default(), None).unwrap();
+    let model = include_bytes!("../../../tests/fixtures/echo-model.wasm");
+    let error = PolicyFactory::from_wasm(&engine, model).err().unwrap().to_string();
+    assert!(error.contains("trireme:model/device@0.1.0"), "{error}");
+}

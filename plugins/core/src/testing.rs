@@ -1,0 +1,519 @@
+//! A host for the tests of roles: it records what a role asks for and answers what it must. Its "keys" are a
+//! checksum, so they prove nothing to anybody; but what was signed by another or over something else does not
+//! verify here either, and two such hosts can agree on a session.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::api::TimeAnswer;
+use crate::bytes::{Digest, Point, Signature, Tag, Token};
+use crate::formula::{self, Formula, ImageFormula, SessionKey, d2, session_key};
+use crate::names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
+use crate::role::{
+    Agreement, Answer, Certified, Delivery, Event, Fault, Host, Identity, Job, JobKey, LinkId, LinkInfo,
+    Origin, Reception, Request, RequestId, Role, Running, Stamp, Subject, Then, TimerId, code,
+};
+use crate::version::Version;
+
+/// What a role asked for, beyond state and pins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// `audit`.
+    Audit(String),
+    /// `connect`.
+    Connect(String, LinkId),
+    /// `close`, with the reason.
+    Close(LinkId, String),
+    /// `adopt`.
+    Adopt(LinkId, NodeId),
+    /// `send`: link, kind, payload.
+    Send(LinkId, String, Vec<u8>),
+    /// `broadcast`: network, kind, payload.
+    Broadcast(String, String, Vec<u8>),
+    /// `subscribe`.
+    Subscribe(LinkId, String),
+    /// `unsubscribe`.
+    Unsubscribe(LinkId, String),
+    /// `acknowledge`.
+    Acknowledge(LinkId),
+    /// `arm`, in milliseconds.
+    Arm(TimerId, u64),
+    /// `disarm`.
+    Disarm(TimerId),
+    /// `receive`: link, size, digest, number of checks.
+    Receive(LinkId, u64, Option<Digest>, usize, Then),
+    /// `compute`.
+    Compute(JobKey, ImageFormula<'static>, Digest, Then),
+    /// `deliver`.
+    Deliver {
+        /// To whom.
+        link: LinkId,
+        /// The MQTT topic.
+        topic: String,
+        /// RETAIN.
+        retain: bool,
+        /// The header.
+        header: Vec<u8>,
+        /// The image.
+        blob: Option<Digest>,
+        /// What follows the image.
+        trailer: Vec<u8>,
+        /// The answer's number.
+        then: Then,
+    },
+    /// `ask`: hook and questions.
+    Ask(String, Vec<Vec<u8>>, Then),
+    /// `request`: role, URL, body.
+    Request(RoleKind, String, Vec<u8>, Then),
+    /// `install`, `reboot`, `self_test`, `confirm`, `revert`, by name.
+    Device(&'static str, Then),
+    /// `reply`.
+    Reply(RequestId, Result<Vec<u8>, Fault>),
+    /// `progress`.
+    Progress(RequestId, Vec<u8>),
+}
+
+/// A host that records. Handlers are called through [`Fake::start`] and [`Fake::handle`], which drop what a
+/// faulty handler did, as a real host does.
+#[derive(Debug, Clone)]
+pub struct Fake {
+    /// Who the role is.
+    pub identity: Identity,
+    /// Durable state.
+    pub state: BTreeMap<String, Vec<u8>>,
+    /// Pinned blobs.
+    pub pins: BTreeSet<Digest>,
+    /// Blobs that exist.
+    pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Generations of each model's secrets, newest first.
+    pub generations: BTreeMap<ModelName, Vec<u32>>,
+    /// Labels that the role may sign; all, where there is none.
+    pub labels: Vec<String>,
+    /// The time that events carry.
+    pub now: Stamp,
+    /// What the role asked for since [`Fake::acts`] was last called.
+    acts: Vec<Act>,
+    sessions: BTreeMap<LinkId, (Digest, bool)>,
+    ephemerals: BTreeMap<LinkId, Point>,
+    counter: u64,
+    challenge: Vec<u8>,
+}
+
+impl Fake {
+    /// A host for this role, with a certificate for this topic and these models.
+    #[must_use]
+    pub fn new(role: RoleKind, id: &str, topic: Option<&str>, models: &[&str]) -> Self {
+        let certificate = certificate(role, id, topic, models);
+        let subject = read_certificate(&certificate).map(|certified| certified.subject);
+        let subject =
+            subject.unwrap_or(Subject { role, id: NodeId::new("nobody").unwrap_or_else(|_| never()) });
+        Self {
+            identity: Identity { subject, certificate },
+            state: BTreeMap::new(),
+            pins: BTreeSet::new(),
+            blobs: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            labels: Vec::new(),
+            now: Stamp { monotonic_ms: 0, unix_ms: None },
+            acts: Vec::new(),
+            sessions: BTreeMap::new(),
+            ephemerals: BTreeMap::new(),
+            counter: 0,
+            challenge: Vec::new(),
+        }
+    }
+
+    /// Starts a role.
+    ///
+    /// # Errors
+    /// The role's.
+    pub fn start(&mut self, role: &mut dyn Role, config: &str) -> Result<Vec<Act>, Fault> {
+        let now = self.now;
+        self.transaction(|host| role.started(host, now, config.as_bytes()))
+    }
+
+    /// Hands an event to a role and gives what it asked for.
+    ///
+    /// # Errors
+    /// The role's; its transaction is dropped.
+    pub fn handle(&mut self, role: &mut dyn Role, event: Event) -> Result<Vec<Act>, Fault> {
+        let now = self.now;
+        self.transaction(|host| role.handle(host, now, event))
+    }
+
+    fn transaction(&mut self, run: impl FnOnce(&mut Self) -> Result<(), Fault>) -> Result<Vec<Act>, Fault> {
+        let before = (self.state.clone(), self.pins.clone());
+        let result = run(self);
+        let acts = core::mem::take(&mut self.acts);
+        match result {
+            Ok(()) => Ok(acts),
+            Err(fault) => {
+                (self.state, self.pins) = before;
+                Err(fault)
+            }
+        }
+    }
+
+    /// A request of the administrator.
+    #[must_use]
+    pub fn admin(path: &str, body: &str) -> Event {
+        Self::request(Origin::Admin, None, path, body, None)
+    }
+
+    /// A request from the network.
+    #[must_use]
+    pub fn network(caller: (RoleKind, &str), path: &str, body: &str) -> Event {
+        let (role, id) = caller;
+        let caller = NodeId::new(id).ok().map(|id| Subject { role, id });
+        Self::request(Origin::Network, caller, path, body, None)
+    }
+
+    /// A request that hands in an image.
+    pub fn with_image(&mut self, path: &str, body: &str, image: &[u8]) -> Event {
+        let digest = self.blob(image);
+        Self::request(Origin::Admin, None, path, body, Some((digest, image.len() as u64)))
+    }
+
+    fn request(
+        origin: Origin,
+        caller: Option<Subject>,
+        path: &str,
+        body: &str,
+        blob: Option<(Digest, u64)>,
+    ) -> Event {
+        Event::Request(Request {
+            id: 1,
+            origin,
+            caller,
+            path: path.into(),
+            body: body.as_bytes().into(),
+            blob,
+        })
+    }
+
+    /// Stores a blob.
+    pub fn blob(&mut self, bytes: &[u8]) -> Digest {
+        let digest = Digest(checksum("blob", bytes));
+        self.blobs.insert(digest, bytes.into());
+        digest
+    }
+
+    /// What a `compute` job gives.
+    #[must_use]
+    pub fn computed(&self, key: &JobKey, formula: &ImageFormula<'_>, image: &Digest) -> Answer {
+        let bytes = self.blobs.get(image).cloned().unwrap_or_default();
+        let d = if formula.whole { bytes.clone() } else { d2(bytes.len() as u64, image).to_vec() };
+        let mut all = Vec::new();
+        formula.encode_head(d.len() as u64, &mut |piece| all.extend_from_slice(piece));
+        all.extend_from_slice(&d);
+        formula.encode_tail(&mut |piece| all.extend_from_slice(piece));
+        let key = match key {
+            JobKey::Session(link) => self.key(*link, &formula.label),
+            other => format!("{other:?}"),
+        };
+        let values = [checksum(&key, &all).to_vec()].into();
+        Answer { blob: Some((*image, bytes.len() as u64)), values }
+    }
+
+    /// What a link that this role opened looks like.
+    #[must_use]
+    pub fn outgoing() -> LinkInfo {
+        LinkInfo {
+            kind: "mqtt".into(),
+            binding: "native".into(),
+            address: "test".into(),
+            claims: None,
+            outgoing: true,
+        }
+    }
+
+    /// The authority's answer to the newest challenge.
+    #[must_use]
+    pub fn time_answer(&self, unix_ms: u64) -> TimeAnswer {
+        let certificate = certificate(RoleKind::Authority, "ttp", None, &[]);
+        let signature = signature("authority ttp", &formula::time(&self.challenge, unix_ms));
+        TimeAnswer {
+            nonce: hex::encode(&self.challenge),
+            unix_ms,
+            signature,
+            certificate: hex::encode(certificate),
+        }
+    }
+
+    fn key(&self, link: LinkId, label: &str) -> String {
+        format!("{:?} {:?}", self.sessions.get(&link).map(|session| session.0), session_key(label))
+    }
+
+    /// Whether a label's key belongs to this side of the link's session.
+    fn mine(&self, link: LinkId, label: &str) -> Result<bool, Fault> {
+        let (_, initiator) =
+            self.sessions.get(&link).ok_or_else(|| Fault::new(code::UNKNOWN, "no session on this link"))?;
+        match session_key(label) {
+            Some(SessionKey::Initiator) => Ok(*initiator),
+            Some(_) => Ok(!*initiator),
+            None => Err(Fault::new(code::NOT_GRANTED, "no label of a session")),
+        }
+    }
+}
+
+/// A certificate that every [`Fake`] takes.
+#[must_use]
+pub fn certificate(role: RoleKind, id: &str, topic: Option<&str>, models: &[&str]) -> Vec<u8> {
+    format!("{role}|{id}|{}|{}", topic.unwrap_or(""), models.join(",")).into_bytes()
+}
+
+/// The signature of the holder of `subject`, written as `role id`.
+#[must_use]
+pub fn signature(subject: &str, formula: &Formula<'_>) -> Signature {
+    let half = checksum(subject, &formula.to_vec());
+    let mut bytes = [0; 64];
+    bytes.iter_mut().zip(half.into_iter().chain(half)).for_each(|(to, from)| *to = from);
+    Signature(bytes)
+}
+
+fn read_certificate(der: &[u8]) -> Result<Certified, Fault> {
+    let wrong = || Fault::new(code::CERTIFICATE, "no certificate of ours");
+    let text = core::str::from_utf8(der).map_err(|_| wrong())?;
+    let mut parts = text.split('|');
+    let mut next = || parts.next().ok_or_else(wrong);
+    let role = next()?.parse().map_err(|_| wrong())?;
+    let id = NodeId::new(next()?).map_err(|_| wrong())?;
+    let topic = TopicName::new(next()?).ok();
+    let models = next()?.split(',').filter_map(|model| ModelName::new(model).ok()).collect();
+    Ok(Certified { subject: Subject { role, id }, topic, models, not_after_ms: u64::MAX })
+}
+
+/// FNV-1a, four times from different starts.
+fn checksum(key: &str, bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (part, start) in out.chunks_exact_mut(8).zip(1_u64..) {
+        let seed = 0xcbf2_9ce4_8422_2325_u64.wrapping_mul(start);
+        let all = key.as_bytes().iter().chain(&[0]).chain(bytes);
+        let sum = all.fold(seed, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        part.copy_from_slice(&sum.to_be_bytes());
+    }
+    out
+}
+
+#[expect(clippy::panic, reason = "a host for tests says so when a test uses it wrongly")]
+fn never() -> ! {
+    panic!("a constant name is a name")
+}
+
+impl Host for Fake {
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+    fn random(&mut self, length: u32) -> Vec<u8> {
+        self.counter += 1;
+        let block = checksum("random", &self.counter.to_be_bytes());
+        block.into_iter().cycle().take(length as usize).collect()
+    }
+    fn sign(&mut self, formula: &Formula<'_>) -> Result<Signature, Fault> {
+        let granted = self.labels.is_empty() || self.labels.iter().any(|label| *label == formula.label);
+        if !granted {
+            return Err(Fault::new(code::NOT_GRANTED, formula.label.to_string()));
+        }
+        Ok(signature(&self.identity.subject.to_string(), formula))
+    }
+    fn hash(&self, formula: &Formula<'_>) -> Digest {
+        Digest(checksum("hash", &formula.to_vec()))
+    }
+    fn certificate(&mut self, der: &[u8]) -> Result<Certified, Fault> {
+        read_certificate(der)
+    }
+    fn verify(&mut self, der: &[u8], formula: &Formula<'_>, signed: &Signature) -> Result<Certified, Fault> {
+        let certified = read_certificate(der)?;
+        if signature(&certified.subject.to_string(), formula) == *signed {
+            Ok(certified)
+        } else {
+            Err(Fault::new(code::AUTHENTICATION, "the signature does not verify"))
+        }
+    }
+    fn certify(&mut self, request: &[u8], certified: &Certified) -> Result<Vec<u8>, Fault> {
+        if request != b"request" {
+            return Err(Fault::new(code::MALFORMED, "no request for a certificate"));
+        }
+        let models: Vec<&str> = certified.models.iter().map(ModelName::as_str).collect();
+        let Subject { role, id } = &certified.subject;
+        Ok(certificate(*role, id.as_str(), certified.topic.as_ref().map(TopicName::as_str), &models))
+    }
+    fn ephemeral(&mut self, link: LinkId) -> Result<Point, Fault> {
+        self.counter += 1;
+        let half = checksum(&self.identity.subject.to_string(), &self.counter.to_be_bytes());
+        let mut point = Point([4; 65]);
+        point.0.iter_mut().skip(1).zip(half).for_each(|(to, from)| *to = from);
+        self.ephemerals.insert(link, point);
+        Ok(point)
+    }
+    fn agree(&mut self, link: LinkId, agreement: &Agreement<'_>) -> Result<(Certified, Digest), Fault> {
+        let none = || Fault::new(code::UNEXPECTED, "no ephemeral key");
+        let own = self.ephemerals.remove(&link).ok_or_else(none)?;
+        let certified = self.verify(agreement.certificate, &agreement.signed, agreement.signature)?;
+        if certified.subject.id == self.identity.subject.id || own == *agreement.key {
+            return Err(Fault::new(code::AUTHENTICATION, "that is me"));
+        }
+        let transcript =
+            formula::transcript(agreement.binding, agreement.tier, agreement.push, agreement.response);
+        let th = self.hash(&transcript);
+        self.sessions.insert(link, (th, agreement.initiator));
+        Ok((certified, th))
+    }
+    fn mac(&mut self, link: LinkId, formula: &Formula<'_>) -> Result<Tag, Fault> {
+        if !self.mine(link, &formula.label)? {
+            return Err(Fault::new(code::NOT_GRANTED, "a key of the other side"));
+        }
+        Ok(Tag(checksum(&self.key(link, &formula.label), &formula.to_vec())))
+    }
+    fn check(&mut self, link: LinkId, formula: &Formula<'_>, tag: &Tag) -> Result<(), Fault> {
+        let good = Tag(checksum(&self.key(link, &formula.label), &formula.to_vec()));
+        if self.mine(link, &formula.label)? || good != *tag {
+            return Err(Fault::new(code::AUTHENTICATION, "the tag does not verify"));
+        }
+        Ok(())
+    }
+    fn check_token(&mut self, _: &Formula<'_>, _: &Token) -> Result<(), Fault> {
+        Err(Fault::new(code::NOT_GRANTED, "no sensor"))
+    }
+    fn receipt(&mut self, _: &Formula<'_>) -> Result<(u64, Option<Tag>), Fault> {
+        Err(Fault::new(code::NOT_GRANTED, "no sensor"))
+    }
+    fn check_receipt(
+        &mut self,
+        model: &ModelName,
+        sensor: &SensorId,
+        formula: &Formula<'_>,
+        tag: &Tag,
+    ) -> Result<(), Fault> {
+        if receipt_tag(model, sensor, formula) == *tag {
+            return Ok(());
+        }
+        Err(Fault::new(code::AUTHENTICATION, "the receipt does not verify"))
+    }
+    fn generations(&self, model: &ModelName) -> Vec<u32> {
+        self.generations.get(model).cloned().unwrap_or_default()
+    }
+    fn running(&self) -> Result<Running, Fault> {
+        Err(Fault::new(code::NOT_GRANTED, "no sensor"))
+    }
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.state.get(key).cloned()
+    }
+    fn scan(&self, prefix: &str, after: Option<&str>, most: u32) -> Vec<String> {
+        let late = |key: &&String| after.is_none_or(|after| key.as_str() > after);
+        let keys = self.state.keys().filter(|key| key.starts_with(prefix)).filter(late);
+        keys.take(most.min(1024) as usize).cloned().collect()
+    }
+    fn blob_size(&self, blob: &Digest) -> Option<u64> {
+        self.blobs.get(blob).map(|bytes| bytes.len() as u64)
+    }
+    fn put(&mut self, key: &str, value: Vec<u8>) {
+        self.state.insert(key.into(), value);
+    }
+    fn delete(&mut self, key: &str) {
+        self.state.remove(key);
+    }
+    fn pin(&mut self, blob: &Digest) {
+        self.pins.insert(*blob);
+    }
+    fn unpin(&mut self, blob: &Digest) {
+        self.pins.remove(blob);
+    }
+    fn audit(&mut self, entry: &str) {
+        self.acts.push(Act::Audit(entry.into()));
+    }
+    fn connect(&mut self, address: &str, link: LinkId) {
+        self.acts.push(Act::Connect(address.into(), link));
+    }
+    fn close(&mut self, link: LinkId, reason: &str) {
+        self.acts.push(Act::Close(link, reason.into()));
+    }
+    fn adopt(&mut self, link: LinkId, peer: &NodeId) {
+        self.acts.push(Act::Adopt(link, peer.clone()));
+    }
+    fn send(&mut self, link: LinkId, kind: &str, payload: Vec<u8>) {
+        self.acts.push(Act::Send(link, kind.into(), payload));
+    }
+    fn broadcast(&mut self, network: &str, kind: &str, payload: Vec<u8>) {
+        self.acts.push(Act::Broadcast(network.into(), kind.into(), payload));
+    }
+    fn subscribe(&mut self, link: LinkId, filter: &str) {
+        self.acts.push(Act::Subscribe(link, filter.into()));
+    }
+    fn unsubscribe(&mut self, link: LinkId, filter: &str) {
+        self.acts.push(Act::Unsubscribe(link, filter.into()));
+    }
+    fn acknowledge(&mut self, link: LinkId) {
+        self.acts.push(Act::Acknowledge(link));
+    }
+    fn arm(&mut self, timer: TimerId, ms: u64) {
+        self.acts.push(Act::Arm(timer, ms));
+    }
+    fn disarm(&mut self, timer: TimerId) {
+        self.acts.push(Act::Disarm(timer));
+    }
+    fn receive(&mut self, link: LinkId, reception: Reception<'_>, done: Then) {
+        let checks = reception.checks.len();
+        self.acts.push(Act::Receive(link, reception.size, reception.digest, checks, done));
+    }
+    fn compute(&mut self, job: Job<'_>, done: Then) {
+        self.acts.push(Act::Compute(job.key, job.formula.into_owned(), job.image, done));
+    }
+    fn deliver(&mut self, link: LinkId, delivery: Delivery<'_>, done: Then) {
+        self.acts.push(Act::Deliver {
+            link,
+            topic: delivery.topic.into(),
+            retain: delivery.retain,
+            header: delivery.header.into(),
+            blob: delivery.blob,
+            trailer: delivery.trailer.into(),
+            then: done,
+        });
+    }
+    fn ask(&mut self, hook: &str, questions: Vec<Vec<u8>>, done: Then) {
+        self.acts.push(Act::Ask(hook.into(), questions, done));
+    }
+    fn request(&mut self, role: RoleKind, url: &str, body: Vec<u8>, done: Then) {
+        self.acts.push(Act::Request(role, url.into(), body, done));
+    }
+    fn install(&mut self, _: &Digest, _: Version, done: Then) {
+        self.acts.push(Act::Device("install", done));
+    }
+    fn reboot(&mut self) {
+        self.acts.push(Act::Device("reboot", 0));
+    }
+    fn self_test(&mut self, done: Then) {
+        self.acts.push(Act::Device("self-test", done));
+    }
+    fn confirm(&mut self, done: Then) {
+        self.acts.push(Act::Device("confirm", done));
+    }
+    fn revert(&mut self, done: Then) {
+        self.acts.push(Act::Device("revert", done));
+    }
+    fn reply(&mut self, to: RequestId, result: Result<Vec<u8>, Fault>) {
+        self.acts.push(Act::Reply(to, result));
+    }
+    fn progress(&mut self, to: RequestId, body: Vec<u8>) {
+        self.acts.push(Act::Progress(to, body));
+    }
+    fn time_challenge(&mut self) -> Vec<u8> {
+        self.challenge = self.random(32);
+        self.challenge.clone()
+    }
+    fn prove_time(&mut self, answer: &TimeAnswer) -> Result<(), Fault> {
+        if *answer == self.time_answer(answer.unix_ms) {
+            self.now.unix_ms = Some(answer.unix_ms);
+            return Ok(());
+        }
+        Err(Fault::new(code::AUTHENTICATION, "not the authority's time"))
+    }
+}
+
+/// The tag of a sensor's receipt, as its device key would make it.
+#[must_use]
+pub fn receipt_tag(model: &ModelName, sensor: &SensorId, formula: &Formula<'_>) -> Tag {
+    Tag(checksum(&format!("{model} {sensor}"), &formula.to_vec()))
+}

@@ -1,0 +1,49 @@
+//! The broker's table of the configuration.
+
+use alloc::string::String;
+
+use serde::Deserialize;
+use trireme_core::message::LARGEST_IMAGE;
+
+/// What an operator of a broker can set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `https://host:port` of the authority, for the time; none where the time comes from elsewhere.
+    pub authority: Option<String>,
+    /// The largest image taken, in bytes. Default, and most: 255 MiB.
+    pub largest_image: u64,
+    /// The most releases kept, one for each topic and model. Default 4096.
+    pub releases: u32,
+    /// The most deliveries at a time. Default 64.
+    pub deliveries: u32,
+    /// The most durable subscriptions of one gateway. Default 1024.
+    pub subscriptions_per_gateway: u32,
+    /// The most batches of receipts kept for one manufacturer. Default 20000.
+    pub batches_per_manufacturer: u32,
+    /// Milliseconds in which a peer has to answer a PUSH. Default 10000.
+    pub answer_ms: u64,
+    /// Milliseconds that a whole delivery may take, its acknowledgement included. Default one hour.
+    pub delivery_ms: u64,
+    /// The most PUSHes that one link may send in a minute. Default 60.
+    pub pushes_per_minute: u32,
+    /// Milliseconds after which a gateway that a policy denied is asked about again. Default ten minutes.
+    pub denied_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            authority: None,
+            largest_image: LARGEST_IMAGE,
+            releases: 4096,
+            deliveries: 64,
+            subscriptions_per_gateway: 1024,
+            batches_per_manufacturer: 20_000,
+            answer_ms: 10_000,
+            delivery_ms: 3_600_000,
+            pushes_per_minute: 60,
+            denied_ms: 600_000,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What the broker knows of an open link. Nothing here outlives the connection.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use trireme_core::exchange::Exchange;
+use trireme_core::message::{Header, Held};
+use trireme_core::release::{Channel, Mark};
+use trireme_core::role::{Certified, LinkInfo};
+use trireme_core::{Digest, NodeId};
+
+use crate::store::Stored;
+
+/// An open link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) binding: String,
+    pub(crate) address: String,
+    /// Whom its client id names; nothing is proven by it.
+    pub(crate) claims: Option<NodeId>,
+    /// PUSHes of the current minute, and when it began.
+    pushes: (u32, u64),
+    /// Tier 2: our PUSH, and until when it must be answered.
+    pub(crate) offered: Option<(Vec<u8>, u64)>,
+    /// Whom the key agreement proved.
+    pub(crate) peer: Option<Certified>,
+    pub(crate) session: Option<Exchange>,
+    /// Whether the session has carried its one release.
+    pub(crate) used: bool,
+    /// Subscriptions of this link; `true` for those that were new, until their first delivery.
+    pub(crate) channels: BTreeMap<Channel, bool>,
+    /// What the gateway said it holds.
+    pub(crate) held: Vec<Held>,
+    /// Tier 1: the release that comes in.
+    pub(crate) incoming: Option<Incoming>,
+    /// Tier 2: the release that goes out.
+    pub(crate) transfer: Option<Transfer>,
+    /// Policies put these off until then.
+    pub(crate) postponed: BTreeMap<Channel, u64>,
+    /// When to look for something due again.
+    pub(crate) again: Option<u64>,
+    /// Batches kept, to be said under the next session.
+    pub(crate) kept: Vec<u64>,
+    /// When the link is closed, because it was refused.
+    pub(crate) leaving: Option<u64>,
+}
+
+/// A release that a manufacturer sends.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) header: Header,
+    /// Suite 2: what the manifest says.
+    pub(crate) mark: Option<Mark>,
+    pub(crate) withdrawn: bool,
+    /// Bytes after the header.
+    pub(crate) follows: u64,
+}
+
+/// A release on its way to a gateway.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub(crate) channel: Channel,
+    pub(crate) stored: Stored,
+    /// Whether the header has gone: an acknowledgement can come from then on.
+    pub(crate) begun: bool,
+    pub(crate) deadline: u64,
+}
+
+impl Link {
+    pub(crate) fn new(info: &LinkInfo, now_ms: u64) -> Self {
+        Self {
+            binding: info.binding.clone(),
+            address: info.address.clone(),
+            claims: info.claims.as_ref().and_then(|claims| NodeId::new(claims.as_str()).ok()),
+            pushes: (0, now_ms),
+            offered: None,
+            peer: None,
+            session: None,
+            used: false,
+            channels: BTreeMap::new(),
+            held: Vec::new(),
+            incoming: None,
+            transfer: None,
+            postponed: BTreeMap::new(),
+            again: None,
+            kept: Vec::new(),
+            leaving: None,
+        }
+    }
+
+    /// Counts a PUSH; whether it is one too many in its minute.
+    pub(crate) fn floods(&mut self, now_ms: u64, most: u32) -> bool {
+        let (count, since) = self.pushes;
+        self.pushes = if now_ms.saturating_sub(since) >= 60_000 { (1, now_ms) } else { (count + 1, since) };
+        self.pushes.0 > most
+    }
+
+    /// Why the link has to be closed now.
+    pub(crate) fn overdue(&self, now_ms: u64) -> Option<&'static str> {
+        let past = |deadline: Option<u64>| deadline.is_some_and(|deadline| deadline <= now_ms);
+        if past(self.leaving) {
+            Some("its release was refused or not needed")
+        } else if past(self.offered.as_ref().map(|(_, deadline)| *deadline)) {
+            Some("no valid RESPONSE in time")
+        } else if past(self.transfer.as_ref().map(|transfer| transfer.deadline)) {
+            Some("the delivery was not acknowledged in time")
+        } else {
+            None
+        }
+    }
+
+    /// Whether a delivery of this link reads the image.
+    pub(crate) fn reads(&self, digest: &Digest) -> bool {
+        self.transfer.as_ref().is_some_and(|transfer| transfer.stored.mark.digest == *digest)
+    }
+
+    /// Wakes the link at `at_ms` at the latest.
+    pub(crate) fn wake(&mut self, at_ms: u64) {
+        self.again = Some(self.again.map_or(at_ms, |again| again.min(at_ms)));
+    }
+}

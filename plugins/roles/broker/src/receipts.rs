@@ -1,0 +1,214 @@
+//! Receipts of sensors: gateways bring them in signed batches, the broker keeps them for each manufacturer, which
+//! collects them.
+//!
+//! | key | value |
+//! |---|---|
+//! | `receipts/<ID_MF>/<number>` | the signed batch; numbers have twenty digits, so that keys sort |
+//! | `number/<ID_MF>` | the last number given |
+//! | `batch/<ID_GW>/<ID_MF>` | the last of the gateway's sequence numbers that is durable here |
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use trireme_core::message::{Batch, LARGEST_MESSAGE, Numbered, RESPONSE, SignedBatch, Spread, Talk};
+use trireme_core::role::code;
+use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, cbor, formula};
+
+use crate::store::keys;
+use crate::{Broker, no_session, unknown_link};
+
+/// The largest batch, in bytes: a page has to hold at least one.
+const LARGEST_BATCH: usize = 32 * 1024;
+/// The most bytes of a page that a manufacturer collects.
+const PAGE: usize = 48 * 1024;
+/// The most batches that one collection deletes; the rest goes with the next.
+const MOST_DELETED: u32 = 1024;
+/// The most gateways that one message about the spread of releases names.
+const MOST_NAMED: usize = 512;
+
+/// How many batches are kept, by manufacturer.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    counts: BTreeMap<NodeId, u32>,
+}
+
+impl Receipts {
+    pub(crate) fn load(host: &mut dyn Host) -> Self {
+        let mut counts = BTreeMap::new();
+        for key in keys(host, "receipts/") {
+            if let Some(Ok(manufacturer)) = key.split('/').nth(1).map(NodeId::new) {
+                *counts.entry(manufacturer).or_default() += 1;
+            }
+        }
+        Self { counts }
+    }
+
+    /// Batches kept in all.
+    pub(crate) fn total(&self) -> u32 {
+        self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+}
+
+impl Broker {
+    /// A gateway's batch: verified, made durable, and only then acknowledged. The same batch again is acknowledged
+    /// without effect.
+    pub(crate) fn keep_receipts(
+        &mut self,
+        host: &mut dyn Host,
+        id: LinkId,
+        signed: SignedBatch,
+    ) -> Result<(), Fault> {
+        let gateway = self.peer(id, RoleKind::Gateway)?;
+        let certified =
+            host.verify(&signed.certificate, &formula::batch(&signed.batch), &signed.signature)?;
+        let batch: Batch = cbor::decode(&signed.batch, LARGEST_BATCH)?;
+        if certified.subject.role != RoleKind::Gateway
+            || certified.subject.id != gateway
+            || batch.gateway != gateway
+        {
+            let text = format!("{gateway} brings receipts signed by {}", certified.subject);
+            return Err(Fault::new(code::FORBIDDEN, text));
+        }
+        let bytes = cbor::encode(&signed);
+        if batch.receipts.len() > Batch::MOST || bytes.len() > LARGEST_BATCH {
+            return Err(Fault::new(code::LIMIT, "a batch has more receipts than one may have"));
+        }
+        let seen = format!("batch/{gateway}/{}", batch.manufacturer);
+        if number(host, &seen) >= batch.sequence {
+            return self.say_kept(host, id, batch.sequence);
+        }
+        if !self.has_room(&batch.manufacturer) {
+            // No answer: the gateway keeps them, and tries again later.
+            host.audit(&format!(
+                "no room for more receipts of {}; it has to collect them",
+                batch.manufacturer
+            ));
+            return Ok(());
+        }
+        self.say_kept(host, id, batch.sequence)?;
+        let last = format!("number/{}", batch.manufacturer);
+        let next = number(host, &last) + 1;
+        host.put(&last, cbor::encode(&next));
+        host.put(&seen, cbor::encode(&batch.sequence));
+        host.put(&key(&batch.manufacturer, next), bytes);
+        *self.receipts.counts.entry(batch.manufacturer).or_default() += 1;
+        Ok(())
+    }
+
+    fn has_room(&self, manufacturer: &NodeId) -> bool {
+        let count = self.receipts.counts.get(manufacturer);
+        let room = count.is_none_or(|count| *count < self.config.batches_per_manufacturer);
+        room && (count.is_some() || self.receipts.counts.len() < self.config.releases as usize)
+    }
+
+    /// Between a PUSH and its RESPONSE the broker says nothing, so it says this after it.
+    fn say_kept(&mut self, host: &mut dyn Host, id: LinkId, sequence: u64) -> Result<(), Fault> {
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        if link.offered.is_some() {
+            if link.kept.len() >= 16 {
+                return Err(Fault::new(code::LIMIT, "receipts come faster than they can be acknowledged"));
+            }
+            link.kept.push(sequence);
+            return Ok(());
+        }
+        let session = link.session.as_mut().ok_or_else(no_session)?;
+        let talk = session.seal(host, id, &Talk::ReceiptsKept(sequence))?;
+        host.send(id, RESPONSE, talk);
+        Ok(())
+    }
+
+    /// A manufacturer collects: those up to `have` are its own now; a page of the next ones follows, then how far its
+    /// releases have spread.
+    pub(crate) fn collect(&mut self, host: &mut dyn Host, id: LinkId, have: u64) -> Result<(), Fault> {
+        let manufacturer = self.peer(id, RoleKind::Manufacturer)?;
+        let (page, more) = page(host, &manufacturer, have);
+        self.say(host, id, &Talk::Collected(page, more))?;
+        // Once, with the last page.
+        for part in self.spread(&manufacturer).into_iter().filter(|_| !more) {
+            self.say(host, id, &Talk::Spread(part))?;
+        }
+        let prefix = format!("receipts/{manufacturer}/");
+        let up_to = key(&manufacturer, have);
+        let old = host.scan(&prefix, None, MOST_DELETED).into_iter().filter(|key| *key <= up_to);
+        let mut deleted = 0;
+        for key in old {
+            host.delete(&key);
+            deleted += 1;
+        }
+        if let Some(count) = self.receipts.counts.get_mut(&manufacturer) {
+            *count = count.saturating_sub(deleted);
+        }
+        Ok(())
+    }
+
+    /// The spread of a manufacturer's releases, in messages of a bounded size. Gateways beyond what one message can
+    /// name are left out.
+    fn spread(&self, manufacturer: &NodeId) -> Vec<Vec<Spread>> {
+        let mut messages: Vec<Vec<Spread>> = [Vec::new()].into();
+        let mut named = 0;
+        for (channel, stored) in &self.store.releases {
+            if stored.manufacturer != *manufacturer {
+                continue;
+            }
+            let (mut pending, mut holding) = self.store.spread(channel);
+            pending.truncate(MOST_NAMED / 2);
+            holding.truncate(MOST_NAMED / 2);
+            let weight = pending.len() + holding.len() + 4;
+            if named + weight > MOST_NAMED {
+                messages.push(Vec::new());
+                named = 0;
+            }
+            named += weight;
+            if let Some(message) = messages.last_mut() {
+                let (topic, model) = (channel.topic.clone(), channel.model.clone());
+                message.push(Spread { model, version: stored.mark.version, topic, pending, holding });
+            }
+        }
+        messages
+    }
+
+    fn say(&mut self, host: &mut dyn Host, id: LinkId, talk: &Talk) -> Result<(), Fault> {
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        let session = link.session.as_mut().ok_or_else(no_session)?;
+        let payload = session.seal(host, id, talk)?;
+        host.send(id, RESPONSE, payload);
+        Ok(())
+    }
+
+    fn peer(&self, id: LinkId, role: RoleKind) -> Result<NodeId, Fault> {
+        let peer = self.links.get(&id).and_then(|link| link.peer.as_ref()).map(|peer| &peer.subject);
+        let peer = peer.filter(|peer| peer.role == role);
+        peer.map(|peer| peer.id.clone())
+            .ok_or_else(|| Fault::new(code::FORBIDDEN, format!("only a {role} says that")))
+    }
+}
+
+/// The batches after `have` that fit a message, and whether there are more.
+fn page(host: &mut dyn Host, manufacturer: &NodeId, have: u64) -> (Vec<Numbered>, bool) {
+    let prefix = format!("receipts/{manufacturer}/");
+    let after = key(manufacturer, have);
+    let (mut page, mut size) = (Vec::new(), 0);
+    for key in host.scan(&prefix, Some(&after), 1024) {
+        let Some(value) = host.get(&key) else { continue };
+        size += value.len() + 16;
+        if size > PAGE {
+            return (page, true);
+        }
+        let number = key.strip_prefix(&prefix).and_then(|number| number.parse().ok());
+        let batch = cbor::decode::<SignedBatch>(&value, LARGEST_MESSAGE);
+        if let (Some(number), Ok(batch)) = (number, batch) {
+            page.push(Numbered { number, batch });
+        }
+    }
+    (page, false)
+}
+
+fn key(manufacturer: &NodeId, number: u64) -> String {
+    format!("receipts/{manufacturer}/{number:020}")
+}
+
+fn number(host: &mut dyn Host, key: &str) -> u64 {
+    host.get(key).and_then(|value| cbor::decode(&value, 16).ok()).unwrap_or_default()
+}

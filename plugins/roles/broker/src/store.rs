@@ -1,0 +1,227 @@
+//! What the broker keeps: releases, subscriptions, what each gateway holds. All of it is durable, and mirrored here.
+//!
+//! | key | value |
+//! |---|---|
+//! | `release/<Topic>/<MD>` | [`Stored`] |
+//! | `sub/<ID_GW>/<Topic>/<MD>` | empty |
+//! | `held/<ID_GW>/<Topic>/<MD>` | [`Standing`] |
+//! | `doomed/<digest>` | empty: a superseded image that a delivery still reads |
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use minicbor::{Decode, Encode};
+use trireme_core::message::{Ack, Held, LARGEST_MESSAGE, SignedManifest};
+use trireme_core::release::{Channel, Mark};
+use trireme_core::{Digest, Host, NodeId, Suite, Token, cbor};
+
+/// A release as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Stored {
+    #[n(0)]
+    pub(crate) mark: Mark,
+    #[n(1)]
+    pub(crate) suite: Suite,
+    #[n(2)]
+    pub(crate) manufacturer: NodeId,
+    #[n(3)]
+    pub(crate) token: Token,
+    #[n(4)]
+    pub(crate) manifest: Option<SignedManifest>,
+    #[n(5)]
+    pub(crate) withdrawn: bool,
+}
+
+impl Stored {
+    /// How the release is named in RESPONSE packets.
+    pub(crate) fn held(&self, channel: &Channel) -> Held {
+        Held { model: channel.model.clone(), version: self.mark.version, digest: self.mark.digest }
+    }
+}
+
+/// What a gateway said last about a channel's release.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Standing {
+    #[n(0)]
+    pub(crate) mark: Mark,
+    /// [`Ack::STORED`] or the code of its refusal.
+    #[n(1)]
+    pub(crate) result: String,
+}
+
+/// The mirror of the durable state.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    pub(crate) releases: BTreeMap<Channel, Stored>,
+    subscribers: BTreeMap<Channel, BTreeMap<NodeId, Option<Standing>>>,
+    channels: BTreeMap<NodeId, BTreeSet<Channel>>,
+}
+
+impl Store {
+    /// Reads what an earlier run kept, and lets go of images that only its deliveries still needed.
+    pub(crate) fn load(host: &mut dyn Host) -> Self {
+        let mut store = Self::default();
+        for key in keys(host, "release/") {
+            let stored = host.get(&key).and_then(|value| cbor::decode(&value, LARGEST_MESSAGE).ok());
+            if let (Some(channel), Some(stored)) = (Channel::of_key(&key), stored) {
+                store.releases.insert(channel, stored);
+            }
+        }
+        for key in keys(host, "sub/") {
+            let Some(channel) = Channel::of_key(&key) else { continue };
+            let Some(Ok(gateway)) = key.split('/').nth(1).map(NodeId::new) else { continue };
+            let standing = host
+                .get(&channel.key(&format!("held/{gateway}")))
+                .and_then(|value| cbor::decode(&value, LARGEST_MESSAGE).ok());
+            store.index(gateway, channel, standing);
+        }
+        for key in keys(host, "doomed/") {
+            let digest =
+                key.strip_prefix("doomed/").and_then(|text| Digest::try_from(String::from(text)).ok());
+            if let Some(digest) = digest.filter(|digest| !store.uses(digest)) {
+                host.unpin(&digest);
+            }
+            host.delete(&key);
+        }
+        store
+    }
+
+    /// Keeps a release in place of the channel's earlier one, whose image goes when nothing uses it any more.
+    /// `busy` says whether a delivery reads an image.
+    pub(crate) fn put(
+        &mut self,
+        host: &mut dyn Host,
+        channel: &Channel,
+        stored: Stored,
+        busy: impl Fn(&Digest) -> bool,
+    ) {
+        host.pin(&stored.mark.digest);
+        host.delete(&format!("doomed/{}", stored.mark.digest));
+        host.put(&channel.key("release"), cbor::encode(&stored));
+        let superseded = self.releases.insert(channel.clone(), stored);
+        let Some(old) = superseded.map(|old| old.mark.digest).filter(|old| !self.uses(old)) else { return };
+        if busy(&old) {
+            host.put(&format!("doomed/{old}"), Vec::new());
+        } else {
+            host.unpin(&old);
+        }
+    }
+
+    /// Lets a superseded image go when the last delivery of it has ended.
+    pub(crate) fn release_image(&self, host: &mut dyn Host, digest: &Digest) {
+        if !self.uses(digest) {
+            host.unpin(digest);
+            host.delete(&format!("doomed/{digest}"));
+        }
+    }
+
+    fn uses(&self, digest: &Digest) -> bool {
+        self.releases.values().any(|stored| stored.mark.digest == *digest)
+    }
+
+    /// Makes a subscription durable; whether it is a new one. `most` bounds those of one gateway.
+    pub(crate) fn subscribe(
+        &mut self,
+        host: &mut dyn Host,
+        gateway: &NodeId,
+        channel: &Channel,
+        most: u32,
+    ) -> bool {
+        let known = self.channels.get(gateway);
+        if known.is_some_and(|channels| channels.contains(channel) || channels.len() >= most as usize) {
+            return false;
+        }
+        host.put(&channel.key(&format!("sub/{gateway}")), Vec::new());
+        self.index(gateway.clone(), channel.clone(), None);
+        true
+    }
+
+    /// Ends a subscription.
+    pub(crate) fn unsubscribe(&mut self, host: &mut dyn Host, gateway: &NodeId, channel: &Channel) {
+        host.delete(&channel.key(&format!("sub/{gateway}")));
+        host.delete(&channel.key(&format!("held/{gateway}")));
+        if let Some(gateways) = self.subscribers.get_mut(channel) {
+            gateways.remove(gateway);
+        }
+        if let Some(channels) = self.channels.get_mut(gateway) {
+            channels.remove(channel);
+        }
+    }
+
+    fn index(&mut self, gateway: NodeId, channel: Channel, standing: Option<Standing>) {
+        self.channels.entry(gateway.clone()).or_default().insert(channel.clone());
+        self.subscribers.entry(channel).or_default().insert(gateway, standing);
+    }
+
+    /// Remembers what a gateway said about a release.
+    pub(crate) fn record(
+        &mut self,
+        host: &mut dyn Host,
+        gateway: &NodeId,
+        channel: &Channel,
+        standing: Standing,
+    ) {
+        let Some(slot) = self.subscribers.get_mut(channel).and_then(|all| all.get_mut(gateway)) else {
+            return;
+        };
+        host.put(&channel.key(&format!("held/{gateway}")), cbor::encode(&standing));
+        *slot = Some(standing);
+    }
+
+    /// Forgets what a gateway said: it does not hold that release any more.
+    pub(crate) fn forget(&mut self, host: &mut dyn Host, gateway: &NodeId, channel: &Channel) {
+        if let Some(slot) = self.subscribers.get_mut(channel).and_then(|all| all.get_mut(gateway)) {
+            host.delete(&channel.key(&format!("held/{gateway}")));
+            *slot = None;
+        }
+    }
+
+    /// Channels of a gateway.
+    pub(crate) fn channels(&self, gateway: &NodeId) -> Vec<Channel> {
+        self.channels.get(gateway).into_iter().flatten().cloned().collect()
+    }
+
+    /// What a gateway said last about a channel.
+    pub(crate) fn standing(&self, gateway: &NodeId, channel: &Channel) -> Option<&Standing> {
+        self.subscribers.get(channel)?.get(gateway)?.as_ref()
+    }
+
+    /// The channel's release, where this gateway has not answered for it in this state yet.
+    pub(crate) fn due(&self, gateway: &NodeId, channel: &Channel) -> Option<&Stored> {
+        let stored = self.releases.get(channel)?;
+        let standing = self.subscribers.get(channel)?.get(gateway)?.as_ref();
+        let answered = standing.is_some_and(|standing| standing.mark == stored.mark);
+        (!answered).then_some(stored)
+    }
+
+    /// Gateways that subscribe and have not acknowledged the channel's release, and those that have.
+    pub(crate) fn spread(&self, channel: &Channel) -> (Vec<NodeId>, Vec<NodeId>) {
+        let Some(stored) = self.releases.get(channel) else { return Default::default() };
+        let (mut pending, mut holding) = (Vec::new(), Vec::new());
+        for (gateway, standing) in self.subscribers.get(channel).into_iter().flatten() {
+            let holds = standing.as_ref().is_some_and(|standing| {
+                standing.result == Ack::STORED
+                    && (standing.mark.version, standing.mark.digest)
+                        == (stored.mark.version, stored.mark.digest)
+            });
+            if holds { holding.push(gateway.clone()) } else { pending.push(gateway.clone()) }
+        }
+        (pending, holding)
+    }
+}
+
+/// All keys with a prefix.
+pub(crate) fn keys(host: &mut dyn Host, prefix: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    loop {
+        let page = host.scan(prefix, all.last().map(String::as_str), 1024);
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}

@@ -1,0 +1,346 @@
+//! Tier 1, manufacturer → broker (5.6.3). The steps of the thesis in their order, the broker's side.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use serde_json::json;
+use trireme_core::exchange;
+use trireme_core::message::{Ack, Header, Held, LARGEST_MESSAGE, Push, RESPONSE, TIER_1, Verdict};
+use trireme_core::release::{Channel, Mark, Novelty, binds, open_header, verify_manifest, well_formed};
+use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
+use trireme_core::{Digest, Fault, Host, LinkId, RoleKind, Stamp, Suite, cbor, formula};
+
+use crate::link::Incoming;
+use crate::store::Stored;
+use crate::{Broker, LINGER_MS, Work, no_session, unknown_link};
+
+impl Broker {
+    /// 5.6.3.1, step 2: verifies `Cert_MF` and `M1`, answers `RESPONSE(Cert_BK, M2, ID_BK, Q_BK)` with `C`.
+    pub(crate) fn accept_manufacturer(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        push: &[u8],
+    ) -> Result<(), Fault> {
+        let most = self.config.pushes_per_minute;
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        if link.floods(now.monotonic_ms, most) {
+            return Err(Fault::new(code::LIMIT, format!("more than {most} PUSHes in a minute")));
+        }
+        if link.offered.is_some() || link.incoming.is_some() || link.leaving.is_some() {
+            return Err(Fault::new(code::UNEXPECTED, "a PUSH in the middle of something else"));
+        }
+        let claimed: Push = cbor::decode(push, LARGEST_MESSAGE)?;
+        let held = self.held_of(&claimed);
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        let (peer, session, response) =
+            exchange::accept(host, id, &link.binding, TIER_1, push, held, RoleKind::Manufacturer)?;
+        match &link.peer {
+            None => host.adopt(id, &peer.subject.id),
+            Some(before) if before.subject == peer.subject => {}
+            Some(before) => {
+                let text = format!("the link of {} now claims to be of {}", before.subject, peer.subject);
+                return Err(Fault::new(code::FORBIDDEN, text));
+            }
+        }
+        host.send(id, RESPONSE, response);
+        link.peer = Some(peer);
+        link.session = Some(session);
+        link.used = false;
+        Ok(())
+    }
+
+    /// What is here already of the manufacturer that a PUSH names.
+    fn held_of(&self, push: &Push) -> Vec<Held> {
+        let releases = self.store.releases.iter();
+        let theirs = releases.filter(|(_, stored)| stored.manufacturer == push.id);
+        theirs.map(|(channel, stored)| stored.held(channel)).take(exchange::MOST_HELD).collect()
+    }
+
+    /// 5.6.3.2, step 1: a release is offered. Its header's tag is checked before a word of it is believed.
+    pub(crate) fn offered_release(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        header: &[u8],
+        follows: u64,
+    ) -> Result<(), Fault> {
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        let manufacturer = link.peer.as_ref().filter(|peer| peer.subject.role == RoleKind::Manufacturer);
+        let (Some(_), Some(session)) = (manufacturer, &link.session) else { return Err(no_session()) };
+        if link.used || link.incoming.is_some() || link.leaving.is_some() {
+            return Err(Fault::new(code::UNEXPECTED, "a session carries one release"));
+        }
+        let header = open_header(host, id, session.th(), header)?;
+        link.used = true;
+        match self.examine(host, id, &header, follows) {
+            Ok((incoming, novelty)) => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.incoming = Some(incoming);
+                }
+                if novelty == Novelty::Duplicate {
+                    return self.answer(host, now, id, Ack::STORED);
+                }
+                self.ask_accept(host, now, id);
+                Ok(())
+            }
+            Err(fault) => {
+                self.refuse(host, now, id, Incoming { header, mark: None, withdrawn: false, follows }, &fault)
+            }
+        }
+    }
+
+    /// 5.6.3.2, step 2, first half: all that can be verified before the body.
+    fn examine(
+        &self,
+        host: &mut dyn Host,
+        id: LinkId,
+        header: &Header,
+        follows: u64,
+    ) -> Result<(Incoming, Novelty), Fault> {
+        let peer = self.links.get(&id).and_then(|link| link.peer.as_ref()).ok_or_else(no_session)?;
+        well_formed(header, follows, self.config.largest_image)?;
+        if header.id != peer.subject.id {
+            let text = format!("{} sends a release of {}", peer.subject, header.id);
+            return Err(Fault::new(code::FORBIDDEN, text));
+        }
+        binds(peer, &header.topic, &header.model)?;
+        let manifest = verify_manifest(host, header)?;
+        if let Some((signer, _)) = manifest.as_ref().filter(|(signer, _)| signer.subject != peer.subject) {
+            let text = format!("{} sends a manifest of {}", peer.subject, signer.subject);
+            return Err(Fault::new(code::FORBIDDEN, text));
+        }
+        let withdrawn = manifest.as_ref().is_some_and(|(_, manifest)| manifest.withdrawn);
+        let mark = manifest.map(|(_, manifest)| Mark {
+            version: manifest.version,
+            size: manifest.size,
+            digest: manifest.digest,
+            sequence: manifest.sequence,
+        });
+        let novelty = self.judge(header, mark.as_ref())?;
+        if let (Some(mark), Some(tag)) = (&mark, &header.tag) {
+            // Suite 2 knows `D` without the body, so `S1` never waits for it.
+            let s1 = formula::s1(&header.fields()).with_digest(mark.size, &mark.digest);
+            let s1 = s1.ok_or_else(|| Fault::new(code::INTERNAL, "suite 2 knows its digest"))?;
+            host.check(id, &s1, tag)?;
+            let here = novelty != Novelty::New || host.blob_size(&mark.digest) == Some(mark.size);
+            if header.offset == header.size && !here {
+                return Err(Fault::new(code::UNKNOWN, "the image is not here, so its bytes are needed"));
+            }
+        }
+        Ok((Incoming { header: header.clone(), mark, withdrawn, follows }, novelty))
+    }
+
+    /// The rule of versions: higher is new, equal with the same image a refresh or a duplicate, all else refused.
+    fn judge(&self, header: &Header, mark: Option<&Mark>) -> Result<Novelty, Fault> {
+        let channel = Channel { topic: header.topic.clone(), model: header.model.clone() };
+        let Some(known) = self.store.releases.get(&channel) else {
+            if self.store.releases.len() >= self.config.releases as usize {
+                return Err(Fault::new(code::LIMIT, "this broker keeps as many releases as it may"));
+            }
+            return Ok(Novelty::New);
+        };
+        let refuse = |code: &'static str, what: &str| {
+            let text = format!("{channel} {}: {what}; {} is kept", header.version, known.mark.version);
+            Err(Fault::new(code, text))
+        };
+        let Some(mark) = mark else {
+            if known.suite == Suite::Digest {
+                return refuse(
+                    code::FORBIDDEN,
+                    "a model that came with a manifest does not go back to suite 1",
+                );
+            }
+            // Suite 1 shows its digest only after the body; `received` compares again.
+            return if header.version < known.mark.version {
+                refuse(code::VERSION, "older than what is kept")
+            } else {
+                Ok(Novelty::New)
+            };
+        };
+        match mark.novelty(Some(&known.mark)) {
+            Novelty::Old => refuse(code::VERSION, "older than what is kept"),
+            Novelty::Conflict => refuse(code::CONFLICT, "the same version with other bytes"),
+            Novelty::Duplicate if known.token != header.token => {
+                refuse(code::CONFLICT, "the same manifest with another Token")
+            }
+            novelty => Ok(novelty),
+        }
+    }
+
+    /// The hook `accept`, before a byte of the body is taken.
+    fn ask_accept(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
+        let Some(incoming) = self.links.get(&id).and_then(|link| link.incoming.as_ref()) else { return };
+        let header = &incoming.header;
+        let question = json!({
+            "release": {
+                "manufacturer": header.id,
+                "topic": header.topic,
+                "model": header.model,
+                "version": header.version,
+                "suite": header.suite,
+                "size": header.size,
+                "digest": incoming.mark.as_ref().map(|mark| mark.digest),
+                "sequence": incoming.mark.as_ref().map(|mark| mark.sequence),
+                "withdrawn": incoming.withdrawn,
+            },
+            "subject": { "manufacturer": header.id },
+            "counts": { "releases": self.store.releases.len() },
+            "unix_ms": now.unix_ms,
+        });
+        let then = self.job(Work::MayAccept(id));
+        host.ask("accept", [question.to_string().into_bytes()].into(), then);
+    }
+
+    /// The policies' word; then the body comes in, `S1` being computed along the way (5.6.3.2, step 2).
+    pub(crate) fn may_accept(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        verdict: Verdict,
+    ) -> Result<(), Fault> {
+        let Some(incoming) = self.links.get_mut(&id).and_then(|link| link.incoming.take()) else {
+            return Ok(());
+        };
+        if let Verdict::Deny(reason) | Verdict::RetryAfter(_, reason) = verdict {
+            let fault = Fault::new(code::POLICY, reason);
+            return self.refuse(host, now, id, incoming, &fault);
+        }
+        let needs_body = incoming.mark.as_ref().is_none_or(|mark| host.blob_size(&mark.digest).is_none());
+        if needs_body && incoming.header.offset != 0 {
+            let fault = Fault::new(code::UNKNOWN, "the image is not here any more, so its bytes are needed");
+            return self.refuse(host, now, id, incoming, &fault);
+        }
+        if needs_body {
+            let then = self.job(Work::Receive(id));
+            let fields = incoming.header.fields();
+            let tag = incoming.header.tag;
+            let expected = tag.map_or(Expect::Trailer, |tag| Expect::Value(tag.as_bytes().into()));
+            let check = Check { key: JobKey::Session(id), formula: formula::s1(&fields), expected };
+            let reception = Reception {
+                size: incoming.header.size,
+                digest: incoming.mark.as_ref().map(|mark| mark.digest),
+                trailer: incoming.header.suite.trailer(),
+                checks: [check].into(),
+            };
+            host.receive(id, reception, then);
+        } else if let Some(mark) = incoming.mark.clone() {
+            self.keep(host, &incoming, mark);
+            if let Some(link) = self.links.get_mut(&id) {
+                link.incoming = Some(incoming);
+            }
+            self.answer(host, now, id, Ack::STORED)?;
+            self.distribute(host, now);
+            return Ok(());
+        }
+        if let Some(link) = self.links.get_mut(&id) {
+            link.incoming = Some(incoming);
+        }
+        Ok(())
+    }
+
+    /// 5.6.3.2, step 2, second half: `S1` matched. Stores the release, then PUBACK and `A`.
+    pub(crate) fn received(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        result: Result<Answer, Fault>,
+    ) -> Result<(), Fault> {
+        let Some(mut incoming) = self.links.get_mut(&id).and_then(|link| link.incoming.take()) else {
+            return Ok(());
+        };
+        let (digest, size) =
+            result?.blob.ok_or_else(|| Fault::new(code::INTERNAL, "a body came without a blob"))?;
+        let Header { version, suite, .. } = incoming.header;
+        let mark = incoming.mark.clone().unwrap_or(Mark { version, size, digest, sequence: 0 });
+        incoming.mark = Some(mark.clone());
+        incoming.follows = 0;
+        // Another link may have brought a release meanwhile, and suite 1 shows its digest only now.
+        match self.judge(
+            &incoming.header,
+            Some(&mark).filter(|_| suite == Suite::Digest || self.suite_1(&incoming)),
+        ) {
+            Ok(Novelty::New | Novelty::Refresh) => self.keep(host, &incoming, mark),
+            Ok(_) => {}
+            Err(fault) => return self.refuse(host, now, id, incoming, &fault),
+        }
+        if let Some(link) = self.links.get_mut(&id) {
+            link.incoming = Some(incoming);
+        }
+        host.acknowledge(id);
+        self.answer(host, now, id, Ack::STORED)?;
+        self.distribute(host, now);
+        Ok(())
+    }
+
+    /// Whether the channel is one of suite 1 still, so that marks of suite 1 compare.
+    fn suite_1(&self, incoming: &Incoming) -> bool {
+        let channel = channel(&incoming.header);
+        self.store.releases.get(&channel).is_none_or(|known| known.suite == Suite::Thesis)
+    }
+
+    fn keep(&mut self, host: &mut dyn Host, incoming: &Incoming, mark: Mark) {
+        let header = &incoming.header;
+        let stored = Stored {
+            suite: header.suite,
+            manufacturer: header.id.clone(),
+            token: header.token,
+            manifest: header.manifest.clone(),
+            withdrawn: incoming.withdrawn,
+            mark,
+        };
+        let channel = channel(header);
+        host.audit(&format!("release {channel} {} of {} is kept", header.version, header.id));
+        let Self { store, links, .. } = self;
+        store.put(host, &channel, stored, |digest| links.values().any(|link| link.reads(digest)));
+    }
+
+    /// `A` for the release in hand. A body that was not read ends the link, after a while.
+    fn answer(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId, result: &str) -> Result<(), Fault> {
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        let (Some(incoming), Some(session)) = (&link.incoming, &link.session) else {
+            return Err(no_session());
+        };
+        let Header { model, version, size, .. } = &incoming.header;
+        let digest = incoming.mark.as_ref().map_or(Digest([0; 32]), |mark| mark.digest);
+        let release = Held { model: model.clone(), version: *version, digest };
+        let ack = session.ack(host, id, &release, *size, result)?;
+        if incoming.header.offset == incoming.header.size && result == Ack::STORED {
+            host.acknowledge(id);
+        }
+        host.send(id, RESPONSE, ack);
+        if incoming.follows > 0 && (result != Ack::STORED || incoming.header.offset == 0) {
+            link.leaving = Some(now.monotonic_ms + LINGER_MS);
+        }
+        link.incoming = None;
+        Ok(())
+    }
+
+    fn refuse(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        incoming: Incoming,
+        fault: &Fault,
+    ) -> Result<(), Fault> {
+        let header = &incoming.header;
+        host.audit(&format!(
+            "release {} {} of {} is refused: {fault}",
+            header.model, header.version, header.id
+        ));
+        if let Some(link) = self.links.get_mut(&id) {
+            link.incoming = Some(incoming);
+        }
+        self.answer(host, now, id, &fault.code)
+    }
+}
+
+fn channel(header: &Header) -> Channel {
+    Channel { topic: header.topic.clone(), model: header.model.clone() }
+}

@@ -1,0 +1,412 @@
+//! Tier 2, broker → gateway (5.6.4). The steps of the thesis in their order, the broker's side.
+//!
+//! One release a session: for the next one there is a new PUSH on the same link, and between a PUSH and its RESPONSE
+//! the broker sends nothing else.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde_json::json;
+use trireme_core::exchange;
+use trireme_core::message::{Ack, AgreementResponse, Header, PUSH, RESPONSE, TIER_2, Talk, Verdict};
+use trireme_core::release::{Channel, head_tag};
+use trireme_core::role::{Answer, Delivery, Job, JobKey, code};
+use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, Suite, Tag, Version, cbor, formula};
+
+use crate::link::{Link, Transfer};
+use crate::store::{Standing, Stored};
+use crate::{Broker, Work, no_session, unknown_link};
+
+/// The most subscriptions of a link that has not proven who it is.
+const MOST_UNPROVEN: usize = 1024;
+
+impl Broker {
+    /// A returning gateway has its subscriptions here already (Clean Session 0), so it subscribes to nothing and
+    /// still gets its PUSH.
+    pub(crate) fn greet(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
+        let claims = self.links.get(&id).and_then(|link| link.claims.clone());
+        if claims.is_some_and(|gateway| !self.store.channels(&gateway).is_empty()) {
+            self.advance(host, now, id);
+        }
+    }
+
+    /// 5.6.2: SUBSCRIBE. It lasts from `M4` on; the PUSH follows also when nothing is due.
+    pub(crate) fn subscribed(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        filters: &[String],
+    ) -> Result<(), Fault> {
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        if link.peer.as_ref().is_some_and(|peer| peer.subject.role != RoleKind::Gateway) {
+            return Err(Fault::new(code::FORBIDDEN, "only gateways subscribe to releases"));
+        }
+        let channels: Vec<Channel> = filters.iter().filter_map(|filter| filter.parse().ok()).collect();
+        if link.channels.len() + channels.len() > 2 * MOST_UNPROVEN {
+            return Err(Fault::new(code::LIMIT, "more subscriptions than a link may have"));
+        }
+        for channel in channels {
+            link.channels.entry(channel).or_insert(false);
+        }
+        self.subscriptions_last(host, id);
+        self.advance(host, now, id);
+        Ok(())
+    }
+
+    pub(crate) fn unsubscribed(&mut self, host: &mut dyn Host, id: LinkId, filters: &[String]) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        for channel in filters.iter().filter_map(|filter| filter.parse::<Channel>().ok()) {
+            link.channels.remove(&channel);
+            if let Some(peer) = &link.peer {
+                self.store.unsubscribe(host, &peer.subject.id, &channel);
+            }
+        }
+    }
+
+    /// Once `M4` has proven the gateway, its subscriptions are durable.
+    fn subscriptions_last(&mut self, host: &mut dyn Host, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(gateway) = link.peer.as_ref().map(|peer| &peer.subject.id) else { return };
+        for (channel, new) in &mut link.channels {
+            if self.store.subscribe(host, gateway, channel, self.config.subscriptions_per_gateway) {
+                *new = true;
+            }
+        }
+        for channel in self.store.channels(gateway) {
+            link.channels.entry(channel).or_insert(false);
+        }
+    }
+
+    /// Takes a gateway's link one step further: to a session when it has none, to a delivery when one is due, to a
+    /// new session when this one has carried its release.
+    pub(crate) fn advance(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
+        let Some(link) = self.links.get(&id) else { return };
+        let busy = link.offered.is_some() || link.transfer.is_some() || link.leaving.is_some();
+        let manufacturer = link.peer.as_ref().is_some_and(|peer| peer.subject.role != RoleKind::Gateway);
+        if busy || manufacturer {
+            return;
+        }
+        let due = link.peer.as_ref().and_then(|peer| self.due(link, &peer.subject.id, now));
+        let outcome = match (&link.session, due) {
+            (None, _) => self.push(host, now, id),
+            (Some(_), None) => Ok(()),
+            (Some(_), Some(_)) if link.used => self.push(host, now, id),
+            (Some(_), Some((channel, stored))) => {
+                self.begin(host, now, id, channel, stored);
+                Ok(())
+            }
+        };
+        if let Err(fault) = outcome {
+            self.drop_link(host, now, id, &fault.to_string());
+        }
+    }
+
+    /// The first channel of the link that has a release for the gateway, and no reason to wait.
+    fn due(&self, link: &Link, gateway: &NodeId, now: Stamp) -> Option<(Channel, Stored)> {
+        let failing = self.failures.get(gateway).is_some_and(|(_, until)| *until > now.monotonic_ms);
+        if failing {
+            return None;
+        }
+        let waits = |channel: &Channel| link.postponed.get(channel).is_some_and(|at| *at > now.monotonic_ms);
+        let channels = link.channels.keys().filter(|channel| !waits(channel));
+        for channel in channels {
+            let Some(stored) = self.store.due(gateway, channel) else { continue };
+            // Another broker was quicker with something newer.
+            if holds(link, channel, |version| version > stored.mark.version) {
+                continue;
+            }
+            // A withdrawal matters to those that have something to withdraw.
+            if stored.withdrawn && !self.has_heard_of(link, gateway, channel, stored) {
+                continue;
+            }
+            return Some((channel.clone(), stored.clone()));
+        }
+        None
+    }
+
+    fn has_heard_of(&self, link: &Link, gateway: &NodeId, channel: &Channel, stored: &Stored) -> bool {
+        let standing = self.store.standing(gateway, channel);
+        link.held.contains(&stored.held(channel))
+            || standing.is_some_and(|standing| standing.mark.digest == stored.mark.digest)
+    }
+
+    /// 5.6.4.1, step 1: `PUSH(Cert_BK, M3, ID_BK, Q_BK)`.
+    fn push(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) -> Result<(), Fault> {
+        let (_, payload) = exchange::offer(host, id, TIER_2)?;
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        host.send(id, PUSH, payload.clone());
+        link.offered = Some((payload, now.monotonic_ms.saturating_add(self.config.answer_ms)));
+        Ok(())
+    }
+
+    /// 5.6.4.1, step 3: verifies `Cert_GW`, `M4` and `C`. From here the link is the gateway's.
+    pub(crate) fn conclude_gateway(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        response: &AgreementResponse,
+    ) -> Result<(), Fault> {
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        let (push, _) = link
+            .offered
+            .as_ref()
+            .ok_or_else(|| Fault::new(code::UNEXPECTED, "a RESPONSE to no PUSH of this link"))?;
+        let known = link.peer.as_ref().map(|peer| &peer.subject.id);
+        let role = RoleKind::Gateway;
+        let (peer, mut session) = exchange::conclude(host, id, &link.binding, push, response, role, known)?;
+        for kept in &link.kept {
+            let talk = session.seal(host, id, &Talk::ReceiptsKept(*kept))?;
+            host.send(id, RESPONSE, talk);
+        }
+        if link.peer.is_none() {
+            host.adopt(id, &peer.subject.id);
+        }
+        let gateway = peer.subject.id.clone();
+        link.kept = Vec::new();
+        link.offered = None;
+        link.peer = Some(peer);
+        link.session = Some(session);
+        link.used = false;
+        link.held.clone_from(&response.held);
+        if let Some((_, until)) = self.failures.get(&gateway).filter(|(_, until)| *until > now.monotonic_ms) {
+            link.wake(*until);
+        }
+        self.subscriptions_last(host, id);
+        self.believe_what_it_holds(host, id, &gateway);
+        self.advance(host, now, id);
+        Ok(())
+    }
+
+    /// A gateway that acknowledged a release and does not list it any more has lost it: it is due again.
+    fn believe_what_it_holds(&mut self, host: &mut dyn Host, id: LinkId, gateway: &NodeId) {
+        let Some(link) = self.links.get(&id) else { return };
+        if link.held.len() >= exchange::MOST_HELD {
+            return;
+        }
+        for channel in link.channels.keys() {
+            let Some(stored) = self.store.releases.get(channel).filter(|stored| !stored.withdrawn) else {
+                continue;
+            };
+            let acknowledged = self
+                .store
+                .standing(gateway, channel)
+                .is_some_and(|standing| standing.result == Ack::STORED && standing.mark == stored.mark);
+            if acknowledged && !holds(link, channel, |version| version >= stored.mark.version) {
+                self.store.forget(host, gateway, channel);
+            }
+        }
+    }
+
+    /// A delivery takes its slot, and the hook `deliver` is asked.
+    fn begin(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId, channel: Channel, stored: Stored) {
+        let active = self.links.values().filter(|link| link.transfer.is_some()).count();
+        if active >= self.config.deliveries as usize {
+            if !self.waiting.contains(&id) {
+                self.waiting.push_back(id);
+            }
+            return;
+        }
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(peer) = &link.peer else { return };
+        let (pending, holding) = self.store.spread(&channel);
+        let question = json!({
+            "release": {
+                "manufacturer": stored.manufacturer,
+                "topic": channel.topic,
+                "model": channel.model,
+                "version": stored.mark.version,
+                "suite": stored.suite,
+                "size": stored.mark.size,
+                "digest": stored.mark.digest,
+                "sequence": stored.mark.sequence,
+                "withdrawn": stored.withdrawn,
+            },
+            "subject": {
+                "gateway": peer.subject.id,
+                "held": self.store.standing(&peer.subject.id, &channel).map(|standing| standing.mark.version),
+            },
+            "counts": { "active": active, "pending": pending.len(), "holding": holding.len() },
+            "unix_ms": now.unix_ms,
+        });
+        let deadline = now.monotonic_ms.saturating_add(self.config.delivery_ms);
+        link.transfer = Some(Transfer { channel, stored, begun: false, deadline });
+        let then = self.job(Work::MayDeliver(id));
+        host.ask("deliver", [question.to_string().into_bytes()].into(), then);
+    }
+
+    /// The policies' word; then `S2`, which costs one MAC over constant size in suite 2 and the whole image in
+    /// suite 1.
+    pub(crate) fn may_deliver(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        verdict: Verdict,
+    ) -> Result<(), Fault> {
+        let pause = match verdict {
+            Verdict::Allow => None,
+            Verdict::RetryAfter(ms, _) => Some(ms.max(crate::TICK_MS)),
+            Verdict::Deny(_) => Some(self.config.denied_ms),
+        };
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        let Some(transfer) = &link.transfer else { return Ok(()) };
+        if let Some(pause) = pause {
+            let at = now.monotonic_ms.saturating_add(pause);
+            link.postponed.insert(transfer.channel.clone(), at);
+            link.wake(at);
+            self.end_transfer(host, now, id);
+            return Ok(());
+        }
+        let header = tier_2_header(link)?;
+        let fields = header.fields();
+        if let Some(s2) =
+            formula::s2(&fields).with_digest(transfer.stored.mark.size, &transfer.stored.mark.digest)
+        {
+            let tag = host.mac(id, &s2)?;
+            return self.deliver(host, id, Some(tag));
+        }
+        let image = transfer.stored.mark.digest;
+        let then = self.job(Work::Trailer(id));
+        host.compute(Job { key: JobKey::Session(id), formula: formula::s2(&fields), image }, then);
+        Ok(())
+    }
+
+    /// Suite 1: `S2` was computed over the image; it follows the body.
+    pub(crate) fn trailer_computed(
+        &mut self,
+        host: &mut dyn Host,
+        id: LinkId,
+        result: Result<Answer, Fault>,
+    ) -> Result<(), Fault> {
+        if self.links.get(&id).is_none_or(|link| link.transfer.is_none()) {
+            return Ok(());
+        }
+        let value = result?.values.into_iter().next().unwrap_or_default();
+        let tag = Tag::try_from(value.as_slice())
+            .map_err(|error| Fault::new(code::INTERNAL, format!("S2: {error}")))?;
+        self.deliver(host, id, Some(tag))
+    }
+
+    /// 5.6.4.2, step 1: `PUBLISH(Topic, FW, MD, V, Token, S2, ID_GW)`, without the image where the gateway holds it.
+    fn deliver(&mut self, host: &mut dyn Host, id: LinkId, s2: Option<Tag>) -> Result<(), Fault> {
+        let then = self.job(Work::Deliver(id));
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        let mut header = tier_2_header(link)?;
+        let (Some(transfer), Some(session)) = (&mut link.transfer, &link.session) else {
+            return Err(no_session());
+        };
+        let mut trailer = Vec::new();
+        match header.suite {
+            Suite::Digest => header.tag = s2,
+            Suite::Thesis => trailer.extend(s2.iter().flat_map(|tag| tag.0)),
+        }
+        header.head = head_tag(host, id, session.th(), &header)?;
+        let bodiless = header.offset == header.size;
+        let delivery = Delivery {
+            topic: &transfer.channel.to_string(),
+            retain: link.channels.get(&transfer.channel).copied().unwrap_or(false),
+            header: &cbor::encode(&header),
+            blob: (!bodiless).then_some(transfer.stored.mark.digest),
+            trailer: &trailer,
+        };
+        host.deliver(id, delivery, then);
+        transfer.begun = true;
+        link.used = true;
+        Ok(())
+    }
+
+    /// The last byte was handed to the network; what counts is `A`.
+    pub(crate) fn delivered(&mut self, id: LinkId, result: Result<Answer, Fault>) -> Result<(), Fault> {
+        // The acknowledgement of a gateway that needs no body can come first.
+        let waits = self.links.get(&id).is_some_and(|link| link.transfer.is_some());
+        if waits { result.map(|_| ()) } else { Ok(()) }
+    }
+
+    /// 5.6.4.2, step 3: `A` of the gateway. A refusal is remembered too: the same release is not sent again.
+    pub(crate) fn acknowledged(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        ack: &Ack,
+    ) -> Result<(), Fault> {
+        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+        let (Some(peer), Some(session), Some(transfer)) =
+            (&link.peer, &link.session, link.transfer.as_ref().filter(|transfer| transfer.begun))
+        else {
+            return Err(Fault::new(code::UNEXPECTED, "an acknowledgement of nothing"));
+        };
+        let Transfer { channel, stored, .. } = transfer;
+        session.check_ack(host, id, ack, &stored.held(channel), stored.mark.size)?;
+        let gateway = &peer.subject.id;
+        let result: String = ack.result.chars().take(64).collect();
+        host.audit(&format!("{gateway} answers for {channel} {}: {result:?}", stored.mark.version));
+        let standing = Standing { mark: stored.mark.clone(), result };
+        self.store.record(host, gateway, channel, standing);
+        self.failures.remove(gateway);
+        link.channels.insert(channel.clone(), false);
+        self.end_transfer(host, now, id);
+        Ok(())
+    }
+
+    /// Frees the delivery's slot for whoever waits, and looks for what is due next on this link.
+    fn end_transfer(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
+        let ended = self.links.get_mut(&id).and_then(|link| link.transfer.take());
+        if let Some(transfer) = ended {
+            self.let_go(host, &transfer.stored.mark.digest);
+        }
+        self.serve_waiting(host, now);
+        self.advance(host, now, id);
+    }
+
+    /// Gives free slots to links that wait for one.
+    pub(crate) fn serve_waiting(&mut self, host: &mut dyn Host, now: Stamp) {
+        for _ in 0..self.waiting.len() {
+            let active = self.links.values().filter(|link| link.transfer.is_some()).count();
+            if active >= self.config.deliveries as usize {
+                return;
+            }
+            if let Some(next) = self.waiting.pop_front() {
+                self.advance(host, now, next);
+            }
+        }
+    }
+
+    /// A release has come: everyone who subscribes to it and is connected is next.
+    pub(crate) fn distribute(&mut self, host: &mut dyn Host, now: Stamp) {
+        let gateways = self.links.iter().filter(|(_, link)| !link.channels.is_empty());
+        let ids: Vec<LinkId> = gateways.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.advance(host, now, id);
+        }
+    }
+}
+
+/// Whether the gateway said that it holds such a version of the channel's model.
+fn holds(link: &Link, channel: &Channel, such: impl Fn(Version) -> bool) -> bool {
+    link.held.iter().any(|held| held.model == channel.model && such(held.version))
+}
+
+/// The header of the link's delivery, without its tags.
+fn tier_2_header(link: &Link) -> Result<Header, Fault> {
+    let (Some(peer), Some(transfer)) = (&link.peer, &link.transfer) else { return Err(no_session()) };
+    let Transfer { channel, stored, .. } = transfer;
+    let bodiless =
+        stored.suite == Suite::Digest && (stored.withdrawn || link.held.contains(&stored.held(channel)));
+    Ok(Header {
+        suite: stored.suite,
+        topic: channel.topic.clone(),
+        id: peer.subject.id.clone(),
+        model: channel.model.clone(),
+        version: stored.mark.version,
+        size: stored.mark.size,
+        offset: if bodiless { stored.mark.size } else { 0 },
+        token: stored.token,
+        manifest: stored.manifest.clone(),
+        tag: None,
+        head: Tag([0; 32]),
+    })
+}

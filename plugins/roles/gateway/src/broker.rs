@@ -1,0 +1,94 @@
+//! What the gateway knows of a broker. Nothing here outlives the process; it follows from sensors and signed lists.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use trireme_core::exchange::Exchange;
+use trireme_core::message::Header;
+use trireme_core::release::{Channel, Mark};
+use trireme_core::role::Certified;
+use trireme_core::{LinkId, NodeId};
+
+/// A broker that serves at least one manufacturer of our sensors.
+#[derive(Debug, Default)]
+pub(crate) struct Broker {
+    /// `mqtt://host:port`, from every list that names it.
+    pub(crate) urls: Vec<String>,
+    /// Which of them is next.
+    turn: usize,
+    /// What our sensors need from it.
+    pub(crate) wants: BTreeSet<Channel>,
+    /// What is subscribed on the present link.
+    pub(crate) subscribed: BTreeSet<Channel>,
+    /// Manufacturers that it serves.
+    pub(crate) serves: BTreeSet<NodeId>,
+    pub(crate) link: Option<LinkId>,
+    /// The link's binding, once it is open.
+    pub(crate) binding: Option<String>,
+    pub(crate) session: Option<Exchange>,
+    /// Whether the session has carried its one release.
+    pub(crate) used: bool,
+    pub(crate) incoming: Option<Incoming>,
+    /// When something last came or went.
+    pub(crate) active_ms: u64,
+    /// Not before then is the next connection.
+    pub(crate) connect_ms: u64,
+    pub(crate) failures: u32,
+    pub(crate) detail: String,
+    /// Receipts on their way: whose, which batch, and until when the answer must come.
+    pub(crate) batch: Option<(NodeId, u64, u64)>,
+    /// Not before then are receipts sent again.
+    pub(crate) receipts_ms: u64,
+    /// When the link is closed, because a body was refused or not needed.
+    pub(crate) leaving: Option<u64>,
+}
+
+/// A release that a broker sends.
+#[derive(Debug, Clone)]
+pub(crate) struct Incoming {
+    pub(crate) header: Header,
+    /// Suite 2: what the manifest says, and who signed it.
+    pub(crate) signed: Option<(Certified, trireme_core::message::Manifest)>,
+    /// Bytes after the header that were not read.
+    pub(crate) follows: u64,
+    /// Another broker is sending the same image: this one waits for how that ends.
+    pub(crate) parked: bool,
+}
+
+impl Incoming {
+    /// Suite 2: what tells the release from others.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.signed.as_ref().map(|(_, manifest)| Mark {
+            version: manifest.version,
+            size: manifest.size,
+            digest: manifest.digest,
+            sequence: manifest.sequence,
+        })
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        Channel { topic: self.header.topic.clone(), model: self.header.model.clone() }
+    }
+}
+
+impl Broker {
+    /// The address to try, and the next one after it.
+    pub(crate) fn next_url(&mut self) -> Option<String> {
+        let url = self.urls.get(self.turn % self.urls.len().max(1)).cloned();
+        self.turn = self.turn.wrapping_add(1);
+        url
+    }
+
+    /// Forgets the link and all that hung on it.
+    pub(crate) fn disconnected(&mut self) {
+        self.link = None;
+        self.binding = None;
+        self.session = None;
+        self.used = false;
+        self.incoming = None;
+        self.batch = None;
+        self.leaving = None;
+        self.subscribed.clear();
+    }
+}

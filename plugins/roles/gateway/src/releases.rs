@@ -1,0 +1,204 @@
+//! The releases that the gateway keeps for its sensors, one a model, and the floors below which it takes none.
+//!
+//! | key | value |
+//! |---|---|
+//! | `release/<MD>` | [`Release`] |
+//! | `floor/<MD>` | the [`Mark`] of the highest release whose `M5` and digest verified; suite 2 only |
+//! | `doomed/<digest>` | empty: a superseded image that a transfer still reads |
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use minicbor::{Decode, Encode};
+use trireme_core::exchange::MOST_HELD;
+use trireme_core::message::{GenerationToken, Held, LARGEST_MESSAGE};
+use trireme_core::release::{Channel, Mark, Novelty};
+use trireme_core::role::code;
+use trireme_core::{Digest, Fault, Host, ModelName, NodeId, Suite, Token, Version, cbor};
+
+use crate::keys;
+
+/// A release that was verified and is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Release {
+    #[n(0)]
+    pub(crate) channel: Channel,
+    #[n(1)]
+    pub(crate) mark: Mark,
+    #[n(2)]
+    pub(crate) suite: Suite,
+    #[n(3)]
+    pub(crate) manufacturer: NodeId,
+    /// The header's Token: in suite 1 the one for every sensor.
+    #[n(4)]
+    pub(crate) token: Token,
+    /// Suite 2: the Tokens by generation.
+    #[n(5)]
+    pub(crate) tokens: Vec<GenerationToken>,
+    /// Milliseconds since 1970 after which no install starts; 0 means never.
+    #[n(6)]
+    pub(crate) expires_ms: u64,
+    #[n(7)]
+    pub(crate) withdrawn: bool,
+    /// Whether the image is here; a withdrawal can come alone.
+    #[n(8)]
+    pub(crate) image: bool,
+}
+
+impl Release {
+    /// The Token for sensors of a generation of secrets.
+    pub(crate) fn token(&self, generation: u32) -> Option<Token> {
+        match self.suite {
+            Suite::Thesis => Some(self.token),
+            Suite::Digest => {
+                let token = self.tokens.iter().find(|token| token.generation == generation);
+                token.map(|token| token.token)
+            }
+        }
+    }
+}
+
+/// The mirror of the durable state.
+#[derive(Debug, Default)]
+pub(crate) struct Releases {
+    by_model: BTreeMap<ModelName, Release>,
+    floors: BTreeMap<ModelName, Mark>,
+}
+
+impl Releases {
+    /// Reads what an earlier run kept, and lets go of images that only its transfers still needed.
+    pub(crate) fn load(host: &mut dyn Host) -> Self {
+        let mut releases = Self::default();
+        for key in keys(host, "release/") {
+            let release =
+                host.get(&key).and_then(|value| cbor::decode::<Release>(&value, LARGEST_MESSAGE).ok());
+            if let Some(release) = release {
+                releases.by_model.insert(release.channel.model.clone(), release);
+            }
+        }
+        for key in keys(host, "floor/") {
+            let model = key.strip_prefix("floor/").and_then(|model| ModelName::new(model).ok());
+            let mark = host.get(&key).and_then(|value| cbor::decode(&value, LARGEST_MESSAGE).ok());
+            if let (Some(model), Some(mark)) = (model, mark) {
+                releases.floors.insert(model, mark);
+            }
+        }
+        for key in keys(host, "doomed/") {
+            let digest =
+                key.strip_prefix("doomed/").and_then(|text| Digest::try_from(String::from(text)).ok());
+            if let Some(digest) = digest {
+                releases.let_go(host, &digest);
+            }
+        }
+        releases
+    }
+
+    pub(crate) fn get(&self, model: &ModelName) -> Option<&Release> {
+        self.by_model.get(model)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Release> {
+        self.by_model.values()
+    }
+
+    pub(crate) fn floor(&self, model: &ModelName) -> Option<&Mark> {
+        self.floors.get(model)
+    }
+
+    /// What RESPONSE says about images that are here already.
+    pub(crate) fn held(&self, channels: impl Fn(&Channel) -> bool) -> Vec<Held> {
+        let here = self.by_model.values().filter(|release| release.image && channels(&release.channel));
+        let held = here.map(|release| Held {
+            model: release.channel.model.clone(),
+            version: release.mark.version,
+            digest: release.mark.digest,
+        });
+        held.take(MOST_HELD).collect()
+    }
+
+    /// The rule of versions for suite 2: above the floor, or the same image under a newer manifest.
+    ///
+    /// # Errors
+    /// `version`; `conflict` for the same version with another image or another Token.
+    pub(crate) fn judge(&self, model: &ModelName, mark: &Mark, token: &Token) -> Result<Novelty, Fault> {
+        let Some(floor) = self.floors.get(model) else { return Ok(Novelty::New) };
+        match mark.novelty(Some(floor)) {
+            Novelty::Old => {
+                let text = format!("{model} {} is not above {}, which was seen", mark.version, floor.version);
+                Err(Fault::new(code::VERSION, text))
+            }
+            Novelty::Conflict => {
+                let text = format!("{model} {} came with two different images", mark.version);
+                Err(Fault::new(code::CONFLICT, text))
+            }
+            Novelty::Refresh | Novelty::Duplicate if self.other_token(model, mark, token) => {
+                let text = format!("{model} {} came with two different Tokens", mark.version);
+                Err(Fault::new(code::CONFLICT, text))
+            }
+            novelty => Ok(novelty),
+        }
+    }
+
+    fn other_token(&self, model: &ModelName, mark: &Mark, token: &Token) -> bool {
+        self.get(model).is_some_and(|release| {
+            release.suite == Suite::Digest && release.mark.digest == mark.digest && release.token != *token
+        })
+    }
+
+    /// The rule of versions for suite 1, which has no floor: it could be poisoned. A model that was seen with a
+    /// manifest does not go back.
+    ///
+    /// # Errors
+    /// `forbidden` for a downgrade, `version` for something older than what is kept.
+    pub(crate) fn judge_thesis(&self, model: &ModelName, version: Version) -> Result<(), Fault> {
+        if self.floors.contains_key(model) {
+            let text = format!("{model} was seen with a manifest and does not go back to suite 1");
+            return Err(Fault::new(code::FORBIDDEN, text));
+        }
+        match self.get(model).filter(|kept| kept.mark.version > version) {
+            Some(kept) => {
+                let text = format!("{model} {version} is older than {}, which is kept", kept.mark.version);
+                Err(Fault::new(code::VERSION, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps a release; the floor rises with it where a manifest was verified. `busy` says whether a transfer reads
+    /// an image.
+    pub(crate) fn put(&mut self, host: &mut dyn Host, release: Release, busy: impl Fn(&Digest) -> bool) {
+        let model = release.channel.model.clone();
+        if release.image {
+            host.pin(&release.mark.digest);
+            host.delete(&format!("doomed/{}", release.mark.digest));
+        }
+        host.put(&format!("release/{model}"), cbor::encode(&release));
+        if release.suite == Suite::Digest {
+            host.put(&format!("floor/{model}"), cbor::encode(&release.mark));
+            self.floors.insert(model.clone(), release.mark.clone());
+        }
+        let old = self.by_model.insert(model, release).filter(|old| old.image).map(|old| old.mark.digest);
+        let Some(old) = old.filter(|old| !self.uses(old)) else { return };
+        if busy(&old) {
+            host.put(&format!("doomed/{old}"), Vec::new());
+        } else {
+            host.unpin(&old);
+        }
+    }
+
+    /// Lets a superseded image go when no transfer reads it any more.
+    pub(crate) fn let_go(&self, host: &mut dyn Host, digest: &Digest) {
+        if !self.uses(digest) {
+            host.unpin(digest);
+        }
+        host.delete(&format!("doomed/{digest}"));
+    }
+
+    /// Whether a release is kept whose image this is.
+    pub(crate) fn uses(&self, digest: &Digest) -> bool {
+        self.by_model.values().any(|release| release.image && release.mark.digest == *digest)
+    }
+}

@@ -1,0 +1,452 @@
+//! Tier 3, gateway → sensor (5.6.5.1). The steps of the thesis in their order, the gateway's side. Nothing on the LAN
+//! is authenticated for the gateway; what a stranger says there can delay an update of the sensor that it names, and
+//! nothing else.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use serde_json::json;
+use trireme_core::message::lan::{Announce, Body, Hello, Offer, Status, Want};
+use trireme_core::message::{ANNOUNCE, LARGEST_LAN_MESSAGE, OFFER, Outcome, Receipt, Verdict};
+use trireme_core::release::Mark;
+use trireme_core::role::{Answer, Delivery, Job, JobKey, code};
+use trireme_core::{Digest, Fault, Host, LinkId, ModelName, SensorId, Stamp, Token, cbor, formula};
+
+use crate::releases::Release;
+use crate::sensors::{Known, Sensor, Stage};
+use crate::{BACKOFF, Gateway, Work, unknown_link};
+
+impl Gateway {
+    /// A sensor joins (protocol, "Sensor"): so the gateway learns its manufacturers and models.
+    pub(crate) fn hello(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        let hello: Hello = cbor::decode(payload, LARGEST_LAN_MESSAGE)?;
+        let before = self.sensors.get(&hello.sensor);
+        if before.is_none() && self.sensors.len() >= self.config.sensors as usize {
+            return Err(Fault::new(code::LIMIT, format!("{} is one sensor too many here", hello.sensor)));
+        }
+        let slot = self.lan.get_mut(&link).ok_or_else(unknown_link)?;
+        if slot.as_ref().is_some_and(|sensor| *sensor != hello.sensor) {
+            return Err(Fault::new(code::UNEXPECTED, "a link speaks for one sensor"));
+        }
+        *slot = Some(hello.sensor.clone());
+        let same = before.map(|sensor| &sensor.known).filter(|known| known.model == hello.model);
+        let known = Known {
+            refused: same.and_then(|known| known.refused.clone()),
+            reverted: same.and_then(|known| known.reverted.clone()),
+            reverts: same.map_or(0, |known| known.reverts),
+            manufacturer: hello.manufacturer,
+            model: hello.model.clone(),
+            running: hello.running,
+            generation: hello.generation,
+        };
+        let moved = before.is_none_or(|sensor| {
+            sensor.known.model != known.model || sensor.known.manufacturer != known.manufacturer
+        });
+        let earlier = before.and_then(|sensor| sensor.link).filter(|earlier| *earlier != link);
+        if let Some(earlier) = earlier {
+            self.lan.remove(&earlier);
+            host.close(earlier, "the sensor said hello on another link");
+            self.abandon(host, now, &hello.sensor, false);
+        }
+        self.sensors.put(host, now, &hello.sensor, known);
+        if let Some(sensor) = self.sensors.get_mut(&hello.sensor) {
+            sensor.seen_ms = now.monotonic_ms;
+            // A sensor says hello again from time to time; only on a new link does it begin anew.
+            if sensor.link != Some(link) {
+                sensor.link = Some(link);
+                sensor.answered = false;
+                if matches!(sensor.stage, Stage::Installing(..)) {
+                    // It is back from its restart; what runs now says how it went.
+                    sensor.stage = Stage::Idle;
+                }
+            }
+        }
+        if moved {
+            self.look_after_directory(host, now);
+            self.plan(host, now);
+        }
+        if self.pending(&hello.sensor).is_some() {
+            host.send(link, ANNOUNCE, cbor::encode(&Announce { model: hello.model }));
+        }
+        Ok(())
+    }
+
+    /// 5.6.5.1, step 1: the gateway broadcasts `MD`.
+    pub(crate) fn announce(&mut self, host: &mut dyn Host, now: Stamp, model: &ModelName) {
+        host.broadcast("lan", ANNOUNCE, cbor::encode(&Announce { model: model.clone() }));
+        self.announced.insert(model.clone(), now.monotonic_ms);
+    }
+
+    /// 5.6.5.1, step 2: a sensor of that model answers `ID_SN, V_C`.
+    pub(crate) fn sensor_status(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        let status: Status = cbor::decode(payload, LARGEST_LAN_MESSAGE)?;
+        self.is_the_links_sensor(link, &status.sensor)?;
+        let sensor = self.sensors.get_mut(&status.sensor).ok_or_else(unknown_link)?;
+        sensor.answered = true;
+        sensor.seen_ms = now.monotonic_ms;
+        let known = Known { running: status.running, ..sensor.known.clone() };
+        // It runs what it was offered: there will be no other answer to the offer.
+        let settled = matches!(&sensor.stage, Stage::Offered(mark, _) if status.running >= mark.version);
+        self.sensors.put(host, now, &status.sensor, known);
+        if settled {
+            self.abandon(host, now, &status.sensor, false);
+        }
+        self.consider(host, now, &status.sensor);
+        Ok(())
+    }
+
+    /// The release that a sensor should get: `V > V_C`, for its manufacturer and generation, not refused by it.
+    pub(crate) fn pending(&self, id: &SensorId) -> Option<&Release> {
+        let known = &self.sensors.get(id)?.known;
+        let release = self.releases.get(&known.model)?;
+        let refused = known.refused.as_ref() == Some(&release.mark);
+        let given_up = known.reverted.as_ref().is_some_and(|mark| mark.digest == release.mark.digest)
+            && known.reverts > self.config.retry_reverted_times;
+        let wanted = release.image
+            && !release.withdrawn
+            && release.manufacturer == known.manufacturer
+            && release.mark.version > known.running
+            && release.token(known.generation).is_some()
+            && !refused
+            && !given_up;
+        wanted.then_some(release)
+    }
+
+    /// Whether an install of the release may start at this time. Expiry stops starting, never fetching or finishing.
+    fn in_time(&self, now: Stamp, release: &Release) -> bool {
+        match now.unix_ms {
+            Some(unix_ms) => release.expires_ms == 0 || unix_ms <= release.expires_ms,
+            None => self.config.install_without_time,
+        }
+    }
+
+    /// Where `V > V_C`: the hook `install`, when there is a free slot and the time is right.
+    fn consider(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId) {
+        let transfers = self.sensors.transfers();
+        let Some(sensor) = self.sensors.get(id) else { return };
+        let ready = sensor.stage == Stage::Idle
+            && sensor.link.is_some()
+            && sensor.answered
+            && sensor.not_before <= now.monotonic_ms
+            && transfers < self.config.transfers as usize;
+        let Some(release) = self.pending(id).filter(|release| ready && self.in_time(now, release)) else {
+            return;
+        };
+        let mark = release.mark.clone();
+        let question = json!({
+            "release": {
+                "manufacturer": release.manufacturer,
+                "topic": release.channel.topic,
+                "model": release.channel.model,
+                "version": mark.version,
+                "suite": release.suite,
+                "size": mark.size,
+                "digest": mark.digest,
+                "sequence": mark.sequence,
+            },
+            "subject": {
+                "sensor": id,
+                "running": sensor.known.running,
+                "generation": sensor.known.generation,
+                "reverts": sensor.known.reverts,
+                "failures": sensor.failures,
+            },
+            "counts": { "transfers": transfers, "sensors": self.sensors.len() },
+            "unix_ms": now.unix_ms,
+        });
+        let model = release.channel.model.clone();
+        if now.unix_ms.is_none() && self.untimed.insert(mark.digest) {
+            host.audit(&format!(
+                "{model} {} is installed although the time is not proven, as install_without_time says",
+                mark.version
+            ));
+        }
+        if let Some(sensor) = self.sensors.get_mut(id) {
+            sensor.stage = Stage::Asking(mark);
+        }
+        let then = self.job(Work::MayInstall(id.clone()));
+        host.ask("install", [question.to_string().into_bytes()].into(), then);
+    }
+
+    /// The policies' word; then `F = H(ID_GW, Token, FW, V)`: at once in suite 2, a job over the image in suite 1.
+    pub(crate) fn may_install(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId, verdict: Verdict) {
+        let pause = match verdict {
+            Verdict::Allow => None,
+            Verdict::RetryAfter(ms, _) => Some(ms.max(crate::TICK_MS)),
+            Verdict::Deny(_) => Some(self.config.denied_ms),
+        };
+        let Some(sensor) = self.sensors.get_mut(id) else { return };
+        let Stage::Asking(mark) = sensor.stage.clone() else { return };
+        if let Some(pause) = pause {
+            sensor.not_before = now.monotonic_ms.saturating_add(pause);
+            self.abandon(host, now, id, false);
+            return;
+        }
+        let generation = sensor.known.generation;
+        let release = self.pending(id).filter(|release| release.mark == mark);
+        let Some((release, token)) = release.and_then(|release| Some((release, release.token(generation)?)))
+        else {
+            self.abandon(host, now, id, false);
+            return;
+        };
+        let me = host.identity().subject.id;
+        let f = formula::f(release.suite, &me, &token, mark.version);
+        if let Some(plain) = f.with_digest(mark.size, &mark.digest) {
+            let checksum = host.hash(&plain);
+            self.offer(host, now, id, token, checksum);
+        } else if let Some(checksum) = self.checksums.get(&(mark.digest, token)).copied() {
+            self.offer(host, now, id, token, checksum);
+        } else {
+            let then = self.job(Work::Checksum(id.clone()));
+            host.compute(Job { key: JobKey::Hash, formula: f, image: mark.digest }, then);
+            if let Some(sensor) = self.sensors.get_mut(id) {
+                sensor.stage = Stage::Hashing(mark, token);
+            }
+        }
+    }
+
+    /// Suite 1: `F` was computed, once for all sensors of the release.
+    pub(crate) fn checksum_computed(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: &SensorId,
+        result: Result<Answer, Fault>,
+    ) {
+        let Some(Stage::Hashing(mark, token)) = self.sensors.get(id).map(|sensor| sensor.stage.clone())
+        else {
+            return;
+        };
+        let value = result.ok().and_then(|answer| answer.values.into_iter().next());
+        let Some(checksum) = value.and_then(|value| Digest::try_from(value.as_slice()).ok()) else {
+            self.abandon(host, now, id, true);
+            return;
+        };
+        let Self { checksums, releases, .. } = self;
+        checksums.retain(|(digest, _), _| releases.uses(digest));
+        checksums.insert((mark.digest, token), checksum);
+        self.offer(host, now, id, token, checksum);
+    }
+
+    /// 5.6.5.1, step 3: `F, ID_GW, Token, V` to that sensor; the image follows when it wants it.
+    fn offer(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId, token: Token, checksum: Digest) {
+        let until = now.monotonic_ms.saturating_add(self.config.offer_ms);
+        let release = self.pending(id).cloned();
+        let Some(sensor) = self.sensors.get_mut(id) else { return };
+        let current = release.filter(|release| sensor.stage.transfer() == Some(&release.mark));
+        let (Some(release), Some(link)) = (current, sensor.link) else {
+            self.abandon(host, now, id, false);
+            return;
+        };
+        let offer = Offer {
+            suite: release.suite,
+            gateway: host.identity().subject.id,
+            version: release.mark.version,
+            size: release.mark.size,
+            digest: (!release.suite.whole()).then_some(release.mark.digest),
+            token,
+            checksum,
+        };
+        host.send(link, OFFER, cbor::encode(&offer));
+        sensor.stage = Stage::Offered(release.mark, until);
+    }
+
+    /// The sensor wants it: `FW`.
+    pub(crate) fn want(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        let want: Want = cbor::decode(payload, LARGEST_LAN_MESSAGE)?;
+        let id = self.sensor_of(link)?;
+        let sensor = self.sensors.get_mut(&id).ok_or_else(unknown_link)?;
+        sensor.seen_ms = now.monotonic_ms;
+        // An answer to an offer that has lapsed meanwhile: the next one will do.
+        let Stage::Offered(mark, _) = sensor.stage.clone() else { return Ok(()) };
+        if mark.version != want.version {
+            return Ok(());
+        }
+        sensor.stage = Stage::Sending(mark.clone());
+        let then = self.job(Work::Deliver(id));
+        let header = cbor::encode(&Body { version: mark.version, size: mark.size });
+        let delivery =
+            Delivery { topic: "", retain: false, header: &header, blob: Some(mark.digest), trailer: &[] };
+        host.deliver(link, delivery, then);
+        Ok(())
+    }
+
+    /// The last byte has gone to the sensor; its receipt tells the rest.
+    pub(crate) fn image_sent(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: &SensorId,
+        result: Result<Answer, Fault>,
+    ) {
+        let until = now.monotonic_ms.saturating_add(self.config.install_ms);
+        let Some(sensor) = self.sensors.get_mut(id) else { return };
+        let Stage::Sending(mark) = sensor.stage.clone() else { return };
+        if result.is_err() {
+            self.abandon(host, now, id, true);
+            return;
+        }
+        sensor.stage = Stage::Installing(mark.clone(), until);
+        self.image_read(host, &mark);
+        self.offer_all(host, now);
+    }
+
+    /// What a receipt means for what is offered next.
+    pub(crate) fn learn(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId, receipt: &Receipt) {
+        let retry = now.monotonic_ms.saturating_add(self.config.retry_reverted_ms);
+        let Some(sensor) = self.sensors.get(id) else { return };
+        let under_way = match &sensor.stage {
+            Stage::Installing(mark, _) => Some(mark),
+            stage => stage.transfer(),
+        };
+        if under_way.is_some_and(|mark| mark.version == receipt.version) {
+            self.abandon(host, now, id, false);
+        }
+        let Some(sensor) = self.sensors.get_mut(id) else { return };
+        let release = self.releases.get(&receipt.model);
+        let Some(release) = release.filter(|release| release.mark.version == receipt.version) else { return };
+        let mut known = sensor.known.clone();
+        match Outcome::parse(&receipt.outcome) {
+            Some(Outcome::Installed) => {
+                known.running = known.running.max(receipt.version);
+                (known.refused, known.reverted, known.reverts) = (None, None, 0);
+                sensor.failures = 0;
+            }
+            Some(Outcome::Reverted) => {
+                let again = known.reverted.as_ref().is_some_and(|mark| mark.digest == release.mark.digest);
+                known.reverts = if again { known.reverts.saturating_add(1) } else { 1 };
+                known.reverted = Some(release.mark.clone());
+                sensor.not_before = retry;
+            }
+            Some(_) => known.refused = Some(release.mark.clone()),
+            None => {}
+        }
+        self.sensors.put(host, now, id, known);
+    }
+
+    /// A sensor's link is gone: what was under way to it is put off. It keeps its place in the table.
+    pub(crate) fn lost_sensor(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId) {
+        let Some(Some(id)) = self.lan.remove(&link) else { return };
+        let Some(sensor) = self.sensors.get_mut(&id).filter(|sensor| sensor.link == Some(link)) else {
+            return;
+        };
+        sensor.link = None;
+        let failed = matches!(sensor.stage, Stage::Offered(..) | Stage::Sending(_));
+        if !matches!(sensor.stage, Stage::Installing(..)) {
+            self.abandon(host, now, &id, failed);
+        }
+    }
+
+    /// Ends what is under way to a sensor; after a failure the next attempt waits.
+    fn abandon(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId, failed: bool) {
+        let Some(sensor) = self.sensors.get_mut(id) else { return };
+        let ended = core::mem::replace(&mut sensor.stage, Stage::Idle);
+        if failed {
+            sensor.failures = sensor.failures.saturating_add(1);
+            sensor.not_before = now.monotonic_ms + BACKOFF.pause(host, sensor.failures);
+        }
+        if let Some(mark) = ended.transfer() {
+            self.image_read(host, mark);
+        }
+    }
+
+    /// Lets a superseded image go when no transfer reads it any more.
+    fn image_read(&mut self, host: &mut dyn Host, mark: &Mark) {
+        if !self.sensors.read(&mark.digest) {
+            self.releases.let_go(host, &mark.digest);
+        }
+    }
+
+    /// Free slots go to sensors that wait.
+    pub(crate) fn offer_all(&mut self, host: &mut dyn Host, now: Stamp) {
+        let waiting = self.sensors.all().filter(|(_, sensor)| is_waiting(sensor, now));
+        let ids: Vec<SensorId> = waiting.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            if self.sensors.transfers() >= self.config.transfers as usize {
+                return;
+            }
+            self.consider(host, now, &id);
+        }
+    }
+
+    /// Deadlines, announcements for sensors that are behind, sensors that were not seen for long.
+    pub(crate) fn look_after_sensors(&mut self, host: &mut dyn Host, now: Stamp) {
+        let ids: Vec<SensorId> = self.sensors.all().map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            let Some(sensor) = self.sensors.get(&id) else { continue };
+            let late = match sensor.stage {
+                Stage::Offered(_, until) | Stage::Installing(_, until) => until <= now.monotonic_ms,
+                _ => false,
+            };
+            let unseen_ms = now.monotonic_ms.saturating_sub(sensor.seen_ms);
+            if late {
+                self.abandon(host, now, &id, true);
+            } else if sensor.link.is_none() && unseen_ms >= self.config.forget_sensor_ms {
+                host.audit(&format!("sensor {id} was not seen for long and is forgotten"));
+                self.sensors.remove(host, &id);
+                self.plan(host, now);
+            }
+        }
+        self.offer_all(host, now);
+        self.announce_again(host, now);
+    }
+
+    fn announce_again(&mut self, host: &mut dyn Host, now: Stamp) {
+        let models: Vec<ModelName> =
+            self.releases.all().map(|release| release.channel.model.clone()).collect();
+        for model in models {
+            let last = self.announced.get(&model).copied().unwrap_or_default();
+            let due = now.monotonic_ms.saturating_sub(last) >= self.config.announce_ms;
+            if due && self.sensors.all().any(|(id, sensor)| self.is_behind(id, sensor, &model, now)) {
+                self.announce(host, now, &model);
+            }
+        }
+    }
+
+    fn is_behind(&self, id: &SensorId, sensor: &Sensor, model: &ModelName, now: Stamp) -> bool {
+        sensor.known.model == *model
+            && sensor.link.is_some()
+            && sensor.stage == Stage::Idle
+            && sensor.not_before <= now.monotonic_ms
+            && self.pending(id).is_some()
+    }
+
+    /// The sensor that said hello on this link.
+    pub(crate) fn sensor_of(&self, link: LinkId) -> Result<SensorId, Fault> {
+        let sensor = self.lan.get(&link).cloned().flatten();
+        sensor.ok_or_else(|| Fault::new(code::UNEXPECTED, "a sensor says hello first"))
+    }
+
+    fn is_the_links_sensor(&self, link: LinkId, id: &SensorId) -> Result<(), Fault> {
+        if self.sensor_of(link)? == *id {
+            return Ok(());
+        }
+        Err(Fault::new(code::UNEXPECTED, format!("another sensor's link speaks for {id}")))
+    }
+}
+
+fn is_waiting(sensor: &Sensor, now: Stamp) -> bool {
+    sensor.link.is_some()
+        && sensor.answered
+        && sensor.stage == Stage::Idle
+        && sensor.not_before <= now.monotonic_ms
+}

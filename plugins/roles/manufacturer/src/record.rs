@@ -1,0 +1,172 @@
+//! What a manufacturer keeps, as JSON:
+//!
+//! | key | value |
+//! |---|---|
+//! | `list` | the list of brokers as it was last signed |
+//! | `release/<model>/<version>` | [`Release`] |
+//! | `reached/<model>/<version>/<broker>` | [`Reached`]: what became of the release there, finally |
+//! | `preparing/<digest>` | an image whose Tokens are being made |
+//! | `mark/<broker>` | the number of the last batch of receipts that was collected there |
+//! | `spread/<broker>/<model>` | [`Reach`]: gateways that hold a release, or do not yet |
+//! | `seen/<model>/<sensor>` | [`Seen`], of sensors whose receipts verified |
+//! | `guest/<model>/<sensor>` | [`Seen`], of sensors without a device key |
+//! | `sensor/<model>/<version>/<sensor>` | [`SensorRecord`] |
+//!
+//! Versions stand as 32 hexadecimal digits, so that keys are in the order of versions. What is owed to a broker is
+//! not written down but follows: the newest release of each model, unless `reached` has an entry. So nothing owed
+//! can be lost in a restart.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use trireme_core::message::SignedManifest;
+use trireme_core::role::code;
+use trireme_core::{Digest, Fault, Host, ModelName, NodeId, Suite, Token, Version, cbor, json};
+
+/// A release as it is published, the image aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Release {
+    /// `MD`.
+    pub(crate) model: ModelName,
+    /// `V`.
+    pub(crate) version: Version,
+    /// Suite of the release.
+    pub(crate) suite: Suite,
+    /// Bytes of the image.
+    pub(crate) size: u64,
+    /// Digest of the image.
+    pub(crate) digest: Digest,
+    /// Rises with each release of the model.
+    pub(crate) sequence: u64,
+    /// `Token` for the newest generation of the model's secrets.
+    pub(crate) token: Token,
+    /// Suite 2: a [`SignedManifest`], canonical CBOR in hexadecimal.
+    pub(crate) manifest: Option<String>,
+}
+
+impl Release {
+    /// The manifest with `M5`.
+    ///
+    /// # Errors
+    /// `storage` when the record cannot be read back.
+    pub(crate) fn signed_manifest(&self) -> Result<Option<SignedManifest>, Fault> {
+        let Some(text) = &self.manifest else { return Ok(None) };
+        let bytes = json::hexadecimal(text, trireme_core::message::LARGEST_MESSAGE, "a stored manifest")?;
+        let damaged = |why| {
+            let text = format!("the stored manifest of {} {} is damaged: {why}", self.model, self.version);
+            Fault::new(code::STORAGE, text)
+        };
+        cbor::decode(&bytes, trireme_core::message::LARGEST_MESSAGE).map(Some).map_err(damaged)
+    }
+}
+
+/// What finally became of a release at a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reached {
+    /// `stored` or `refused`.
+    pub(crate) stage: String,
+    /// Why, where it was refused.
+    pub(crate) detail: String,
+}
+
+/// How far a release came from one broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reach {
+    /// `MD`.
+    pub(crate) model: ModelName,
+    /// `V`.
+    pub(crate) version: Version,
+    /// Gateways that subscribe and do not hold it.
+    pub(crate) pending: Vec<NodeId>,
+    /// Gateways that hold it.
+    pub(crate) holding: Vec<NodeId>,
+}
+
+/// A sensor that reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// The highest counter of its receipts.
+    pub(crate) counter: u64,
+    /// The gateway of that receipt.
+    pub(crate) gateway: NodeId,
+}
+
+/// What became of a release on a sensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SensorRecord {
+    /// The receipt's outcome.
+    pub(crate) outcome: String,
+    /// The receipt's counter.
+    pub(crate) counter: u64,
+    /// The receipt's gateway.
+    pub(crate) gateway: NodeId,
+    /// Whether it verified under the sensor's device key.
+    pub(crate) authenticated: bool,
+}
+
+/// Releases of a model that are kept on record; images are kept for [`KEPT_IMAGES`].
+pub(crate) const KEPT_RECORDS: usize = 16;
+/// Releases of a model whose images stay pinned.
+pub(crate) const KEPT_IMAGES: usize = 2;
+
+/// The key of a release, or with more behind it of what belongs to one.
+#[must_use]
+pub(crate) fn key(kind: &str, model: &ModelName, version: Version) -> String {
+    format!("{kind}/{model}/{}", json::hexed(&version.to_bytes()))
+}
+
+/// The key of what a release came to at a broker.
+#[must_use]
+pub(crate) fn reached_key(model: &ModelName, version: Version, broker: &NodeId) -> String {
+    format!("{}/{broker}", key("reached", model, version))
+}
+
+/// A record, if it is there and readable.
+pub(crate) fn load<T: DeserializeOwned>(host: &dyn Host, key: &str) -> Option<T> {
+    json::read(&host.get(key)?, key).ok()
+}
+
+/// Sets a record.
+pub(crate) fn save<T: Serialize>(host: &mut dyn Host, key: &str, value: &T) {
+    host.put(key, json::write(value));
+}
+
+/// The releases of a model on record, oldest first.
+#[must_use]
+pub(crate) fn releases(host: &dyn Host, model: &ModelName) -> Vec<Release> {
+    let keys = host.scan(&format!("release/{model}/"), None, 1024);
+    keys.iter().filter_map(|key| load(host, key)).collect()
+}
+
+/// The newest release of a model.
+#[must_use]
+pub(crate) fn newest(host: &dyn Host, model: &ModelName) -> Option<Release> {
+    releases(host, model).pop()
+}
+
+/// Lets go of what is old: images beyond the newest [`KEPT_IMAGES`], records beyond the newest [`KEPT_RECORDS`].
+/// An image that a release still needs stays.
+pub(crate) fn forget_old(host: &mut dyn Host, models: &[ModelName], model: &ModelName) {
+    let all = releases(host, model);
+    let kept: Vec<Digest> = models
+        .iter()
+        .flat_map(|model| releases(host, model).into_iter().rev().take(KEPT_IMAGES))
+        .map(|release| release.digest)
+        .collect();
+    for (age, release) in all.iter().rev().enumerate() {
+        if age >= KEPT_IMAGES && !kept.contains(&release.digest) {
+            host.unpin(&release.digest);
+        }
+        if age >= KEPT_RECORDS {
+            host.delete(&key("release", model, release.version));
+            for kind in ["reached", "sensor"] {
+                let prefix = format!("{}/", key(kind, model, release.version));
+                host.scan(&prefix, None, 1024).iter().for_each(|key| host.delete(key));
+            }
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! Tier 1 (5.6.3): one visit to one broker, from connecting to closing. A visit delivers at most one release, then
+//! collects receipts; a broker is visited by one link at a time.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use trireme_core::exchange::{self, Exchange};
+use trireme_core::message::{Ack, AgreementResponse, Header, Held, PUSH, RESPONSE, Response, TIER_1, Talk};
+use trireme_core::role::{Answer, Delivery, FIRST_HOST_LINK, Job, JobKey, LinkInfo, code};
+use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, RoleKind, Stamp, Suite, Tag, formula};
+
+use crate::record::{Release, newest};
+use crate::{Broker, Errand, Manufacturer, Permission, Work};
+
+/// After the last receipts came, so long is waited for the word on how far releases have spread.
+const SPREAD_MS: u64 = 2_000;
+/// A long word comes in several messages: after each, so long is waited for another.
+const MORE_MS: u64 = 250;
+/// The slowest network that a delivery is given time for, in bytes a millisecond.
+const SLOWEST: u64 = 4;
+
+/// A visit to a broker.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub(crate) broker: NodeId,
+    /// What is to be delivered; receipts alone, where there is nothing.
+    release: Option<Release>,
+    step: Step,
+    /// When the visit is given up, in milliseconds of the monotonic clock.
+    pub(crate) deadline: u64,
+}
+
+/// How far a visit is.
+#[derive(Debug)]
+enum Step {
+    /// 5.6.3.1, before step 1.
+    Connecting,
+    /// 5.6.3.1: PUSH is sent, RESPONSE awaited.
+    Agreeing { binding: String, push: Vec<u8> },
+    /// 5.6.3.2, step 1, suite 1: `S1` is computed over the image.
+    Tagging(Exchange),
+    /// 5.6.3.2: the release is on its way, `A` awaited.
+    Sending(Exchange),
+    /// Receipts are collected.
+    Collecting { session: Exchange, all: bool, spread: bool },
+}
+
+impl Manufacturer {
+    /// Visits brokers that something is due for, as many at once as the configuration allows.
+    pub(crate) fn visit_brokers(&mut self, host: &mut dyn Host, now: Stamp) {
+        let names: Vec<NodeId> = self.brokers.keys().cloned().collect();
+        for name in names {
+            if self.visits.len() >= self.config.concurrency {
+                return;
+            }
+            let Some(broker) = self.brokers.get(&name) else { continue };
+            if self.visit_due(&name, broker).is_none_or(|due| due > now.monotonic_ms) {
+                continue;
+            }
+            let release = self.allowed_release(host, &name);
+            let url = broker.url.clone();
+            self.connect(host, now, name, &url, release);
+        }
+    }
+
+    /// When a broker is to be visited next, in milliseconds of the monotonic clock. Receipts wait while the
+    /// directory or a policy is about to say that there is a release to take along.
+    pub(crate) fn visit_due(&self, name: &NodeId, broker: &Broker) -> Option<u64> {
+        if broker.visited.is_some() {
+            return None;
+        }
+        let errands = || self.errands.iter().filter(|((to, _), _)| to == name);
+        if errands().any(|(_, errand)| errand.permission == Permission::Allowed) {
+            return Some(broker.not_before);
+        }
+        let undecided = [Permission::Unasked, Permission::Asked];
+        if self.ask.running || errands().any(|(_, errand)| undecided.contains(&errand.permission)) {
+            return None;
+        }
+        Some(broker.not_before.max(broker.collect_due))
+    }
+
+    /// The first release that may go to a broker.
+    fn allowed_release(&self, host: &dyn Host, broker: &NodeId) -> Option<Release> {
+        let allowed = |((to, _), errand): &(&(NodeId, ModelName), &Errand)| {
+            to == broker && errand.permission == Permission::Allowed
+        };
+        let (_, errand) = self.errands.iter().find(allowed)?;
+        newest(host, &errand.model).filter(|release| release.version == errand.version)
+    }
+
+    /// 5.6.3.1: the manufacturer connects.
+    fn connect(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        name: NodeId,
+        url: &str,
+        release: Option<Release>,
+    ) {
+        self.next_link = (self.next_link + 1) % FIRST_HOST_LINK;
+        let link = self.next_link;
+        host.connect(url, link);
+        if let Some(broker) = self.brokers.get_mut(&name) {
+            broker.visited = Some(link);
+        }
+        let deadline = self.step_deadline(now);
+        self.visits.insert(link, Visit { broker: name, release, step: Step::Connecting, deadline });
+        self.show_visit(host, link, "connecting", 0);
+    }
+
+    /// 5.6.3.1, step 1: `PUSH(Cert_MF, M1, ID_MF, Q_MF)`.
+    pub(crate) fn push(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        info: LinkInfo,
+    ) -> Result<(), Fault> {
+        let deadline = self.step_deadline(now);
+        let Some(visit) = self.visits.get_mut(&link) else {
+            host.close(link, "no visit of ours");
+            return Ok(());
+        };
+        let (_, push) = exchange::offer(host, link, TIER_1)?;
+        host.send(link, PUSH, push.clone());
+        visit.step = Step::Agreeing { binding: info.binding, push };
+        visit.deadline = deadline;
+        self.show_visit(host, link, "agreeing", 0);
+        Ok(())
+    }
+
+    /// Whatever a broker answers, by the step that the visit is at.
+    pub(crate) fn response(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        let Some(visit) = self.visits.get(&link) else { return Ok(()) };
+        match (&visit.step, exchange::parse(payload)?) {
+            (Step::Agreeing { .. }, Response::Agreement(response)) => self.agreed(host, now, link, &response),
+            (Step::Sending(_), Response::Ack(ack)) => self.acknowledged(host, now, link, &ack),
+            (Step::Collecting { .. }, Response::Sealed(sealed)) => {
+                let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
+                let Step::Collecting { session, .. } = &mut visit.step else { return Ok(()) };
+                let talk = session.open(host, link, &sealed)?;
+                self.heard(host, now, link, talk)
+            }
+            _ => Err(Fault::new(code::UNEXPECTED, format!("{} answers out of turn", visit.broker))),
+        }
+    }
+
+    /// 5.6.3.1, step 2: verifies `Cert_BK`, `M2`, `C`, and that this is the broker that was listed. Then 5.6.3.2.
+    fn agreed(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        response: &AgreementResponse,
+    ) -> Result<(), Fault> {
+        let Some(visit) = self.visits.get(&link) else { return Ok(()) };
+        let Step::Agreeing { binding, push } = &visit.step else { return Ok(()) };
+        let broker = Some(&visit.broker);
+        let (_, session) = exchange::conclude(host, link, binding, push, response, RoleKind::Broker, broker)?;
+        // Something may have come up since the visit began.
+        let release = visit.release.clone().or_else(|| self.allowed_release(host, &visit.broker));
+        let Some(release) = release else { return self.collect(host, now, link, session) };
+        if let Some(visit) = self.visits.get_mut(&link) {
+            visit.release = Some(release.clone());
+        }
+        match release.suite {
+            Suite::Digest => {
+                let held =
+                    Held { model: release.model.clone(), version: release.version, digest: release.digest };
+                let body = !response.held.contains(&held);
+                self.send_release(host, now, link, session, body, None)
+            }
+            Suite::Thesis => {
+                let me = self.me()?.clone();
+                let formula = formula::s1(&me.fields(&release)).into_owned();
+                let then = self.job(Work::Tag(link));
+                host.compute(Job { key: JobKey::Session(link), formula, image: release.digest }, then);
+                let deadline = self.step_deadline(now) + release.size / SLOWEST;
+                self.step(link, Step::Tagging(session), deadline);
+                Ok(())
+            }
+        }
+    }
+
+    /// Suite 1: `S1` over the image is there; it follows the body.
+    pub(crate) fn tagged(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        result: Result<Answer, Fault>,
+    ) {
+        let Some(Visit { step: Step::Tagging(session), .. }) = self.visits.get(&link) else { return };
+        let session = session.clone();
+        let sent = result.and_then(|answer| {
+            let value = answer.values.first().and_then(|value| Tag::try_from(value.as_slice()).ok());
+            let s1 = value.ok_or_else(|| Fault::new(code::INTERNAL, "a job for S1 gave none"))?;
+            self.send_release(host, now, link, session, true, Some(s1))
+        });
+        if let Err(fault) = sent {
+            self.give_up(host, now, link, &fault.to_string());
+        }
+    }
+
+    /// 5.6.3.2, step 1: `PUBLISH(S1, Topic, ID_MF, FW, MD, V, Token)`, the header under its own tag. `s1` is given
+    /// in suite 1, where it is the trailer.
+    fn send_release(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        session: Exchange,
+        body: bool,
+        s1: Option<Tag>,
+    ) -> Result<(), Fault> {
+        let Some(release) = self.visits.get(&link).and_then(|visit| visit.release.clone()) else {
+            return Ok(());
+        };
+        let me = self.me()?.clone();
+        let manifest = release.signed_manifest()?;
+        let fields = me.fields(&release);
+        let hash = manifest.as_ref().map(|signed| {
+            host.hash(&formula::manifest_hash(&signed.manifest, &signed.signature, &signed.certificate))
+        });
+        let head = host.mac(link, &formula::head(session.th(), &fields, hash.as_ref()))?;
+        let tag = match formula::s1(&fields).with_digest(release.size, &release.digest) {
+            Some(s1) => Some(host.mac(link, &s1)?),
+            None => None,
+        };
+        let header = trireme_core::cbor::encode(&Header {
+            suite: release.suite,
+            topic: me.topic.clone(),
+            id: me.id.clone(),
+            model: release.model.clone(),
+            version: release.version,
+            size: release.size,
+            offset: if body { 0 } else { release.size },
+            token: release.token,
+            manifest,
+            tag,
+            head,
+        });
+        let topic = format!("trireme/fw/{}/{}", me.topic, release.model);
+        let trailer = s1.map(|tag| tag.as_bytes().to_vec()).unwrap_or_default();
+        let then = self.job(Work::Deliver(link));
+        let delivery = Delivery {
+            topic: &topic,
+            // 3.4: RETAIN is 1 from manufacturer to broker.
+            retain: true,
+            header: &header,
+            blob: body.then_some(release.digest),
+            trailer: &trailer,
+        };
+        host.deliver(link, delivery, then);
+        let deadline = self.step_deadline(now) + release.size / SLOWEST;
+        self.step(link, Step::Sending(session), deadline);
+        self.show_visit(host, link, if body { "sending" } else { "held" }, 0);
+        Ok(())
+    }
+
+    /// The last byte went to the network; what counts is `A`.
+    pub(crate) fn delivered(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        result: Result<Answer, Fault>,
+    ) {
+        let deadline = self.step_deadline(now);
+        let Some(visit) = self.visits.get_mut(&link) else { return };
+        let (Step::Sending(_), Some(release)) = (&visit.step, &visit.release) else { return };
+        match result {
+            Ok(_) => {
+                visit.deadline = deadline + release.size / SLOWEST;
+                let size = release.size;
+                self.show_visit(host, link, "sending", size);
+            }
+            Err(fault) => self.give_up(host, now, link, &fault.to_string()),
+        }
+    }
+
+    /// 5.6.3.2, step 2: the broker stored the release, or refuses it. PUBACK does not count, `A` does.
+    fn acknowledged(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        ack: &Ack,
+    ) -> Result<(), Fault> {
+        let Some(visit) = self.visits.get(&link) else { return Ok(()) };
+        let (Step::Sending(session), Some(release)) = (&visit.step, visit.release.clone()) else {
+            return Ok(());
+        };
+        let (session, broker) = (session.clone(), visit.broker.clone());
+        let Release { model, version, size, digest, .. } = release;
+        let held = Held { model: model.clone(), version, digest };
+        session.check_ack(host, link, ack, &held, size)?;
+        if ack.result == Ack::STORED {
+            // Asked first: a fault here must not leave the release settled in memory alone.
+            self.collect(host, now, link, session)?;
+            self.settle_errand(host, &broker, &model, version, "stored", "");
+            return Ok(());
+        }
+        if passing(&ack.result) {
+            self.give_up(host, now, link, &format!("the broker answered {}", ack.result));
+            return Ok(());
+        }
+        self.settle_errand(host, &broker, &model, version, "refused", &ack.result);
+        self.leave(host, now, link, "refused");
+        Ok(())
+    }
+
+    /// Asks for receipts above the last number that is on record here.
+    fn collect(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        mut session: Exchange,
+    ) -> Result<(), Fault> {
+        let Some(visit) = self.visits.get(&link) else { return Ok(()) };
+        let mark = crate::collect::mark(host, &visit.broker);
+        let question = session.seal(host, link, &Talk::Collect(mark))?;
+        host.send(link, RESPONSE, question);
+        let deadline = self.step_deadline(now);
+        self.step(link, Step::Collecting { session, all: false, spread: false }, deadline);
+        Ok(())
+    }
+
+    /// What a broker says while receipts are collected.
+    fn heard(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, talk: Talk) -> Result<(), Fault> {
+        let next_deadline = self.step_deadline(now);
+        let Some(visit) = self.visits.get(&link) else { return Ok(()) };
+        let broker = visit.broker.clone();
+        let last = match talk {
+            Talk::Collected(batches, more) => {
+                let mark = self.take_batches(host, &broker, &batches)?;
+                if more && !batches.is_empty() {
+                    let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
+                    let Step::Collecting { session, .. } = &mut visit.step else { return Ok(()) };
+                    let question = session.seal(host, link, &Talk::Collect(mark))?;
+                    host.send(link, RESPONSE, question);
+                    visit.deadline = next_deadline;
+                    return Ok(());
+                }
+                true
+            }
+            Talk::Spread(spread) => {
+                self.take_spread(host, &broker, spread);
+                false
+            }
+            _ => return Err(Fault::new(code::UNEXPECTED, format!("{broker} talks like a gateway"))),
+        };
+        let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
+        let Step::Collecting { all, spread, .. } = &mut visit.step else { return Ok(()) };
+        if last {
+            *all = true;
+            visit.deadline = now.monotonic_ms + SPREAD_MS;
+        } else {
+            *spread = true;
+        }
+        if *all && *spread {
+            visit.deadline = now.monotonic_ms + MORE_MS;
+        }
+        Ok(())
+    }
+
+    /// 5.6.3.2: the manufacturer disconnects.
+    fn leave(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, why: &str) {
+        let Some(visit) = self.visits.remove(&link) else { return };
+        host.close(link, why);
+        let pause = if now.monotonic_ms < self.eager_until && self.awaits_sensors(host) {
+            self.config.collect_soon_ms
+        } else {
+            self.config.collect_ms
+        };
+        if let Some(broker) = self.brokers.get_mut(&visit.broker) {
+            broker.visited = None;
+            broker.failures = 0;
+            broker.not_before = now.monotonic_ms;
+            broker.collect_due = now.monotonic_ms + pause;
+        }
+    }
+
+    /// A visit failed; it is tried again after a growing pause, until done or superseded.
+    fn give_up(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, why: &str) {
+        if self.visits.contains_key(&link) {
+            host.close(link, why);
+            self.closed(host, now, link, why);
+        }
+    }
+
+    /// A link is gone in the middle of a visit.
+    pub(crate) fn closed(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, why: &str) {
+        let Some(Visit { broker: name, release, .. }) = self.visits.remove(&link) else { return };
+        if let Some(broker) = self.brokers.get_mut(&name) {
+            broker.visited = None;
+            broker.failures = broker.failures.saturating_add(1);
+            broker.not_before = now.monotonic_ms + self.config.backoff().pause(host, broker.failures);
+        }
+        if let Some(release) = release {
+            self.show(host, &name, &release.model, "retrying", 0, why);
+        }
+    }
+
+    /// Gives up visits whose time is over. One that has all receipts is done all the same.
+    pub(crate) fn expire_visits(&mut self, host: &mut dyn Host, now: Stamp) {
+        let over = |visit: &Visit| visit.deadline <= now.monotonic_ms;
+        let late: Vec<LinkId> =
+            self.visits.iter().filter(|(_, visit)| over(visit)).map(|(link, _)| *link).collect();
+        for link in late {
+            match self.visits.get(&link).map(|visit| &visit.step) {
+                Some(Step::Collecting { all: true, .. }) => self.leave(host, now, link, "done"),
+                _ => self.give_up(host, now, link, "no answer in time"),
+            }
+        }
+    }
+
+    fn step(&mut self, link: LinkId, step: Step, deadline: u64) {
+        if let Some(visit) = self.visits.get_mut(&link) {
+            visit.step = step;
+            visit.deadline = deadline;
+        }
+    }
+
+    fn step_deadline(&self, now: Stamp) -> u64 {
+        now.monotonic_ms.saturating_add(self.config.step_timeout_ms)
+    }
+
+    fn show_visit(&mut self, host: &mut dyn Host, link: LinkId, stage: &str, sent: u64) {
+        let Some(Visit { broker, release: Some(release), .. }) = self.visits.get(&link) else { return };
+        let (broker, model) = (broker.clone(), release.model.clone());
+        self.show(host, &broker, &model, stage, sent, "");
+    }
+}
+
+/// Whether a refusal says nothing about the release itself: it may do better later.
+fn passing(result: &str) -> bool {
+    [code::STORAGE, code::NETWORK, code::INTERNAL, code::TIME, code::POLICY, code::UNEXPECTED, code::UNKNOWN]
+        .contains(&result)
+}

@@ -1,0 +1,186 @@
+//! Between the types of `trireme-core` and those of the bindings.
+//!
+//! What the host gives and the vocabulary cannot hold (an unknown role, a digest of another length) is a fault where
+//! there is one to give, and otherwise ends the guest: the host is the side that checks.
+
+use alloc::borrow::Cow;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Display;
+use core::str::FromStr;
+
+use trireme_core::bytes::Digest;
+use trireme_core::formula::{Field, Formula, ImageFormula};
+use trireme_core::role::{
+    Agreement, Certified, Check, Delivery, Expect, Fault, Identity, Job, JobKey, Reception, Running, Stamp,
+    Subject, code,
+};
+
+use crate::broken;
+use crate::role_bindings::trireme::host::{element, sessions, tx, types as wit};
+
+// Into the guest.
+
+pub(crate) fn stamp(stamp: wit::Stamp) -> Stamp {
+    Stamp { monotonic_ms: stamp.monotonic_ms, unix_ms: stamp.unix_ms }
+}
+
+pub(crate) fn fault(fault: wit::Fault) -> Fault {
+    Fault { code: Cow::Owned(fault.code), detail: fault.detail }
+}
+
+pub(crate) fn subject(subject: wit::Subject) -> Result<Subject, Fault> {
+    Ok(Subject { role: parse(&subject.role)?, id: parse(&subject.id)? })
+}
+
+pub(crate) fn identity(identity: wit::OwnIdentity) -> Result<Identity, Fault> {
+    Ok(Identity { subject: subject(identity.subject)?, certificate: identity.certificate })
+}
+
+pub(crate) fn certified(certified: wit::Certified) -> Result<Certified, Fault> {
+    let wit::Certified { subject: whom, topic, models, not_after_ms } = certified;
+    Ok(Certified {
+        subject: subject(whom)?,
+        topic: topic.as_deref().map(parse).transpose()?,
+        models: models.iter().map(|name| parse(name)).collect::<Result<_, _>>()?,
+        not_after_ms,
+    })
+}
+
+pub(crate) fn running(running: element::RunningImage) -> Result<Running, Fault> {
+    Ok(Running {
+        sensor: parse(&running.sensor)?,
+        manufacturer: parse(&running.manufacturer)?,
+        model: parse(&running.model)?,
+        generation: running.generation,
+        version: parse(&running.version)?,
+        floor: parse(&running.floor)?,
+        trial: running.trial,
+        reverted: running.reverted.as_deref().map(parse).transpose()?,
+    })
+}
+
+pub(crate) fn blob(blob: wit::Blob) -> (Digest, u64) {
+    (digest(&blob.digest), blob.size)
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
+    Digest::try_from(bytes).unwrap_or_else(|_| broken())
+}
+
+/// Bytes of a fixed length: `Tag`, `Signature`, `Point` …
+pub(crate) fn fixed<'a, T>(bytes: &'a [u8]) -> Result<T, Fault>
+where
+    T: TryFrom<&'a [u8]>,
+    T::Error: Display,
+{
+    T::try_from(bytes).map_err(from_host)
+}
+
+fn parse<T>(text: &str) -> Result<T, Fault>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    text.parse().map_err(from_host)
+}
+
+fn from_host(error: impl Display) -> Fault {
+    Fault::new(code::INTERNAL, alloc::format!("the host gave what this plugin cannot read: {error}"))
+}
+
+// Out of the guest.
+
+pub(crate) fn fault_out(fault: Fault) -> wit::Fault {
+    wit::Fault { code: fault.code.into_owned(), detail: fault.detail }
+}
+
+pub(crate) fn certified_out(certified: &Certified) -> wit::Certified {
+    let Certified { subject, topic, models, not_after_ms } = certified;
+    wit::Certified {
+        subject: wit::Subject { role: subject.role.to_string(), id: subject.id.to_string() },
+        topic: topic.as_ref().map(ToString::to_string),
+        models: models.iter().map(ToString::to_string).collect(),
+        not_after_ms: *not_after_ms,
+    }
+}
+
+pub(crate) fn formula(formula: &Formula<'_>) -> wit::Formula {
+    wit::Formula { label: String::from(&*formula.label), fields: fields(&formula.fields) }
+}
+
+pub(crate) fn agreement(agreement: &Agreement<'_>) -> sessions::Agreement {
+    sessions::Agreement {
+        tier: agreement.tier,
+        binding: agreement.binding.into(),
+        initiator: agreement.initiator,
+        certificate: agreement.certificate.into(),
+        key: agreement.key.0.into(),
+        signature: agreement.signature.0.into(),
+        signed: formula(&agreement.signed),
+        push: agreement.push.into(),
+        response: agreement.response.into(),
+    }
+}
+
+pub(crate) fn reception(reception: Reception<'_>) -> tx::Reception {
+    let Reception { size, digest, trailer, checks } = reception;
+    tx::Reception {
+        size,
+        digest: digest.map(|digest| digest.0.into()),
+        trailer,
+        checks: checks.into_iter().map(check).collect(),
+    }
+}
+
+pub(crate) fn job(job: Job<'_>) -> tx::Job {
+    tx::Job { key: key(job.key), formula: image_formula(job.formula), image: job.image.0.into() }
+}
+
+pub(crate) fn delivery(delivery: Delivery<'_>) -> tx::Delivery {
+    tx::Delivery {
+        topic: delivery.topic.into(),
+        retain: delivery.retain,
+        header: delivery.header.into(),
+        blob: delivery.blob.map(|digest| digest.0.into()),
+        trailer: delivery.trailer.into(),
+    }
+}
+
+fn check(check: Check<'_>) -> tx::Check {
+    let expected = match check.expected {
+        Expect::Value(value) => Some(value),
+        Expect::Trailer => None,
+    };
+    tx::Check { key: key(check.key), formula: image_formula(check.formula), expected }
+}
+
+fn key(key: JobKey) -> tx::JobKey {
+    let plain = |kind: &str| tx::JobKey { kind: kind.into(), link: None, model: None, generation: None };
+    match key {
+        JobKey::Hash => plain("hash"),
+        JobKey::Session(link) => tx::JobKey { link: Some(link), ..plain("session") },
+        JobKey::Token { model, generation } => {
+            tx::JobKey { model: Some(model.into()), generation: Some(generation), ..plain("token") }
+        }
+        JobKey::CheckToken => plain("check-token"),
+    }
+}
+
+fn image_formula(formula: ImageFormula<'_>) -> wit::ImageFormula {
+    wit::ImageFormula {
+        label: formula.label.into_owned(),
+        before: fields(&formula.before),
+        whole: formula.whole,
+        after: fields(&formula.after),
+    }
+}
+
+fn fields(fields: &[Field<'_>]) -> Vec<wit::Field> {
+    let field = |field: &Field<'_>| match field {
+        Field::Bytes(bytes) => wit::Field::Bytes(bytes.to_vec()),
+        Field::Text(text) => wit::Field::Text(String::from(&**text)),
+        Field::Number(number) => wit::Field::Number(*number),
+    };
+    fields.iter().map(field).collect()
+}

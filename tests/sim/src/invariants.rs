@@ -1,0 +1,144 @@
+//! What must hold after every step, whoever crashed when.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trireme_core::{Digest, ModelName, RoleKind, Version};
+
+use crate::party::{Disk, Keys};
+
+/// What was seen so far, and what is broken.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// Releases that a manufacturer was asked to publish.
+    pub genuine: BTreeSet<(ModelName, Version, Digest)>,
+    /// For each broker and model: the highest release that a manufacturer was told is durable there.
+    pub acknowledged: BTreeMap<(String, ModelName), Version>,
+    /// Invariants that do not hold. The first one is what matters.
+    pub broken: Vec<String>,
+    /// Faults of timers and jobs: no invariant, but worth a look.
+    pub faults: Vec<String>,
+    /// What happened, in numbers.
+    pub counts: Counts,
+    sensors: BTreeMap<String, Seen>,
+}
+
+/// What happened in a run, in numbers: a run in which nothing did proves nothing.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that a role handled.
+    pub events: u64,
+    /// Images written to slots.
+    pub written: u64,
+    /// Images that were kept after their trial.
+    pub kept: u64,
+    /// Crashes, the restarts of an installation not among them.
+    pub crashes: u64,
+    /// Links that were reset.
+    pub resets: u64,
+    /// Messages that came twice or out of order.
+    pub disorders: u64,
+    /// Requests that were lost or came twice.
+    pub requests: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Seen {
+    floor: Version,
+    kept: Version,
+    counter: u64,
+}
+
+impl Facts {
+    /// Judges a party's disk after a step.
+    pub fn look(&mut self, name: &str, keys: &Keys, disk: &Disk) {
+        match keys.subject.role {
+            RoleKind::Sensor => self.look_at_sensor(name, keys, disk),
+            RoleKind::Broker => self.look_at_broker(name, disk),
+            _ => {}
+        }
+    }
+
+    fn look_at_sensor(&mut self, name: &str, keys: &Keys, disk: &Disk) {
+        let (Some(device), Some(secrets)) = (&disk.device, &keys.sensor) else { return };
+        let seen = self.sensors.entry(name.into()).or_default();
+        let running = device.running;
+        if device.floor < seen.floor {
+            self.broken.push(format!("{name}: the floor fell from {} to {}", seen.floor, device.floor));
+        }
+        if device.counter < seen.counter {
+            self.broken.push(format!(
+                "{name}: the receipt counter fell from {} to {}",
+                seen.counter, device.counter
+            ));
+        }
+        if !device.trial && running.version < seen.kept {
+            self.broken.push(format!("{name}: fell from {} to {}", seen.kept, running.version));
+        }
+        if let Some(digest) = running.digest {
+            let release = (secrets.model().clone(), running.version, digest);
+            if !self.genuine.contains(&release) {
+                self.broken.push(format!(
+                    "{name}: runs {} {}, which nobody published",
+                    running.version,
+                    digest.short()
+                ));
+            }
+        }
+        if device.confirmed.windows(2).any(|pair| matches!(pair, [earlier, later] if later <= earlier)) {
+            self.broken.push(format!(
+                "{name}: kept {:?}, one of them twice or in descending order",
+                device.confirmed
+            ));
+        }
+        seen.floor = device.floor;
+        seen.counter = device.counter;
+        if !device.trial {
+            seen.kept = running.version;
+        }
+    }
+
+    fn look_at_broker(&mut self, name: &str, disk: &Disk) {
+        for ((broker, model), version) in &self.acknowledged {
+            if broker != name {
+                continue;
+            }
+            let held = self.genuine.iter().any(|(of, newer, digest)| {
+                of == model
+                    && newer >= version
+                    && disk.pins.contains(digest)
+                    && disk.blobs.contains_key(digest)
+            });
+            if !held {
+                self.broken
+                    .push(format!("{name}: {model} {version} was acknowledged and is not there any more"));
+            }
+        }
+    }
+
+    /// Judges an image that is about to be written to a slot.
+    pub fn installs(&mut self, name: &str, keys: &Keys, disk: &Disk, version: Version, digest: &Digest) {
+        self.counts.written += 1;
+        let (Some(device), Some(secrets)) = (&disk.device, &keys.sensor) else { return };
+        if !self.genuine.contains(&(secrets.model().clone(), version, *digest)) {
+            self.broken
+                .push(format!("{name}: installs {version} {}, which nobody published", digest.short()));
+        }
+        if version <= device.running.version.max(device.floor) {
+            self.broken.push(format!(
+                "{name}: installs {version} over {} with floor {}",
+                device.running.version, device.floor
+            ));
+        }
+        let whole =
+            disk.blobs.get(digest).is_some_and(|bytes| trireme_crypto::hash::of_bytes(bytes) == *digest);
+        if !whole {
+            self.broken.push(format!("{name}: the image of {version} is not what its digest says"));
+        }
+    }
+
+    /// A manufacturer was told that a release is durable at a broker.
+    pub fn acknowledge(&mut self, broker: &str, model: &ModelName, version: Version) {
+        let known = self.acknowledged.entry((broker.into(), model.clone())).or_insert(version);
+        *known = version.max(*known);
+    }
+}

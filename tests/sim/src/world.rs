@@ -1,0 +1,726 @@
+//! The world: parties on a bad network under one virtual clock. The same seed gives the same order of events.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use trireme_core::message::Verdict;
+use trireme_core::role::{
+    Answer, FIRST_HOST_LINK, Fault, LinkInfo, Origin, Reception, Request, Role, Subject, Then, TimerId, code,
+};
+use trireme_core::{Digest, Event, LinkId, NodeId, RoleKind, cbor};
+
+use crate::command::Command;
+use crate::invariants::Facts;
+use crate::net::{End, Frame, Network, Pipes, Place};
+use crate::party::{Keys, Party, SharedDisk, lock};
+use crate::rng::Rng;
+
+/// The last things that happened, for people.
+const TRACE: usize = 4000;
+
+/// How long a request waits for its answer.
+const REQUEST_MS: u64 = 10_000;
+
+/// Makes a role anew, as after a restart.
+pub type Maker = fn() -> Box<dyn Role>;
+
+/// May change a frame on its way; gives whether it arrives at all.
+pub type Tamper = Box<dyn FnMut(&Flight<'_>, &mut Frame) -> bool>;
+
+/// Who says something to whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Flight<'a> {
+    /// The sender's name.
+    pub from: &'a str,
+    /// The receiver's name.
+    pub to: &'a str,
+    /// `mqtt` or `lan`.
+    pub kind: &'a str,
+}
+
+/// A party's place: what it is when it runs, and what stays when it does not.
+pub struct Site {
+    /// Name on every network.
+    pub name: String,
+    /// Its keys.
+    pub keys: Arc<Keys>,
+    /// What a crash leaves.
+    pub disk: SharedDisk,
+    maker: Maker,
+    config: String,
+    party: Option<Party>,
+    /// Counts starts: what was under way for an earlier one is void.
+    life: u64,
+    booted_ms: u64,
+    next_link: LinkId,
+    next_request: u64,
+    timers: BTreeMap<TimerId, u64>,
+    bodies: BTreeMap<LinkId, Vec<u8>>,
+    adopted: BTreeMap<NodeId, LinkId>,
+    /// Requests that it has to answer.
+    asked: BTreeMap<u64, Asker>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Asker {
+    /// Another party, with the number of its job.
+    Job(Place, u64, Then),
+    /// The administrator of the script.
+    Admin(u64),
+}
+
+enum Happening {
+    Event(Place, u64, Event),
+    Timer(Place, u64, TimerId, u64),
+    Frame(u64, usize, Frame),
+    Call(Place, u64, LinkId, String),
+    Asked(Place, Subject, Then, u64, String, Vec<u8>),
+    Job(Place, u64, Work),
+    Restart(Place),
+    Start(Place),
+}
+
+enum Work {
+    Receive(LinkId, Reception<'static>, Vec<u8>, Then),
+    Install(Digest, trireme_core::Version, Then),
+    Answer(Then, Result<Answer, Fault>),
+    SelfTest(Then),
+    Confirm(Then),
+    Revert(Then),
+}
+
+/// All parties and all that is on its way.
+pub struct World {
+    /// Milliseconds since the beginning.
+    pub now_ms: u64,
+    /// How bad the network is now.
+    pub network: Network,
+    /// The parties.
+    pub sites: Vec<Site>,
+    /// What must hold, and what was seen.
+    pub facts: Facts,
+    /// Answers to the administrator, by number.
+    pub answers: BTreeMap<u64, Result<Vec<u8>, Fault>>,
+    /// An attacker in every path.
+    pub tamper: Option<Tamper>,
+    /// The last things that happened.
+    pub trace: VecDeque<String>,
+    rng: Rng,
+    queue: BTreeMap<(u64, u64), Happening>,
+    sequence: u64,
+    pipes: Pipes,
+}
+
+impl World {
+    /// An empty world.
+    #[must_use]
+    pub fn new(seed: u64, network: Network) -> Self {
+        Self {
+            now_ms: 0,
+            network,
+            sites: Vec::new(),
+            facts: Facts::default(),
+            answers: BTreeMap::new(),
+            tamper: None,
+            trace: VecDeque::new(),
+            rng: Rng::new(seed),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            pipes: Pipes::default(),
+        }
+    }
+
+    /// Places a party; it starts within a second.
+    pub fn place(
+        &mut self,
+        name: &str,
+        keys: Arc<Keys>,
+        disk: SharedDisk,
+        maker: Maker,
+        config: String,
+    ) -> Place {
+        let place = self.sites.len();
+        self.sites.push(Site {
+            name: name.into(),
+            keys,
+            disk,
+            maker,
+            config,
+            party: None,
+            life: 0,
+            booted_ms: 0,
+            next_link: FIRST_HOST_LINK,
+            next_request: 0,
+            timers: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+            adopted: BTreeMap::new(),
+            asked: BTreeMap::new(),
+        });
+        let wait = self.rng.between(0, 1000);
+        self.later(wait, Happening::Start(place));
+        place
+    }
+
+    /// Whether the party runs.
+    #[must_use]
+    pub fn up(&self, place: Place) -> bool {
+        self.sites.get(place).is_some_and(|site| site.party.is_some())
+    }
+
+    /// Lets happen what is next. `false` when nothing is.
+    pub fn step(&mut self) -> bool {
+        let Some(((at, _), happening)) = self.queue.pop_first() else { return false };
+        self.now_ms = at;
+        match happening {
+            Happening::Start(place) => self.start(place),
+            Happening::Restart(place) => {
+                if !self.up(place) {
+                    self.start(place);
+                }
+            }
+            Happening::Event(place, life, event) => {
+                if self.alive(place, life) {
+                    self.event(place, event);
+                }
+            }
+            Happening::Timer(place, life, timer, number) => {
+                let due = |site: &Site| site.timers.get(&timer) == Some(&number);
+                if self.alive(place, life) && self.sites.get(place).is_some_and(due) {
+                    self.event(place, Event::Timer(timer));
+                }
+            }
+            Happening::Frame(pipe, side, frame) => self.arrive(pipe, side, frame),
+            Happening::Call(place, life, link, address) => self.call(place, life, link, &address),
+            Happening::Asked(to, caller, then, number, path, body) => {
+                self.asked(to, caller, then, number, path, body);
+            }
+            Happening::Job(place, life, work) => {
+                if self.alive(place, life) {
+                    self.work(place, work);
+                }
+            }
+        }
+        true
+    }
+
+    /// Runs until `until_ms`, or until something is broken.
+    pub fn run_until(&mut self, until_ms: u64) {
+        while self.facts.broken.is_empty() {
+            match self.queue.first_key_value() {
+                Some(((at, _), _)) if *at <= until_ms => self.step(),
+                _ => break,
+            };
+        }
+        self.now_ms = self.now_ms.max(until_ms);
+    }
+
+    /// A request of a party's administrator; the answer comes into [`World::answers`] under `number`. A party that
+    /// is down does not hear it.
+    pub fn admin(&mut self, place: Place, number: u64, path: &str, body: Vec<u8>, image: Option<Arc<[u8]>>) {
+        let Some(site) = self.sites.get_mut(place) else { return };
+        if site.party.is_none() {
+            return;
+        }
+        site.next_request += 1;
+        let id = site.next_request;
+        site.asked.insert(id, Asker::Admin(number));
+        let blob = image.map(|bytes| {
+            let digest = trireme_crypto::hash::of_bytes(&bytes);
+            let size = bytes.len() as u64;
+            lock(&site.disk).blobs.insert(digest, bytes);
+            (digest, size)
+        });
+        let request = Request { id, origin: Origin::Admin, caller: None, path: path.into(), body, blob };
+        self.event(place, Event::Request(request));
+    }
+
+    /// Power goes; it comes back after a while.
+    pub fn crash(&mut self, place: Place, back_after_ms: u64) {
+        let Some(site) = self.sites.get_mut(place) else { return };
+        if site.party.take().is_none() {
+            return;
+        }
+        let name = site.name.clone();
+        site.life += 1;
+        site.timers.clear();
+        site.bodies.clear();
+        site.adopted.clear();
+        site.asked.clear();
+        for link in self.pipes.of(place) {
+            self.hang_up(place, link, "the other end crashed");
+        }
+        self.note(format!("{name} goes down for {back_after_ms} ms"));
+        self.later(back_after_ms, Happening::Restart(place));
+    }
+
+    fn power_cut(&mut self, place: Place) {
+        self.facts.counts.crashes += 1;
+        let pause = self.rng.between(100, 20_000);
+        self.crash(place, pause);
+    }
+
+    fn start(&mut self, place: Place) {
+        let (now, trace) = (self.now_ms, self.sites.get(place).map(|site| site.name.clone()));
+        let Some(site) = self.sites.get_mut(place) else { return };
+        if let Some(device) = lock(&site.disk).device.as_mut() {
+            device.boot();
+        }
+        site.booted_ms = now;
+        let mut party = Party::new((site.maker)(), site.keys.clone(), site.disk.clone());
+        let result = party.start(0, now, &site.config);
+        site.party = Some(party);
+        let name = trace.unwrap_or_default();
+        self.note(format!("{name} starts"));
+        match result {
+            Ok(commands) => self.carry_out(place, commands),
+            Err(fault) => self.facts.broken.push(format!("{name} does not start: {fault}")),
+        }
+        self.look(place);
+    }
+
+    fn event(&mut self, place: Place, event: Event) {
+        // Power may go before the commit, or after it and before anything was done of it.
+        self.facts.counts.events += 1;
+        if self.rng.happens(self.network.crashes / 2) {
+            return self.power_cut(place);
+        }
+        let now = self.now_ms;
+        let what = self.describe(place, &event);
+        let (link, request) = match &event {
+            Event::Message(link, ..)
+            | Event::BodyOffered(link, ..)
+            | Event::Opened(link, _)
+            | Event::Subscribed(link, _)
+            | Event::Unsubscribed(link, _) => (Some(*link), None),
+            Event::Request(request) => (None, Some(request.id)),
+            _ => (None, None),
+        };
+        let Some(site) = self.sites.get_mut(place) else { return };
+        let up_ms = now.saturating_sub(site.booted_ms);
+        let Some(party) = site.party.as_mut() else { return };
+        let result = party.handle(up_ms, now, event);
+        self.note(match &result {
+            Ok(_) => what,
+            Err(fault) => format!("{what}: {fault}"),
+        });
+        if self.rng.happens(self.network.crashes / 2) {
+            self.look(place);
+            return self.power_cut(place);
+        }
+        match result {
+            Ok(commands) => self.carry_out(place, commands),
+            Err(fault) => match (link, request) {
+                (Some(link), _) => {
+                    self.hang_up(place, link, &fault.to_string());
+                    let life = self.life(place);
+                    self.later(0, Happening::Event(place, life, Event::Closed(link, fault.to_string())));
+                }
+                (None, Some(id)) => self.reply(place, id, Err(fault)),
+                (None, None) => self.facts.faults.push(fault.to_string()),
+            },
+        }
+        self.look(place);
+    }
+
+    /// The invariants, after every step of a party.
+    fn look(&mut self, place: Place) {
+        let Some(site) = self.sites.get(place) else { return };
+        self.facts.look(&site.name, &site.keys, &lock(&site.disk));
+    }
+
+    fn carry_out(&mut self, place: Place, commands: Vec<Command>) {
+        let life = self.life(place);
+        for command in commands {
+            if !self.alive(place, life) {
+                return;
+            }
+            self.act(place, life, command);
+        }
+    }
+
+    fn act(&mut self, place: Place, life: u64, command: Command) {
+        let slow = self.latency();
+        match command {
+            Command::Connect { address, link } => {
+                self.later(slow, Happening::Call(place, life, link, address));
+            }
+            Command::Close { link, reason } => self.hang_up(place, link, &reason),
+            Command::Adopt { link, peer } => self.adopt(place, life, link, peer),
+            Command::Send { link, kind, payload } => self.send(place, link, Frame::Message(kind, payload)),
+            Command::Broadcast { kind, payload } => {
+                for link in self.pipes.of(place) {
+                    if self
+                        .pipes
+                        .find(place, link)
+                        .and_then(|(n, _)| self.pipes.get(n))
+                        .is_some_and(|p| p.kind == "lan")
+                    {
+                        self.send(place, link, Frame::Message(kind.clone(), payload.clone()));
+                    }
+                }
+            }
+            Command::Subscribe { link, filter } => self.send(place, link, Frame::Subscribe(filter)),
+            Command::Unsubscribe { link, filter } => self.send(place, link, Frame::Unsubscribe(filter)),
+            Command::Arm { timer, ms } => {
+                self.sequence += 1;
+                let number = self.sequence;
+                if let Some(site) = self.sites.get_mut(place) {
+                    site.timers.insert(timer, number);
+                }
+                self.later(ms.max(1), Happening::Timer(place, life, timer, number));
+            }
+            Command::Disarm { timer } => {
+                if let Some(site) = self.sites.get_mut(place) {
+                    site.timers.remove(&timer);
+                }
+            }
+            Command::Receive { link, reception, then } => {
+                let body = self.sites.get_mut(place).and_then(|site| site.bodies.remove(&link));
+                let work = match body {
+                    Some(body) => Work::Receive(link, reception, body, then),
+                    None => Work::Answer(then, Err(Fault::new(code::UNEXPECTED, "no body is offered"))),
+                };
+                self.later(slow, Happening::Job(place, life, work));
+            }
+            Command::Compute { key, formula, image, then } => {
+                let party = self.sites.get(place).and_then(|site| site.party.as_ref());
+                let Some(party) = party else { return };
+                let result = party.compute(&key, &formula, &image);
+                self.later(1, Happening::Job(place, life, Work::Answer(then, result)));
+            }
+            Command::Deliver { link, header, blob, trailer, then } => {
+                let result = self.deliver(place, link, header, blob, &trailer);
+                self.later(1, Happening::Job(place, life, Work::Answer(then, result)));
+            }
+            Command::Ask { questions, then } => {
+                let values = (0..questions).map(|_| cbor::encode(&Verdict::Allow)).collect();
+                let answer = Answer { blob: None, values };
+                self.later(1, Happening::Job(place, life, Work::Answer(then, Ok(answer))));
+            }
+            Command::Request { role, url, body, then } => self.request(place, life, role, &url, body, then),
+            Command::Install { blob, version, then } => {
+                let wait = self.rng.between(1, 2000);
+                self.later(wait, Happening::Job(place, life, Work::Install(blob, version, then)));
+            }
+            Command::Reboot => self.crash(place, 500),
+            Command::SelfTest { then } => {
+                let wait = self.rng.between(1, 1000);
+                self.later(wait, Happening::Job(place, life, Work::SelfTest(then)));
+            }
+            Command::Confirm { then } => self.later(5, Happening::Job(place, life, Work::Confirm(then))),
+            Command::Revert { then } => self.later(5, Happening::Job(place, life, Work::Revert(then))),
+            Command::Reply { to, result } => self.reply(place, to, result),
+        }
+    }
+
+    fn work(&mut self, place: Place, work: Work) {
+        let answer = |then, result| Event::Done(then, result);
+        let event = match work {
+            Work::Answer(then, result) => answer(then, result),
+            Work::Receive(link, reception, body, then) => {
+                let there = self.pipes.find(place, link).is_some();
+                let party = self.sites.get_mut(place).and_then(|site| site.party.as_mut());
+                let Some(party) = party else { return };
+                let result = if there {
+                    party.take_in(link, &reception, &body)
+                } else {
+                    Err(Fault::new(code::NETWORK, "the link ended before the image did"))
+                };
+                answer(then, result)
+            }
+            Work::Install(blob, version, then) => {
+                let torn = self.rng.happens(self.network.crashes * 4);
+                let Some(site) = self.sites.get(place) else { return };
+                let mut disk = lock(&site.disk);
+                self.facts.installs(&site.name, &site.keys, &disk, version, &blob);
+                let Some(device) = disk.device.as_mut() else { return };
+                if torn {
+                    device.tear();
+                } else {
+                    device.install(version, blob);
+                }
+                drop(disk);
+                if torn || self.rng.happens(self.network.crashes * 4) {
+                    return self.power_cut(place);
+                }
+                answer(then, Ok(Answer::default()))
+            }
+            Work::SelfTest(then) => {
+                let passes = self.on_device(place, |device| device.passes());
+                answer(then, if passes { Ok(Answer::default()) } else { failed("the image does not work") })
+            }
+            Work::Confirm(then) => {
+                let kept = self.on_device(place, crate::device::Device::confirm);
+                self.facts.counts.kept += u64::from(kept);
+                if self.rng.happens(self.network.crashes * 4) {
+                    return self.power_cut(place);
+                }
+                answer(then, if kept { Ok(Answer::default()) } else { failed("nothing is on trial") })
+            }
+            Work::Revert(then) => {
+                let gone = self.on_device(place, crate::device::Device::revert);
+                answer(then, if gone { Ok(Answer::default()) } else { failed("nothing is on trial") })
+            }
+        };
+        self.event(place, event);
+    }
+
+    fn on_device(&self, place: Place, act: impl FnOnce(&mut crate::device::Device) -> bool) -> bool {
+        let Some(site) = self.sites.get(place) else { return false };
+        lock(&site.disk).device.as_mut().is_some_and(act)
+    }
+
+    // Links.
+
+    fn call(&mut self, place: Place, life: u64, link: LinkId, address: &str) {
+        if !self.alive(place, life) {
+            return;
+        }
+        let (kind, host) = match address.split_once("://") {
+            Some(("mqtt", rest)) => ("mqtt", host_of(rest)),
+            Some(("lan", rest)) => ("lan", host_of(rest)),
+            _ => ("?", ""),
+        };
+        let to = self.sites.iter().position(|site| site.name == host);
+        let refused = kind == "?" || self.rng.happens(self.network.refusals);
+        let to = to.filter(|to| self.up(*to) && !refused);
+        let Some(to) = to else {
+            self.event(place, Event::Closed(link, format!("{address} does not answer")));
+            return;
+        };
+        let (Some(mine), Some(theirs)) = (self.name(place), self.name(to)) else { return };
+        let Some(site) = self.sites.get_mut(to) else { return };
+        site.next_link += 1;
+        let ends = [End { place, link }, End { place: to, link: site.next_link }];
+        let pipe = self.pipes.open(kind, ends);
+        let info = |outgoing: bool, address: String| LinkInfo {
+            kind: kind.into(),
+            binding: "native".into(),
+            address,
+            claims: (kind == "mqtt" && !outgoing).then(|| mine.clone()),
+            outgoing,
+        };
+        self.fly(pipe, 1, Frame::Opened(info(false, mine.clone())));
+        self.fly(pipe, 0, Frame::Opened(info(true, theirs)));
+    }
+
+    /// Ends one's own side; the other end hears of it after all that was sent before.
+    fn hang_up(&mut self, place: Place, link: LinkId, reason: &str) {
+        let Some((pipe, other)) = self.pipes.leave(place, link) else { return };
+        if let Some(site) = self.sites.get_mut(place) {
+            site.bodies.remove(&link);
+            site.adopted.retain(|_, adopted| *adopted != link);
+            if let Some(party) = site.party.as_mut() {
+                party.forget(link);
+            }
+        }
+        if let Some(other) = other {
+            self.fly(pipe, other, Frame::Closed(reason.into()));
+        }
+    }
+
+    fn adopt(&mut self, place: Place, life: u64, link: LinkId, peer: NodeId) {
+        let Some(site) = self.sites.get_mut(place) else { return };
+        if let Some(earlier) = site.adopted.insert(peer, link).filter(|earlier| *earlier != link) {
+            self.hang_up(place, earlier, "another link of the same peer");
+            let gone = Event::Closed(earlier, "another link of the same peer".into());
+            self.later(0, Happening::Event(place, life, gone));
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        place: Place,
+        link: LinkId,
+        header: Vec<u8>,
+        blob: Option<Digest>,
+        trailer: &[u8],
+    ) -> Result<Answer, Fault> {
+        if self.pipes.find(place, link).is_none() {
+            return Err(Fault::new(code::NETWORK, "the link is gone"));
+        }
+        let mut body = Vec::new();
+        if let Some(digest) = blob {
+            let party = self.sites.get(place).and_then(|site| site.party.as_ref());
+            let bytes = party.and_then(|party| party.blob(&digest));
+            body.extend_from_slice(&bytes.ok_or_else(|| Fault::new(code::UNKNOWN, "no such blob"))?);
+        }
+        body.extend_from_slice(trailer);
+        self.send(place, link, Frame::Body(header, body));
+        Ok(Answer::default())
+    }
+
+    fn send(&mut self, place: Place, link: LinkId, mut frame: Frame) {
+        let Some((pipe, side)) = self.pipes.find(place, link) else { return };
+        let other = 1 - side;
+        if let (Some(from), Some(tamper)) = (self.name(place), self.tamper.as_mut()) {
+            let to = self.pipes.get(pipe).and_then(|pipe| Some((pipe.kind, pipe.ends.get(other)?.place)));
+            let Some((kind, to)) = to else { return };
+            let Some(to) = self.sites.get(to).map(|site| site.name.as_str()) else { return };
+            if !tamper(&Flight { from: &from, to, kind }, &mut frame) {
+                return;
+            }
+        }
+        if self.rng.happens(self.network.resets) {
+            self.facts.counts.resets += 1;
+            self.fly(pipe, other, Frame::Closed("connection reset".into()));
+            self.fly(pipe, side, Frame::Closed("connection reset".into()));
+            return;
+        }
+        let lan = self.pipes.get(pipe).is_some_and(|pipe| pipe.kind == "lan");
+        if lan && matches!(frame, Frame::Message(..)) && self.rng.happens(self.network.disorder) {
+            // Once more, and out of its order.
+            self.facts.counts.disorders += 1;
+            let wait = self.rng.between(1, 3000);
+            self.later(wait, Happening::Frame(pipe, other, frame.clone()));
+        }
+        self.fly(pipe, other, frame);
+    }
+
+    /// On its way to one side, after all that is on its way there already.
+    fn fly(&mut self, pipe: u64, side: usize, frame: Frame) {
+        let at = self.now_ms + self.latency();
+        let Some(known) = self.pipes.get_mut(pipe) else { return };
+        let Some(busy) = known.busy_until.get_mut(side) else { return };
+        *busy = at.max(*busy);
+        let at = *busy;
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), Happening::Frame(pipe, side, frame));
+    }
+
+    fn arrive(&mut self, pipe: u64, side: usize, frame: Frame) {
+        let Some(end) = self.pipes.get(pipe).and_then(|pipe| pipe.ends.get(side).copied()) else { return };
+        let End { place, link } = end;
+        if self.pipes.find(place, link) != Some((pipe, side)) {
+            return;
+        }
+        let event = match frame {
+            Frame::Opened(info) => Event::Opened(link, info),
+            Frame::Message(kind, payload) => Event::Message(link, kind, payload),
+            Frame::Subscribe(filter) => Event::Subscribed(link, Vec::from([filter])),
+            Frame::Unsubscribe(filter) => Event::Unsubscribed(link, Vec::from([filter])),
+            Frame::Body(header, body) => {
+                let size = body.len() as u64;
+                if let Some(site) = self.sites.get_mut(place) {
+                    site.bodies.insert(link, body);
+                }
+                Event::BodyOffered(link, header, size)
+            }
+            Frame::Closed(reason) => {
+                self.hang_up(place, link, &reason);
+                Event::Closed(link, reason)
+            }
+        };
+        self.event(place, event);
+    }
+
+    // Requests.
+
+    fn request(&mut self, place: Place, life: u64, role: RoleKind, url: &str, body: Vec<u8>, then: Then) {
+        let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+        let (host, path) =
+            rest.split_once('/').map_or((rest, String::from("/")), |(h, p)| (h, format!("/{p}")));
+        let host = host_of(host);
+        let to = self.sites.iter().position(|s| s.name == host && s.keys.subject.role == role);
+        let late = Err(Fault::new(code::NETWORK, format!("{url} did not answer in time")));
+        self.later(REQUEST_MS, Happening::Job(place, life, Work::Answer(then, late)));
+        let (Some(to), Some(site)) = (to, self.sites.get(place)) else { return };
+        let subject = site.keys.subject.clone();
+        let times = if self.rng.happens(self.network.lost_requests) {
+            0
+        } else if self.rng.happens(self.network.repeated_requests) {
+            2
+        } else {
+            1
+        };
+        self.facts.counts.requests += u64::from(times != 1);
+        for _ in 0..times {
+            let wait = self.latency();
+            let asked = Happening::Asked(to, subject.clone(), then, life, path.clone(), body.clone());
+            self.later(wait, asked);
+        }
+    }
+
+    fn asked(&mut self, to: Place, caller: Subject, then: Then, life: u64, path: String, body: Vec<u8>) {
+        let from = self.sites.iter().position(|site| site.keys.subject == caller);
+        let (Some(from), true) = (from, self.up(to)) else { return };
+        let Some(site) = self.sites.get_mut(to) else { return };
+        site.next_request += 1;
+        let id = site.next_request;
+        site.asked.insert(id, Asker::Job(from, life, then));
+        let origin = Origin::Network;
+        let request = Request { id, origin, caller: Some(caller), path, body, blob: None };
+        self.event(to, Event::Request(request));
+    }
+
+    fn reply(&mut self, place: Place, id: u64, result: Result<Vec<u8>, Fault>) {
+        let asker = self.sites.get_mut(place).and_then(|site| site.asked.remove(&id));
+        match asker {
+            Some(Asker::Admin(number)) => {
+                self.answers.insert(number, result);
+            }
+            Some(Asker::Job(from, life, then)) => {
+                let wait = self.latency();
+                let result = result.map(|body| Answer { blob: None, values: Vec::from([body]) });
+                if !self.rng.happens(self.network.lost_requests) {
+                    self.later(wait, Happening::Job(from, life, Work::Answer(then, result)));
+                }
+            }
+            None => {}
+        }
+    }
+
+    // Small things.
+
+    fn later(&mut self, wait_ms: u64, happening: Happening) {
+        self.sequence += 1;
+        self.queue.insert((self.now_ms.saturating_add(wait_ms), self.sequence), happening);
+    }
+
+    fn latency(&mut self) -> u64 {
+        self.rng.between(self.network.fastest_ms, self.network.slowest_ms)
+    }
+
+    fn life(&self, place: Place) -> u64 {
+        self.sites.get(place).map_or(0, |site| site.life)
+    }
+
+    fn alive(&self, place: Place, life: u64) -> bool {
+        self.sites.get(place).is_some_and(|site| site.life == life && site.party.is_some())
+    }
+
+    fn name(&self, place: Place) -> Option<String> {
+        self.sites.get(place).map(|site| site.name.clone())
+    }
+
+    fn note(&mut self, line: String) {
+        if self.trace.len() >= TRACE {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:>9} {line}", self.now_ms));
+    }
+
+    fn describe(&self, place: Place, event: &Event) -> String {
+        let name = self.sites.get(place).map_or("?", |site| site.name.as_str());
+        match event {
+            Event::Message(link, kind, payload) => {
+                format!("{name}: {kind} of {} bytes on {link:x}", payload.len())
+            }
+            Event::BodyOffered(link, _, size) => format!("{name}: a body of {size} bytes on {link:x}"),
+            Event::Request(request) => format!("{name}: {} asked by {:?}", request.path, request.caller),
+            Event::Opened(link, info) => format!("{name}: {} {} opened as {link:x}", info.kind, info.address),
+            Event::Closed(link, why) => format!("{name}: {link:x} closed: {why}"),
+            Event::Done(then, Ok(_)) => format!("{name}: job {then} done"),
+            Event::Done(then, Err(fault)) => format!("{name}: job {then} failed: {fault}"),
+            other => format!("{name}: {other:?}"),
+        }
+    }
+}
+
+fn host_of(address: &str) -> &str {
+    address.split([':', '/']).next().unwrap_or(address)
+}
+
+fn failed(why: &str) -> Result<Answer, Fault> {
+    Err(Fault::new(code::IMAGE, why))
+}
