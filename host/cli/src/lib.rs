@@ -13,10 +13,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod assemble;
 pub mod authority;
+pub mod commands;
 pub mod config;
 pub mod files;
 pub mod init;
 pub mod logging;
 pub mod models;
+pub mod plugins;
 pub mod provisioning;
+pub mod publish;
+pub mod run;
+pub mod status;
+pub mod supervise;
+pub mod table;

@@ -1,2 +1,5 @@
 //! The `trireme` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    trireme::commands::main()
+}

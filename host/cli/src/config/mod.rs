@@ -188,3 +188,14 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Problems> {
     }
     Ok(found)
 }
+
+/// The administrator's socket of a node, and whether the node is a manufacturer. Only this much is read, so that a
+/// command needs no right to read the node's keys.
+///
+/// # Errors
+/// A file that cannot be read or is not TOML, or has no node.
+pub fn socket_of(file: &Path) -> Result<(PathBuf, bool), Problems> {
+    let text = files::read_text(file, LARGEST_CONFIGURATION)
+        .map_err(|error| Problems::of_file(file, error.to_string()))?;
+    read::socket(&source::Source { file: file.into(), text })
+}

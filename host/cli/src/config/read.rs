@@ -105,6 +105,21 @@ pub(super) fn node(source: &Source) -> Result<NodeConfig, Problems> {
     }
 }
 
+/// The administrator's socket, and whether there is a manufacturer.
+pub(super) fn socket(source: &Source) -> Result<(PathBuf, bool), Problems> {
+    let document = DeTable::parse(&source.text).map_err(|error| {
+        Problems(vec![source.problem(&error.span().unwrap_or(0..0), "", error.message().trim())])
+    })?;
+    let path = |key: &str| {
+        let node = find(document.get_ref(), "node")?.get_ref().as_table()?;
+        find(node, key)?.get_ref().as_str().map(|text| source.path(text))
+    };
+    let socket = path("admin").or_else(|| Some(path("data")?.join("admin.sock")));
+    let missing =
+        || Problems(vec![source.problem(&(0..0), "node.data", "is missing; this is no node's file")]);
+    Ok((socket.ok_or_else(missing)?, find(document.get_ref(), "manufacturer").is_some()))
+}
+
 /// The tables, each with the keys and kinds of values that it may have.
 fn sections<'a, 'i>(source: &'a Source, document: &'a DeTable<'i>) -> Result<Vec<Section<'a, 'i>>, Problems> {
     let mut problems = Vec::new();

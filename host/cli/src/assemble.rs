@@ -1,0 +1,151 @@
+//! From a node's configuration to what it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use trireme_actor::{Issuer, Keyring, ModelKeys, Trust};
+use trireme_core::NodeId;
+use trireme_core::RoleKind;
+use trireme_core::names::NameError;
+use trireme_core::role::{Identity, Subject};
+use trireme_crypto::key::Signer;
+use trireme_node::{DevicePlan, Listen, Plan, Policy, RolePlan};
+
+use crate::config::{NodeConfig, RoleConfig, SelfTest, SensorConfig, roles};
+use crate::files::{self, FileError};
+use crate::plugins::{PluginError, Plugins};
+use crate::provisioning::{self, ProvisionError};
+
+/// Why a configuration cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// A component.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// A sensor's secrets.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// Makes the plan. Sensors' bundles are used up here.
+///
+/// # Errors
+/// [`AssembleError`].
+pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
+    files::make_private_folder(&config.data)?;
+    let mut plugins = Plugins::new(&config.data.join("cache"))?;
+    let policies = plugins.policies(&config.policies)?;
+    let trust = config.authority.map(Trust::new);
+    let own_time = config.roles.iter().any(|role| role.role == RoleKind::Authority);
+    let mut plans = Vec::new();
+    for role in config.roles {
+        plans.push(certified(role, trust.clone(), &mut plugins, &policies)?);
+    }
+    for sensor in config.sensors {
+        plans.push(self::sensor(sensor, &config.data, &mut plugins, &policies)?);
+    }
+    Ok(Plan {
+        name: config.name.to_string(),
+        data: config.data,
+        admin: Some(config.admin),
+        workers: config.workers,
+        own_time,
+        disk_reserve: config.disk_reserve,
+        roles: plans,
+    })
+}
+
+type Policies = BTreeMap<String, Vec<Arc<dyn Policy>>>;
+
+fn certified(
+    config: RoleConfig,
+    trust: Option<Trust>,
+    plugins: &mut Plugins,
+    policies: &Policies,
+) -> Result<RolePlan, AssembleError> {
+    let (factory, grants) = plugins.role(config.role, &config.plugin)?;
+    let mut models = ModelKeys::default();
+    config.models.into_iter().for_each(|secrets| models.add(secrets));
+    let issuer =
+        config.issuer.map(|(key, certificate)| Issuer { signer: key as Arc<dyn Signer>, certificate });
+    let keys = Keyring {
+        identity: Identity {
+            subject: config.certified.subject,
+            certificate: config.certificate.der().to_vec(),
+        },
+        signer: Some(config.key),
+        trust,
+        issuer,
+        models,
+        sensor: None,
+    };
+    let listen = config.listen.map(|address| match config.role {
+        RoleKind::Broker => Listen::Mqtt(address),
+        RoleKind::Gateway => Listen::Lan(address),
+        _ => Listen::Https(address),
+    });
+    Ok(RolePlan {
+        name: config.role.to_string(),
+        factory,
+        keys,
+        grants,
+        config: config.settings,
+        listen: listen.into_iter().collect(),
+        device: None,
+        policies: asked_by(config.role, policies),
+    })
+}
+
+fn sensor(
+    config: SensorConfig,
+    data: &std::path::Path,
+    plugins: &mut Plugins,
+    policies: &Policies,
+) -> Result<RolePlan, AssembleError> {
+    let (factory, grants) = plugins.role(RoleKind::Sensor, &config.plugin)?;
+    let model = plugins.model(&config.model)?;
+    let factory_state = provisioning::import(data, &config.id, &config.bundle, config.code.as_ref())?;
+    let subject = Subject { role: RoleKind::Sensor, id: NodeId::new(config.id.as_str())? };
+    let device = DevicePlan {
+        directory: data.join("devices").join(config.id.as_str()),
+        slot_size: config.slot_size,
+        secrets: Arc::new(factory_state.secrets),
+        factory_version: factory_state.version,
+        model,
+        self_test: match config.self_test {
+            SelfTest::Passes => trireme_node::SelfTest::Passes,
+            SelfTest::Fails => trireme_node::SelfTest::Fails,
+            SelfTest::FailsFor(version) => trireme_node::SelfTest::FailsFor(version),
+        },
+    };
+    Ok(RolePlan {
+        name: format!("sensor/{}", config.id),
+        factory,
+        // The node adds the secure element together with the device.
+        keys: Keyring {
+            identity: Identity { subject, certificate: Vec::new() },
+            signer: None,
+            trust: None,
+            issuer: None,
+            models: ModelKeys::default(),
+            sensor: None,
+        },
+        grants,
+        config: config.settings,
+        listen: Vec::new(),
+        device: Some(device),
+        policies: asked_by(RoleKind::Sensor, policies),
+    })
+}
+
+/// The policies of the hooks that a role asks.
+fn asked_by(role: RoleKind, policies: &Policies) -> Policies {
+    let asks = |hook: &str| roles::HOOKS.iter().any(|(name, asker)| *name == hook && *asker == role);
+    policies.iter().filter(|(hook, _)| asks(hook)).map(|(hook, list)| (hook.clone(), list.clone())).collect()
+}

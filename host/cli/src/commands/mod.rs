@@ -1,0 +1,302 @@
+//! What `trireme` understands, and what it does then.
+
+mod args;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use trireme_core::RoleKind;
+use trireme_core::api::Publish;
+use trireme_core::role::Subject;
+
+use crate::admin;
+use crate::authority::{self, Grant, Root};
+use crate::config;
+use crate::files;
+use crate::init::Network;
+use crate::models;
+use crate::publish::{self, PublishError, Show};
+use crate::run;
+use crate::status;
+use crate::supervise::{self, Job, Pauses};
+use crate::table::Table;
+
+pub use args::Cli;
+use args::{AuthorityCommand, Command, ConfigCommand, ModelCommand};
+
+/// Exit codes, for scripts.
+pub mod exit {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// Something else went wrong.
+    pub const OTHER: u8 = 1;
+    /// A publication was refused, or the version exists with other bytes.
+    pub const REFUSED: u8 = 2;
+    /// A publication is accepted, and some broker does not have it yet.
+    pub const PENDING: u8 = 3;
+    /// The command line is wrong (sysexits' EX_USAGE).
+    pub const USAGE: u8 = 64;
+    /// A configuration is wrong (sysexits' EX_CONFIG).
+    pub const CONFIGURATION: u8 = 78;
+}
+
+/// What went wrong, for a person, and what a script sees.
+#[derive(Debug)]
+struct Failure {
+    text: String,
+    code: u8,
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            let more = source.to_string();
+            // Most errors say their cause already.
+            if !text.contains(&more) {
+                text.push_str(": ");
+                text.push_str(&more);
+            }
+            cause = source.source();
+        }
+        Self { text, code: exit::OTHER }
+    }
+}
+
+fn with_code<E: std::error::Error>(code: u8) -> impl FnOnce(E) -> Failure {
+    move |error| Failure { code, ..Failure::from(error) }
+}
+
+/// Parses the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where nobody reads there is nobody to tell.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if asked { exit::OK } else { exit::USAGE });
+        }
+    };
+    match perform(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { text, code }) => {
+            let _ = writeln!(std::io::stderr(), "trireme: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn perform(command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(args) => run(&args),
+        Command::Config(ConfigCommand::Check { path }) => check(&path),
+        Command::Config(ConfigCommand::Example { role }) => say(&config::example::full(role)),
+        Command::Init(args) => init(&args),
+        Command::Authority(command) => perform_authority(command),
+        Command::Request(args) => {
+            let made = authority::request(&Subject { role: args.role, id: args.id }, &args.out)?;
+            say(&format!(
+                "{}: the private key; it stays here\n{}: give this to the authority\n",
+                made.key.display(),
+                made.request.display()
+            ))
+        }
+        Command::Model(command) => perform_model(command),
+        Command::Publish(args) => publish(&args),
+        Command::Status(args) => {
+            let socket = admin::socket(args.at.node.as_deref(), args.at.socket.as_deref())?;
+            let options = status::Options { json: args.json, watch: args.watch, all: args.all };
+            runtime()?.block_on(status::status(&socket, options))?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+fn run(args: &args::Run) -> Result<u8, Failure> {
+    if !args.path.is_dir() {
+        let options = run::Options { log_json: args.log_json, log: args.log.clone(), leash: args.leash };
+        return match run::run(&args.path, &options) {
+            Ok(()) => Ok(exit::OK),
+            Err(error) => {
+                let code = if error.is_final() { exit::CONFIGURATION } else { exit::OTHER };
+                Err(with_code(code)(error))
+            }
+        };
+    }
+    let files = config::files(&args.path).map_err(with_code(exit::CONFIGURATION))?;
+    // What is wrong is told before anything runs.
+    let nodes = config::check(&files).map_err(with_code(exit::CONFIGURATION))?;
+    let program = std::env::current_exe()?;
+    let job = |node: config::NodeConfig| {
+        let mut arguments: Vec<OsString> = vec!["run".into(), node.file.into(), "--leash".into()];
+        if args.log_json {
+            arguments.push("--log-json".into());
+        }
+        if let Some(log) = &args.log {
+            arguments.extend(["--log".into(), log.into()]);
+        }
+        Job { name: node.name.to_string(), program: program.clone(), arguments }
+    };
+    let jobs = nodes.into_iter().map(job).collect();
+    let output = Arc::new(Mutex::new(std::io::stderr()));
+    let failed = runtime()?.block_on(supervise::supervise(jobs, Pauses::default(), output))?;
+    Ok(if failed == 0 { exit::OK } else { exit::CONFIGURATION })
+}
+
+fn check(path: &Path) -> Result<u8, Failure> {
+    let files = config::files(path).map_err(with_code(exit::CONFIGURATION))?;
+    let nodes = config::check(&files).map_err(with_code(exit::CONFIGURATION))?;
+    let mut table = Table::new(&["file", "node", "roles"]);
+    for node in nodes {
+        let mut roles: Vec<String> =
+            node.roles.iter().map(|role| format!("{} {}", role.role, role.certified.subject.id)).collect();
+        match node.sensors.as_slice() {
+            [] => {}
+            [one] => roles.push(format!("sensor {}", one.id)),
+            more => roles.push(format!("{} sensors", more.len())),
+        }
+        table.row([node.file.display().to_string(), node.name.to_string(), roles.join(", ")]);
+    }
+    say(&format!("{table}fine\n"))
+}
+
+fn init(args: &args::Init) -> Result<u8, Failure> {
+    let written = Network::of(args.counts())?.write(&args.folder)?;
+    let folder = written.folder.display();
+    say(&format!(
+        "{folder}: {} nodes, ready to run\n\n  trireme run {folder}\n\nand from a second terminal, with an image of yours:\n\n  \
+         trireme publish --node {folder}/acme.toml --model MD-01 --version 1.1 IMAGE\n  \
+         trireme status --node {folder}/acme.toml --watch\n\n\
+         {folder}/root has the authority's key. Its node renews certificates with it; without that, move the folder \
+         to a safe place.\n",
+        written.nodes.len()
+    ))
+}
+
+fn perform_authority(command: AuthorityCommand) -> Result<u8, Failure> {
+    match command {
+        AuthorityCommand::Init { folder, name, days } => {
+            let root = Root::create(&folder, &name, days)?;
+            say(&format!(
+                "{}: the root's private key; keep it where nobody else gets it\n{}: its certificate; give it to \
+                 every node\n",
+                root.key_file().display(),
+                root.certificate_file().display()
+            ))
+        }
+        AuthorityCommand::Issue(args) => {
+            let grant = Grant {
+                subject: Subject { role: args.role, id: args.id.clone() },
+                topic: args.topic,
+                models: args.models,
+                days: args.days,
+            };
+            if grant.subject.role == RoleKind::Manufacturer && grant.topic.is_none() {
+                let text =
+                    "a manufacturer is certified for a topic and models: add --topic and --model".into();
+                return Err(Failure { text, code: exit::USAGE });
+            }
+            let certificate = Root::open(&args.folder)?.issue(&args.request, &grant)?;
+            let out = args.out.unwrap_or_else(|| args.request.with_file_name(format!("{}.pem", args.id)));
+            files::write_new(&out, certificate.as_bytes())?;
+            say(&format!("{}: the certificate of {}\n", out.display(), grant.subject))
+        }
+        AuthorityCommand::List { folder, json } => {
+            let issued = Root::list(&folder)?;
+            if json {
+                let lines: Result<Vec<String>, _> = issued.iter().map(serde_json::to_string).collect();
+                return say(&lines?.into_iter().map(|line| line + "\n").collect::<String>());
+            }
+            let now = authority::now_ms()?;
+            let mut table = Table::new(&["role", "id", "topic", "models", "days left", "serial"]);
+            for one in issued {
+                let models: Vec<&str> = one.models.iter().map(|model| model.as_str()).collect();
+                let left = match one.not_after_ms.checked_sub(now) {
+                    Some(left) => (left / 86_400_000).to_string(),
+                    None => "expired".into(),
+                };
+                let topic = one.topic.as_ref().map(ToString::to_string).unwrap_or_default();
+                table.row([
+                    one.role.to_string(),
+                    one.id.to_string(),
+                    topic,
+                    models.join(" "),
+                    left,
+                    one.serial,
+                ]);
+            }
+            say(&table.to_string())
+        }
+    }
+}
+
+fn perform_model(command: ModelCommand) -> Result<u8, Failure> {
+    match command {
+        ModelCommand::Add { model, store, generation } => {
+            let file = models::add(&store, &model, generation)?;
+            say(&format!(
+                "{}: secrets of {model}\nA running manufacturer reads them at its next start; its certificate has to \
+                 name the model.\n",
+                file.display()
+            ))
+        }
+        ModelCommand::Provision(args) => {
+            let wish = models::Provision {
+                model: args.model,
+                generation: args.generation,
+                sensor: args.sensor,
+                manufacturer: args.manufacturer,
+                version: args.version,
+            };
+            let made = models::provision(&args.store, &wish, &args.out)?;
+            let bundle = made.bundle.display();
+            if args.code_file {
+                return say(&format!("{bundle}: the bundle\n{}: its one-time code\n", made.code.display()));
+            }
+            // Shown once, and kept nowhere.
+            let code = zeroize::Zeroizing::new(files::read_text(&made.code, 256)?);
+            files::remove(&made.code)?;
+            let mut out = std::io::stdout();
+            writeln!(out, "{bundle}: the bundle\none-time code, shown this once: {}", code.trim())?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+fn publish(args: &args::Publish) -> Result<u8, Failure> {
+    let socket = admin::socket(args.at.node.as_deref(), args.at.socket.as_deref())?;
+    let wish = Publish {
+        model: args.model.clone(),
+        version: args.version,
+        suite: args.suite.map(Into::into),
+        expires_days: args.expires,
+        detach: args.detach,
+    };
+    let show = if args.json { Show::Json } else { Show::People };
+    let done = runtime()?.block_on(publish::publish(&socket, &wish, &args.image, show));
+    done.map_err(|error: PublishError| {
+        if let (Show::Json, PublishError::Refused(fault)) = (show, &error) {
+            // The error itself is on standard error in any case.
+            let _ = writeln!(std::io::stdout(), "{}", serde_json::json!({ "error": fault }));
+        }
+        let code = error.exit();
+        with_code(code)(error)
+    })
+}
+
+fn say(text: &str) -> Result<u8, Failure> {
+    write!(std::io::stdout(), "{text}")?;
+    Ok(exit::OK)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

@@ -1,0 +1,319 @@
+//! Components: those shipped within the binary, and those that a configuration names instead.
+//!
+//! A file is compiled once: within a node for all roles that share it, and for the next start into the node's private
+//! cache.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use trireme_actor::{Grants, RoleFactory};
+use trireme_components::{MISSING, Shipped};
+use trireme_core::message::Verdict;
+use trireme_core::role::code;
+use trireme_core::{Fault, RoleKind};
+use trireme_node::{ModelFactory, Policy};
+use trireme_wasm::{Cache, Engine, Limits, PolicyEngine, PolicyLimits};
+
+use crate::config::{ModelSource, PluginConfig};
+use crate::files::{self, FileError};
+
+/// The most bytes of a component.
+const LARGEST_COMPONENT: u64 = 64 * 1024 * 1024;
+
+/// Why a component is not at work.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// Its file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It does not load.
+    #[error("{name}: {source}")]
+    Load {
+        /// Which.
+        name: String,
+        /// Why.
+        source: trireme_wasm::Error,
+    },
+    /// The binary does not carry it.
+    #[error("{name} is not in this trireme: {why}")]
+    NotShipped {
+        /// Which.
+        name: String,
+        /// What there is instead.
+        why: String,
+    },
+    /// What ships with a component is damaged.
+    #[error("the grants of {name} cannot be read: {source}")]
+    Grants {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A component of another role.
+    #[error("{} is a {found}, and stands in the table of a {wanted}", file.display())]
+    OtherRole {
+        /// Which.
+        file: PathBuf,
+        /// What it says it is.
+        found: String,
+        /// Whose table it is in.
+        wanted: RoleKind,
+    },
+    /// A policy that does not answer the hook it is configured for.
+    #[error("{} does not answer the hook {hook}; it answers {}", file.display(), if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") })]
+    Hook {
+        /// Which.
+        file: PathBuf,
+        /// The hook.
+        hook: String,
+        /// Those that it answers.
+        hooks: Vec<String>,
+    },
+}
+
+/// The components of a node.
+pub struct Plugins {
+    engine: Engine,
+    cache: PathBuf,
+    policy_engine: Option<PolicyEngine>,
+    roles: BTreeMap<Origin, trireme_wasm::RoleFactory>,
+    models: BTreeMap<Origin, trireme_wasm::ModelFactory>,
+}
+
+/// Where a component comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Shipped(String),
+    File(PathBuf),
+}
+
+impl Plugins {
+    /// An engine, with a private cache in this folder.
+    ///
+    /// # Errors
+    /// [`PluginError::Load`].
+    pub fn new(cache: &Path) -> Result<Self, PluginError> {
+        let failed = |source| PluginError::Load { name: "the component engine".into(), source };
+        let engine = Cache::open(cache).and_then(|cache| Engine::new(Some(cache))).map_err(failed)?;
+        Ok(Self {
+            engine,
+            cache: cache.into(),
+            policy_engine: None,
+            roles: BTreeMap::new(),
+            models: BTreeMap::new(),
+        })
+    }
+
+    /// What makes a role, and what it may do: as configured, or as the role that it replaces.
+    ///
+    /// # Errors
+    /// [`PluginError`].
+    pub fn role(
+        &mut self,
+        role: RoleKind,
+        config: &PluginConfig,
+    ) -> Result<(Box<dyn RoleFactory>, Grants), PluginError> {
+        let name = format!("role-{role}");
+        let grants = match &config.grants {
+            Some(grants) => grants.clone(),
+            None => shipped_grants(&name)?,
+        };
+        let origin = config.file.clone().map_or(Origin::Shipped(name), Origin::File);
+        let factory = self.role_factory(origin.clone())?;
+        if let Origin::File(file) = origin
+            && factory.about().kind != role.as_str()
+        {
+            let found = factory.about().kind.clone().into_owned();
+            return Err(PluginError::OtherRole { file, found, wanted: role });
+        }
+        let make =
+            move || factory.instantiate().map_err(|error| Fault::new(code::CONFIGURATION, error.to_string()));
+        Ok((Box::new(make), grants))
+    }
+
+    fn role_factory(&mut self, origin: Origin) -> Result<trireme_wasm::RoleFactory, PluginError> {
+        if let Some(known) = self.roles.get(&origin) {
+            return Ok(known.clone());
+        }
+        let factory = match &origin {
+            Origin::Shipped(name) => {
+                let failed = |source| PluginError::Load { name: name.clone(), source };
+                let shipped = shipped(name)?;
+                trireme_wasm::RoleFactory::from_compiled(&self.engine, shipped.compiled, Limits::default())
+                    .map_err(failed)?
+            }
+            Origin::File(file) => {
+                let wasm = files::read(file, LARGEST_COMPONENT)?;
+                trireme_wasm::RoleFactory::from_wasm(&self.engine, &wasm, Limits::default())
+                    .map_err(not_loaded(file))?
+            }
+        };
+        self.roles.insert(origin, factory.clone());
+        Ok(factory)
+    }
+
+    /// What makes the model of a sensor.
+    ///
+    /// # Errors
+    /// [`PluginError`].
+    pub fn model(&mut self, source: &ModelSource) -> Result<ModelFactory, PluginError> {
+        let origin = match source {
+            ModelSource::Shipped(name) => Origin::Shipped(format!("model-{name}")),
+            ModelSource::File(file) => Origin::File(file.clone()),
+        };
+        let factory = match (self.models.get(&origin), &origin) {
+            (Some(known), _) => known.clone(),
+            (None, Origin::Shipped(name)) => {
+                let failed = |source| PluginError::Load { name: name.clone(), source };
+                let shipped = shipped(name)?;
+                trireme_wasm::ModelFactory::from_compiled(&self.engine, shipped.compiled, Limits::default())
+                    .map_err(failed)?
+            }
+            (None, Origin::File(file)) => {
+                let wasm = files::read(file, LARGEST_COMPONENT)?;
+                trireme_wasm::ModelFactory::from_wasm(&self.engine, &wasm, Limits::default())
+                    .map_err(not_loaded(file))?
+            }
+        };
+        self.models.insert(origin, factory.clone());
+        Ok(Arc::new(move || {
+            factory.instantiate().map_err(|error| Fault::new(code::CONFIGURATION, error.to_string()))
+        }))
+    }
+
+    /// The policies of each hook. A file that stands in several hooks is one policy.
+    ///
+    /// # Errors
+    /// [`PluginError`].
+    pub fn policies(
+        &mut self,
+        files: &BTreeMap<String, Vec<PathBuf>>,
+    ) -> Result<BTreeMap<String, Vec<Arc<dyn Policy>>>, PluginError> {
+        let mut loaded: BTreeMap<&PathBuf, Arc<WasmPolicy>> = BTreeMap::new();
+        let mut policies: BTreeMap<String, Vec<Arc<dyn Policy>>> = BTreeMap::new();
+        for (hook, files) in files {
+            for file in files {
+                let policy = match loaded.get(file) {
+                    Some(policy) => policy.clone(),
+                    None => Arc::new(self.policy(file)?),
+                };
+                if !policy.hooks.contains(hook) {
+                    let (file, hooks) = (file.clone(), policy.hooks.clone());
+                    return Err(PluginError::Hook { file, hook: hook.clone(), hooks });
+                }
+                loaded.insert(file, policy.clone());
+                policies.entry(hook.clone()).or_default().push(policy);
+            }
+        }
+        Ok(policies)
+    }
+
+    fn policy(&mut self, file: &Path) -> Result<WasmPolicy, PluginError> {
+        let engine = match &self.policy_engine {
+            Some(engine) => engine.clone(),
+            None => Cache::open(&self.cache)
+                .and_then(|cache| PolicyEngine::new(PolicyLimits::default(), Some(cache)))
+                .map_err(not_loaded(file))?,
+        };
+        self.policy_engine = Some(engine.clone());
+        let wasm = files::read(file, LARGEST_COMPONENT)?;
+        let policy = trireme_wasm::PolicyFactory::from_wasm(&engine, &wasm)
+            .and_then(|factory| factory.load(""))
+            .map_err(not_loaded(file))?;
+        let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(WasmPolicy { name, hooks: policy.hooks().to_vec(), policy: Mutex::new(policy) })
+    }
+}
+
+/// A policy's component; one question at a time.
+struct WasmPolicy {
+    name: String,
+    hooks: Vec<String>,
+    policy: Mutex<trireme_wasm::Policy>,
+}
+
+impl Policy for WasmPolicy {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn decide(&self, hook: &str, question: &[u8]) -> Verdict {
+        match std::str::from_utf8(question) {
+            // A policy that panicked is replaced by itself at its next question.
+            Ok(question) => self.policy.lock().unwrap_or_else(PoisonError::into_inner).decide(hook, question),
+            Err(_) => Verdict::Deny("the question is no text, which counts as no".into()),
+        }
+    }
+}
+
+fn not_loaded(file: &Path) -> impl FnOnce(trireme_wasm::Error) -> PluginError + use<> {
+    let name = file.display().to_string();
+    move |source| PluginError::Load { name, source }
+}
+
+fn shipped(name: &str) -> Result<&'static Shipped, PluginError> {
+    trireme_components::find(name).ok_or_else(|| {
+        let names: Vec<&str> = trireme_components::shipped().iter().map(|shipped| shipped.name).collect();
+        let why = if names.is_empty() { MISSING.to_owned() } else { format!("it has {}", names.join(", ")) };
+        PluginError::NotShipped { name: name.to_owned(), why }
+    })
+}
+
+fn shipped_grants(name: &str) -> Result<Grants, PluginError> {
+    let grants = shipped(name)?.grants.unwrap_or("{}");
+    serde_json::from_str(grants).map_err(|source| PluginError::Grants { name: name.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+    }
+
+    #[test]
+    fn a_component_from_a_file_is_compiled_once_and_kept_in_a_private_cache() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let mut plugins = Plugins::new(&cache).unwrap();
+        let model = plugins.model(&ModelSource::File(fixture("echo-model.wasm"))).unwrap();
+        assert!(model().is_ok());
+        assert_eq!(std::fs::metadata(&cache).unwrap().mode() & 0o777, 0o700);
+        let kept = || std::fs::read_dir(&cache).unwrap().count();
+        assert_eq!(kept(), 1);
+        Plugins::new(&cache).unwrap().model(&ModelSource::File(fixture("echo-model.wasm"))).unwrap();
+        assert_eq!(kept(), 1);
+    }
+
+    #[test]
+    fn a_role_in_the_table_of_another_and_a_model_as_a_role_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plugins = Plugins::new(&folder.path().join("cache")).unwrap();
+        let plugin = |name: &str| PluginConfig { file: Some(fixture(name)), grants: Some(Grants::default()) };
+        let wrong = plugins.role(RoleKind::Broker, &plugin("echo-role.wasm"));
+        assert!(matches!(wrong, Err(PluginError::OtherRole { .. })), "{:?}", wrong.err());
+        assert!(matches!(
+            plugins.role(RoleKind::Broker, &plugin("echo-model.wasm")),
+            Err(PluginError::Load { .. })
+        ));
+    }
+
+    #[test]
+    fn a_policy_answers_the_hooks_that_it_names_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plugins = Plugins::new(&folder.path().join("cache")).unwrap();
+        let file = fixture("echo-policy.wasm");
+        let files = |hook: &str| BTreeMap::from([(hook.to_owned(), vec![file.clone()])]);
+        let Err(PluginError::Hook { hooks, .. }) = plugins.policies(&files("never")) else {
+            panic!("it took a hook that no policy has");
+        };
+        let policies = plugins.policies(&files(&hooks[0])).unwrap();
+        let policy = &policies[&hooks[0]][0];
+        assert_eq!(policy.name(), "echo-policy");
+        assert!(matches!(policy.decide(&hooks[0], &[0xff]), Verdict::Deny(_)));
+    }
+}

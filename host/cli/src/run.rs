@@ -1,0 +1,104 @@
+//! One node in this process, until it is told to stop.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use trireme_node::{Node, NodeError};
+
+use crate::assemble::{self, AssembleError};
+use crate::config::{self, Problems};
+use crate::logging;
+
+/// How long a node may take to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its configuration.
+    #[error("{0}")]
+    Configuration(#[from] Problems),
+    /// What the configuration refers to.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The system.
+    #[error("the node cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl RunError {
+    /// Whether a new start would end the same way.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Configuration(_) | Self::Assemble(_) => true,
+            Self::Node(NodeError::Role { fault, .. }) => {
+                fault.code == trireme_core::role::code::CONFIGURATION
+            }
+            Self::Node(_) | Self::System(_) => false,
+        }
+    }
+}
+
+/// How a node is run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Log as JSON.
+    pub log_json: bool,
+    /// A filter that counts instead of the configuration's.
+    pub log: Option<String>,
+    /// Stop when standard input ends: whoever started this node is gone.
+    pub leash: bool,
+}
+
+/// Runs the node of this file until SIGINT, SIGTERM, or the end of its leash.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
+    let config = config::load(file)?;
+    let log = options.log.as_deref().unwrap_or(&config.log);
+    let filter = logging::filter(log)
+        .map_err(|error| Problems::of_file(file, format!("the log filter {log:?}: {error}")))?;
+    logging::start(filter, options.log_json);
+    let name = config.name.clone();
+    let plan = assemble::plan(config)?;
+    let leash = options.leash;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        // Before the node starts: a signal that comes meanwhile is not lost.
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let node = Node::start(plan).await?;
+        tracing::info!(node = %name, "running");
+        let why = tokio::select! {
+            _ = interrupt.recv() => "interrupted",
+            _ = terminate.recv() => "terminated",
+            () = leash_end(leash) => "its supervisor is gone",
+        };
+        tracing::info!(node = %name, why, "stopping");
+        if tokio::time::timeout(GRACE, node.shutdown()).await.is_err() {
+            tracing::warn!(node = %name, "did not stop in time");
+        }
+        Ok(())
+    })
+}
+
+/// Ends when standard input has ended; never without a leash. The thread that waits ends with the process.
+async fn leash_end(leash: bool) {
+    let (cut, end) = tokio::sync::oneshot::channel();
+    if leash {
+        std::thread::spawn(move || {
+            // What comes on it does not matter, only that it ends.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = cut.send(());
+        });
+        let _ = end.await;
+    } else {
+        std::future::pending::<()>().await;
+    }
+}

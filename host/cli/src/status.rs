@@ -1,0 +1,361 @@
+//! `trireme status`: a manufacturer's releases and how far they are; any other node's roles.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use trireme_core::Fault;
+use trireme_core::api::{BrokerStatus, ReleaseStatus, Releases, SensorStatus};
+
+use crate::admin;
+use crate::table::{Table, bytes};
+
+const NODE: &str = "/node/v1/status";
+const MANUFACTURER: &str = "manufacturer";
+/// An answer below this size was not cut.
+const SURELY_WHOLE: usize = 32 * 1024;
+/// The most answers of which a model's sensors are put together.
+const MOST_PAGES: usize = 1000;
+/// Sensors that are not installed, in a table; the rest is counted.
+const SHOWN_SENSORS: usize = 20;
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// The most roles of a node whose own status is shown.
+const SHOWN_ROLES: usize = 16;
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The node's word.
+    #[error("{0}")]
+    Node(#[from] Fault),
+    /// It cannot be shown.
+    #[error("{0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// What is shown, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// As JSON: one document.
+    pub json: bool,
+    /// Again and again.
+    pub watch: bool,
+    /// Every sensor, not only those that are not installed.
+    pub all: bool,
+}
+
+/// Shows the status of the node at this socket; with `watch` until interrupted.
+///
+/// # Errors
+/// [`StatusError`]. A watch goes on while the node is away.
+pub async fn status(socket: &Path, options: Options) -> Result<(), StatusError> {
+    let clear = options.watch && !options.json && std::io::stdout().is_terminal();
+    let mut last = String::new();
+    loop {
+        let text = match look(socket, options).await {
+            Err(fault) if options.watch => format!("{fault}\n"),
+            other => other?,
+        };
+        let mut out = std::io::stdout();
+        if clear {
+            // Home, the text, and what was below it goes.
+            write!(out, "\u{1b}[H\u{1b}[2J{text}")?;
+        } else if text != last {
+            write!(out, "{text}")?;
+        }
+        out.flush()?;
+        if !options.watch {
+            return Ok(());
+        }
+        last = text;
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// What the node says of itself.
+#[derive(Debug, Deserialize)]
+struct NodeStatus {
+    node: String,
+    roles: Vec<RoleStatus>,
+    #[serde(default)]
+    memory_bytes: u64,
+    #[serde(default)]
+    damage: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RoleStatus {
+    name: String,
+    id: String,
+    condition: String,
+    #[serde(default)]
+    why: Option<Value>,
+    #[serde(default)]
+    links: u64,
+}
+
+async fn look(socket: &Path, options: Options) -> Result<String, Fault> {
+    let node = admin::ask(socket, NODE, json!({}), None, |_| {}).await?;
+    let status: NodeStatus = admin::question(socket, NODE, json!({})).await?;
+    let running = |role: &&RoleStatus| role.condition == "running";
+    let mut roles = BTreeMap::new();
+    let mut releases = None;
+    for role in status.roles.iter().filter(running).take(SHOWN_ROLES) {
+        if role.name == MANUFACTURER {
+            releases = Some(manufacturer(socket).await?);
+        } else {
+            let path = format!("/{}/v1/status", role.name);
+            roles.insert(role.name.clone(), admin::ask(socket, &path, json!({}), None, |_| {}).await?);
+        }
+    }
+    if options.json {
+        let mut document = json!({ "node": node, "roles": roles });
+        if let (Some(document), Some(releases)) = (document.as_object_mut(), releases) {
+            document.insert("releases".into(), serde_json::to_value(releases.releases).unwrap_or_default());
+        }
+        return Ok(format!("{document}\n"));
+    }
+    let mut text = node_text(&status);
+    if let Some(releases) = &releases {
+        text.push_str(&releases_text(releases, options.all));
+    }
+    for (name, role) in &roles {
+        text.push_str(&role_text(name, role));
+    }
+    Ok(text)
+}
+
+/// A manufacturer's releases. A large fleet comes in several answers, model by model.
+async fn manufacturer(socket: &Path) -> Result<Releases, Fault> {
+    let path = format!("/{MANUFACTURER}/v1/status");
+    let whole = admin::ask(socket, &path, json!({}), None, |_| {}).await?;
+    let size = whole.to_string().len();
+    let mut all: Releases = admin::question(socket, &path, json!({})).await?;
+    if size < SURELY_WHOLE {
+        return Ok(all);
+    }
+    let mut models: Vec<_> = all.releases.iter().map(|release| release.model.clone()).collect();
+    models.dedup();
+    all.releases.clear();
+    for model in models {
+        let mut question = json!({ "model": model });
+        let mut releases: Vec<ReleaseStatus> = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let page: Releases = admin::question(socket, &path, question).await?;
+            let Some(last) = page.releases.first().and_then(|newest| newest.sensors.last()) else {
+                if releases.is_empty() {
+                    releases = page.releases;
+                }
+                break;
+            };
+            question = json!({ "model": model, "sensors_after": last.id });
+            merge(&mut releases, page.releases);
+        }
+        all.releases.append(&mut releases);
+    }
+    Ok(all)
+}
+
+fn merge(known: &mut Vec<ReleaseStatus>, page: Vec<ReleaseStatus>) {
+    for mut release in page {
+        match known.iter_mut().find(|one| one.version == release.version && one.model == release.model) {
+            Some(one) => one.sensors.append(&mut release.sensors),
+            None => known.push(release),
+        }
+    }
+}
+
+fn node_text(status: &NodeStatus) -> String {
+    let mut text = format!("node {}, {} resident\n", status.node, bytes(status.memory_bytes));
+    for damage in &status.damage {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "  damaged: {damage}");
+    }
+    let mut table = Table::new(&["role", "id", "condition", "links", "why"]);
+    for role in status.roles.iter().take(SHOWN_ROLES) {
+        let why = role.why.as_ref().map(scalar).unwrap_or_default();
+        table.row([role.name.clone(), role.id.clone(), role.condition.clone(), role.links.to_string(), why]);
+    }
+    text.push_str(&table.to_string());
+    if status.roles.len() > SHOWN_ROLES {
+        let _ = writeln!(text, "  … and {} more", status.roles.len() - SHOWN_ROLES);
+    }
+    text
+}
+
+fn releases_text(releases: &Releases, all: bool) -> String {
+    let mut text = String::new();
+    if releases.releases.is_empty() {
+        text.push_str("\nnothing is published yet; `trireme publish --model MD --version V IMAGE`\n");
+    }
+    for release in &releases.releases {
+        let ReleaseStatus { model, version, suite, size, digest, brokers, sensors } = release;
+        let _ =
+            writeln!(text, "\n{model} {version}  suite {suite}  {}  image {}", bytes(*size), digest.short());
+        let mut table = Table::new(&["broker", "stage", "gateways holding", "pending", "detail"]);
+        for BrokerStatus { id, stage, detail, pending, holding } in brokers {
+            table.row([id.to_string(), stage.clone(), names(holding), names(pending), detail.clone()]);
+        }
+        text.push_str(&table.to_string());
+        let _ = writeln!(text, "  sensors: {}", counts(release));
+        let shown: Vec<&SensorStatus> =
+            sensors.iter().filter(|sensor| all || sensor.outcome != "installed").collect();
+        if shown.is_empty() {
+            continue;
+        }
+        let most = if all { usize::MAX } else { SHOWN_SENSORS };
+        let mut table = Table::new(&["sensor", "gateway", "outcome", "receipt"]);
+        for sensor in shown.iter().take(most) {
+            let receipt = match (sensor.counter, sensor.authenticated) {
+                (0, _) => "none".into(),
+                (counter, true) => format!("#{counter}"),
+                (counter, false) => format!("#{counter}, not authenticated"),
+            };
+            table.row([sensor.id.to_string(), sensor.gateway.to_string(), word(release, sensor), receipt]);
+        }
+        text.push_str(&table.to_string());
+        if shown.len() > most {
+            let _ = writeln!(text, "  … and {} more; --all shows them", shown.len() - most);
+        }
+    }
+    text
+}
+
+/// A sensor's outcome; where none came because its gateway does not have the release yet, that is what it is.
+fn word(release: &ReleaseStatus, sensor: &SensorStatus) -> String {
+    let waits = release.brokers.iter().any(|broker| broker.pending.contains(&sensor.gateway));
+    let holds = release.brokers.iter().any(|broker| broker.holding.contains(&sensor.gateway));
+    if sensor.outcome == "unknown" && waits && !holds { "pending".into() } else { sensor.outcome.clone() }
+}
+
+/// `4 installed, 1 refused-token, 2 unknown, of 7`.
+fn counts(release: &ReleaseStatus) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for sensor in &release.sensors {
+        let mut outcome = word(release, sensor);
+        if !sensor.authenticated && sensor.counter > 0 {
+            outcome.push_str(" (not authenticated)");
+        }
+        *counts.entry(outcome).or_default() += 1;
+    }
+    let parts: Vec<String> = counts.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+    match release.sensors.len() {
+        0 => "none known yet".into(),
+        all => format!("{}, of {all}", parts.join(", ")),
+    }
+}
+
+/// Whatever a role says: single values in lines, lists of objects as tables.
+fn role_text(name: &str, status: &Value) -> String {
+    let mut text = format!("\n{name}\n");
+    let Some(fields) = status.as_object() else { return text };
+    for (key, value) in fields {
+        match value.as_array() {
+            Some(items) if items.iter().any(Value::is_object) => {
+                let _ = writeln!(text, "  {key}:");
+                text.push_str(&objects(items));
+            }
+            Some(items) if items.is_empty() => {
+                let _ = writeln!(text, "  {key}: none");
+            }
+            _ => {
+                let mut line = Table::default();
+                line.row([format!("{key}: {}", scalar(value))]);
+                text.push_str(&line.to_string());
+            }
+        }
+    }
+    text
+}
+
+fn objects(items: &[Value]) -> String {
+    let mut columns: Vec<&str> = Vec::new();
+    for key in items.iter().filter_map(Value::as_object).flat_map(|object| object.keys()) {
+        if !columns.contains(&key.as_str()) {
+            columns.push(key);
+        }
+    }
+    let mut table = Table::new(&columns);
+    for item in items {
+        table.row(columns.iter().map(|column| item.get(*column).map(scalar).unwrap_or_default()));
+    }
+    table.to_string()
+}
+
+fn scalar(value: &Value) -> String {
+    /// Digests and the like: enough to recognise them.
+    const LONGEST: usize = 48;
+    let text = match value {
+        Value::Null => return "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(scalar).collect::<Vec<_>>().join(" "),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| format!("{key} {}", scalar(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) if text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            format!("{}…", text.get(..end.min(8)).unwrap_or_default())
+        }
+        _ => text,
+    }
+}
+
+fn names(ids: &[trireme_core::NodeId]) -> String {
+    match ids.len() {
+        0 => "-".into(),
+        1..=6 => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        count => format!("{count} gateways"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn releases() -> Releases {
+        serde_json::from_value(json!({ "releases": [{
+            "model": "MD-01", "version": "1.3", "suite": "digest", "size": 8_388_608, "digest": "07".repeat(32),
+            "brokers": [{ "id": "bk-1", "stage": "stored", "pending": ["gw-2"], "holding": ["gw-1"] }],
+            "sensors": [
+                { "id": "sn-1", "gateway": "gw-1", "outcome": "installed", "authenticated": true, "counter": 3 },
+                { "id": "sn-2", "gateway": "gw-1", "outcome": "refused-token", "authenticated": true, "counter": 9 },
+                { "id": "sn-3", "gateway": "gw-2", "outcome": "unknown", "authenticated": false, "counter": 0 },
+                { "id": "sn-4", "gateway": "gw-1", "outcome": "unknown", "authenticated": false, "counter": 0 },
+                { "id": "sn-5", "gateway": "gw-1", "outcome": "installed", "authenticated": false, "counter": 1 },
+            ],
+        }] })).unwrap()
+    }
+
+    #[test]
+    fn a_release_is_counted_by_outcome_and_silence_is_never_success() {
+        let text = releases_text(&releases(), false);
+        let wanted =
+            "1 installed, 1 installed (not authenticated), 1 pending, 1 refused-token, 1 unknown, of 5";
+        assert!(text.contains(wanted), "{text}");
+        assert!(text.contains("MD-01 1.3  suite digest  8.0 MiB"), "{text}");
+        assert!(text.contains("sn-2") && !text.contains("sn-1 "), "{text}");
+        assert!(releases_text(&releases(), true).contains("sn-1 "));
+    }
+
+    #[test]
+    fn whatever_a_role_says_becomes_lines_and_tables() {
+        let text = role_text(
+            "gateway",
+            &json!({
+                "receipts_waiting": 2, "directory": "fine\u{7}",
+                "sensors": [{ "id": "sn-1", "pending": null }, { "id": "sn-2", "pending": "1.3", "stage": "idle" }],
+            }),
+        );
+        assert!(text.contains("receipts_waiting: 2") && text.contains("directory: fine·"), "{text}");
+        assert!(text.contains("sn-1") && text.contains("1.3") && text.contains("STAGE"), "{text}");
+    }
+}
