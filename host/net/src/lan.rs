@@ -23,7 +23,7 @@ use trireme_core::message::{LARGEST_IMAGE, LARGEST_LAN_MESSAGE};
 use trireme_core::role::code;
 use trireme_mqtt::lane::{Lane, Out};
 
-use crate::link::{Commands, EVENTS, Link, LinkEvent, LinkInfo, Pace};
+use crate::link::{Commands, EVENTS, Link, LinkEvent, LinkInfo, OnLink, Pace};
 use crate::run::{self, Arrival, Audience, Wire};
 
 /// The kind of the frame that precedes a body.
@@ -31,7 +31,7 @@ const TRANSFER: &str = "transfer";
 /// The longest kind.
 const LONGEST_KIND: usize = 32;
 /// Bytes that may wait for one peer, bodies not counted.
-const QUEUE: usize = 128 * 1024;
+const QUEUE: usize = 1024 * 1024;
 
 /// What a listener or a link on the LAN allows.
 #[derive(Debug, Clone, Copy)]
@@ -60,9 +60,6 @@ impl Default for LanConfig {
         }
     }
 }
-
-/// Takes a link that a sensor opened, with its events.
-pub type OnLink = Arc<dyn Fn(Link, mpsc::Receiver<LinkEvent>) + Send + Sync>;
 
 /// A gateway's listener. Dropping it stops listening; links live on.
 pub struct LanListener {

@@ -175,8 +175,11 @@ impl BodySource for Bytes {
     }
 }
 
+/// Takes a link that a peer opened, with its events.
+pub type OnLink = Arc<dyn Fn(Link, mpsc::Receiver<LinkEvent>) + Send + Sync>;
+
 /// Commands that may wait in a link's queue.
-const QUEUE: usize = 64;
+const QUEUE: usize = 256;
 /// Events that may wait to be taken.
 pub const EVENTS: usize = 64;
 

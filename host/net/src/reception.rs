@@ -134,9 +134,13 @@ impl Reception {
         Progress::Broken(reason)
     }
 
-    /// Ends it: the peer or the link failed.
-    pub(crate) fn fail(mut self, fault: Fault) {
-        self.done.give(Err(fault));
+    /// Ends it: the peer or the link failed. What came whole and is being made durable stays.
+    pub(crate) async fn fail(mut self, fault: Fault) {
+        let result = match std::mem::replace(&mut self.state, State::Over) {
+            State::Finishing(job) => job.await.unwrap_or_else(|_| Err(ended())),
+            _ => Err(fault),
+        };
+        self.done.give(result);
     }
 
     /// Starts work if there is enough to do and nobody does it.
@@ -145,7 +149,13 @@ impl Reception {
         if !complete && self.window.len() < WINDOW / 4 {
             return;
         }
-        let State::Idle(mut worker) = std::mem::replace(&mut self.state, State::Over) else { return };
+        let mut worker = match std::mem::replace(&mut self.state, State::Over) {
+            State::Idle(worker) => worker,
+            busy => {
+                self.state = busy;
+                return;
+            }
+        };
         if complete && self.window.is_empty() {
             let trailer = std::mem::take(&mut self.tail);
             self.state = State::Finishing(tokio::task::spawn_blocking(move || worker.finish(&trailer)));

@@ -477,7 +477,7 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
         };
         let fault = Fault::new(code::NETWORK, format!("the link was closed: {reason}"));
         if let Phase::Receiving(reception) = self.phase {
-            reception.fail(fault.clone());
+            reception.fail(fault.clone()).await;
         }
         for (_, load) in self.loads.drain() {
             load.done.give(Err(fault.clone()));

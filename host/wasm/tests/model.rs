@@ -1,4 +1,5 @@
 //! Models as components, in `tests/fixtures`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests, with helpers")]
 
 mod support;
 

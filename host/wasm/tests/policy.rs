@@ -1,4 +1,5 @@
 //! Policies as components, in `tests/fixtures`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests, with helpers")]
 
 use trireme_core::message::Verdict;
 use trireme_wasm::{Error, Policy, PolicyEngine, PolicyFactory, PolicyLimits};

@@ -1,4 +1,5 @@
 //! Roles as components, in `tests/fixtures`: they behave as the same code does natively, and cannot go beyond limits.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests, with helpers")]
 
 mod support;
 

@@ -54,3 +54,14 @@ pub fn hexadecimal(text: &str, most: usize, what: &str) -> Result<Vec<u8>, Fault
 pub fn hexed(bytes: &[u8]) -> String {
     hex::encode(bytes)
 }
+
+/// As many values as fit `most` bytes of an answer, and how many are left out.
+#[must_use]
+pub fn fit(values: impl Iterator<Item = serde_json::Value>, most: usize) -> (Vec<serde_json::Value>, usize) {
+    let (mut kept, mut size, mut left_out) = (Vec::new(), 0, 0);
+    for value in values {
+        size += write(&value).len() + 1;
+        if size <= most { kept.push(value) } else { left_out += 1 }
+    }
+    (kept, left_out)
+}

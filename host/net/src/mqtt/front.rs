@@ -26,7 +26,7 @@ use super::peer::Peer;
 use super::registry::{Claim, Registry};
 use super::router::{Attached, Router};
 use crate::guests::{Guest, Guests};
-use crate::link::{EVENTS, Link, LinkEvent, Pace};
+use crate::link::{EVENTS, Link, OnLink, Pace};
 use crate::run::{self, Audience};
 
 /// What a front allows.
@@ -58,15 +58,12 @@ impl Default for FrontConfig {
             pace: Pace::default(),
             connections: 20_000,
             half_open: 64,
-            queue: 1024 * 1024,
+            queue: 2 * 1024 * 1024,
             pushes: 16,
             pushes_in: Duration::from_secs(60),
         }
     }
 }
-
-/// Takes a link that a peer opened, with its events.
-pub type OnLink = Arc<dyn Fn(Link, mpsc::Receiver<LinkEvent>) + Send + Sync>;
 
 /// The broker's listener. Dropping it closes all its connections.
 pub struct Front {

@@ -1,6 +1,6 @@
 //! Who is connected under which name: what a client identifier claims, and what an adopted peer has proven.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use trireme_core::NodeId;
@@ -22,8 +22,10 @@ struct State {
     plain: HashMap<String, Link>,
     /// Peers that have proven who they are.
     adopted: HashMap<NodeId, Link>,
-    /// Client identifiers of which the router may keep a session.
-    sessions: HashSet<String>,
+    /// Whose each link is, of those that have proven it.
+    owners: HashMap<u64, NodeId>,
+    /// Client identifiers that the router knows, which it never forgets, and whether it keeps a session for them.
+    sessions: HashMap<String, bool>,
 }
 
 /// What a CONNECT's client identifier means here.
@@ -48,19 +50,24 @@ impl Registry {
         if let Some(earlier) = state.plain.insert(id.to_owned(), link.clone()) {
             earlier.close("another connection with the same client identifier took over");
         }
-        if state.sessions.contains(id) { Claim::Known } else { Claim::New }
+        if state.sessions.get(id) == Some(&true) { Claim::Known } else { Claim::New }
     }
 
     /// Notes that the router is to keep a session for this client; `false`: it keeps too many.
     pub(super) fn keep_session(&self, id: &str) -> bool {
         let mut state = self.state();
-        state.sessions.contains(id)
-            || (state.sessions.len() < SESSIONS && state.sessions.insert(id.to_owned()))
+        let room = state.sessions.len() < SESSIONS;
+        match state.sessions.get_mut(id) {
+            Some(kept) => *kept = true,
+            None if room => drop(state.sessions.insert(id.to_owned(), true)),
+            None => return false,
+        }
+        true
     }
 
     /// Whether the router had a session for this client; it is to have none from now on.
     pub(super) fn forget_session(&self, id: &str) -> bool {
-        self.state().sessions.remove(id)
+        self.state().sessions.get_mut(id).is_some_and(|kept| std::mem::replace(kept, false))
     }
 
     /// The client turned out to speak the protocol of releases: it is not taken over by its identifier alone.
@@ -77,7 +84,12 @@ impl Registry {
 
     /// The link belongs to this peer; an earlier one of its links is closed.
     pub(super) fn adopt(&self, link: &Link, peer: &NodeId) {
-        let earlier = self.state().adopted.insert(peer.clone(), link.clone());
+        let mut state = self.state();
+        if link.is_closed() {
+            return;
+        }
+        state.owners.insert(link.id(), peer.clone());
+        let earlier = state.adopted.insert(peer.clone(), link.clone());
         if let Some(earlier) = earlier.filter(|earlier| earlier.id() != link.id()) {
             earlier.close("the same peer has proven itself on a later connection");
         }
@@ -88,7 +100,11 @@ impl Registry {
         let mut state = self.state();
         state.all.remove(&link.id());
         remove(&mut state.plain, id, link);
-        state.adopted.retain(|_, other| other.id() != link.id());
+        if let Some(peer) = state.owners.remove(&link.id())
+            && state.adopted.get(&peer).is_some_and(|other| other.id() == link.id())
+        {
+            state.adopted.remove(&peer);
+        }
     }
 
     pub(super) fn close_all(&self, reason: &str) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::{
     Disconnect, DisconnectReasonCode, Filter, Packet, Protocol, PubAck, PubAckReason, QoS, RetainForwardRule,
@@ -29,7 +29,8 @@ const NAMES: usize = 50_000;
 
 /// The router. Its thread lives as long as the process.
 pub(super) struct Router {
-    attach: Box<Attach>,
+    attach: std::sync::Mutex<Arc<Attach>>,
+    clients: usize,
     /// For wills.
     front: Mutex<Option<Attached>>,
     names: std::sync::Mutex<HashSet<String>>,
@@ -37,7 +38,42 @@ pub(super) struct Router {
 }
 
 /// Gives a client a place; the type of the router's own handle has no name outside its crate.
-type Attach = dyn Fn(&str, bool) -> Result<Attached, String> + Send + Sync;
+type Attach = dyn Fn(&str, bool) -> Result<Attached, Refused> + Send + Sync;
+
+/// Why the router gives no place.
+enum Refused {
+    /// It has none left.
+    Full,
+    /// Its thread has ended.
+    Dead,
+}
+
+/// Starts a router and gives what attaches clients to it.
+fn spawn(clients: usize) -> Arc<Attach> {
+    let config = RouterConfig {
+        max_connections: clients.saturating_add(1),
+        max_outgoing_packet_count: 64,
+        max_segment_size: 1024 * 1024,
+        max_segment_count: 4,
+        custom_segment: None,
+        // Without a filter that matches, the router would throw out who publishes.
+        initialized_filters: Some(vec!["#".to_owned()]),
+        shared_subscriptions_strategy: Default::default(),
+    };
+    let handle = Rumqttd::new(0, config).spawn();
+    Arc::new(move |id: &str, clean: bool| {
+        let built = LinkBuilder::new(id, handle.clone()).clean_session(clean).build();
+        let (tx, rx, notification) = built.map_err(|error| match error {
+            LinkError::Send(_) => Refused::Dead,
+            _ => Refused::Full,
+        })?;
+        let session_present = match notification.into() {
+            Some(Packet::ConnAck(connack, _)) => connack.session_present,
+            _ => false,
+        };
+        Ok(Attached { tx, rx, session_present, waits: false, _slot: None })
+    })
+}
 
 /// A client's place in the router.
 pub(super) struct Attached {
@@ -87,29 +123,9 @@ pub(super) enum Routed {
 impl Router {
     /// Starts a router for at most so many clients.
     pub(super) fn start(clients: usize) -> Self {
-        let config = RouterConfig {
-            max_connections: clients.saturating_add(1),
-            max_outgoing_packet_count: 64,
-            max_segment_size: 1024 * 1024,
-            max_segment_count: 4,
-            custom_segment: None,
-            // Without a filter that matches, the router would throw out who publishes.
-            initialized_filters: Some(vec!["#".to_owned()]),
-            shared_subscriptions_strategy: Default::default(),
-        };
-        let handle = Rumqttd::new(0, config).spawn();
-        let attach = move |id: &str, clean: bool| {
-            let built = LinkBuilder::new(id, handle.clone()).clean_session(clean).build();
-            let (tx, rx, notification) = built
-                .map_err(|error| format!("the router of ordinary messages takes no more clients: {error}"))?;
-            let session_present = match notification.into() {
-                Some(Packet::ConnAck(connack, _)) => connack.session_present,
-                _ => false,
-            };
-            Ok(Attached { tx, rx, session_present, waits: false, _slot: None })
-        };
         Self {
-            attach: Box::new(attach),
+            attach: std::sync::Mutex::new(spawn(clients)),
+            clients,
             front: Mutex::new(None),
             names: Default::default(),
             slots: Default::default(),
@@ -124,7 +140,19 @@ impl Router {
 
     /// Gives a client its place; an earlier one with the same identifier loses it. Blocks for a moment.
     pub(super) fn attach(&self, id: &str, clean: bool) -> Result<Attached, String> {
-        (self.attach)(id, clean)
+        let attach = Arc::clone(&self.attach.lock().unwrap_or_else(PoisonError::into_inner));
+        match attach(id, clean) {
+            Ok(attached) => Ok(attached),
+            Err(Refused::Full) => Err("the router of ordinary messages takes no more clients".to_owned()),
+            Err(Refused::Dead) => {
+                tracing::error!("the router of ordinary messages has failed and is started anew");
+                let mut current = self.attach.lock().unwrap_or_else(PoisonError::into_inner);
+                if Arc::ptr_eq(&current, &attach) {
+                    *current = spawn(self.clients);
+                }
+                current(id, clean).map_err(|_| "the router of ordinary messages does not start".to_owned())
+            }
+        }
     }
 
     /// Gives a client without a lasting session a place. Blocks for a moment.
@@ -145,7 +173,11 @@ impl Router {
             *front = Some(self.attach(FRONT, true)?);
         }
         let Some(attached) = front.as_mut() else { return Ok(()) };
-        attached.send(packet).await?;
+        if let Err(reason) = attached.send(packet).await {
+            // The next will finds another place.
+            *front = None;
+            return Err(reason);
+        }
         // Its acknowledgements concern nobody.
         while let Ok(Ok(Some(_))) = tokio::time::timeout(Duration::ZERO, attached.rx.next()).await {}
         Ok(())

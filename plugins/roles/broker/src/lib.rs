@@ -9,7 +9,7 @@
 //!
 //! A plain MQTT client that neither subscribes within the release namespace nor sends a PUSH is none of its business.
 #![no_std]
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "component"), forbid(unsafe_code))]
 
 extern crate alloc;
 

@@ -3,53 +3,62 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use serde_json::{Value, json};
-use trireme_core::Fault;
+use serde_json::json;
+use trireme_core::json::fit;
+use trireme_core::{Fault, NodeId};
 
 use crate::Broker;
 
+/// The most gateways that are named for a release; the counts are whole.
+const MOST_NAMED: usize = 64;
+/// Bytes of the answer for releases.
+const RELEASES: usize = 36 * 1024;
+/// Bytes of the answer for links.
+const LINKS: usize = 20 * 1024;
+
 impl Broker {
-    /// Releases with their spread, links, and what waits, as JSON.
+    /// Releases with their spread, links, and what waits, as JSON; what does not fit an answer is counted.
     pub(crate) fn status(&self) -> Result<Vec<u8>, Fault> {
-        let releases: Vec<Value> = self
-            .store
-            .releases
-            .iter()
-            .map(|(channel, stored)| {
-                let (pending, holding) = self.store.spread(channel);
-                json!({
-                    "topic": channel.topic,
-                    "model": channel.model,
-                    "version": stored.mark.version,
-                    "suite": stored.suite,
-                    "size": stored.mark.size,
-                    "digest": stored.mark.digest,
-                    "sequence": stored.mark.sequence,
-                    "manufacturer": stored.manufacturer,
-                    "withdrawn": stored.withdrawn,
-                    "pending": pending,
-                    "holding": holding,
-                })
+        let releases = self.store.releases.iter().map(|(channel, stored)| {
+            let (pending, holding) = self.store.spread(channel);
+            json!({
+                "topic": channel.topic,
+                "model": channel.model,
+                "version": stored.mark.version,
+                "suite": stored.suite,
+                "size": stored.mark.size,
+                "digest": stored.mark.digest,
+                "sequence": stored.mark.sequence,
+                "manufacturer": stored.manufacturer,
+                "withdrawn": stored.withdrawn,
+                "pending": first(&pending),
+                "holding": first(&holding),
+                "pending_count": pending.len(),
+                "holding_count": holding.len(),
             })
-            .collect();
-        let links: Vec<Value> = self
-            .links
-            .values()
-            .map(|link| {
-                json!({
-                    "address": link.address,
-                    "claims": link.claims,
-                    "peer": link.peer.as_ref().map(|peer| &peer.subject),
-                    "delivering": link.transfer.as_ref().map(|transfer| transfer.channel.to_string()),
-                })
+        });
+        let links = self.links.values().map(|link| {
+            json!({
+                "address": link.address,
+                "claims": link.claims,
+                "peer": link.peer.as_ref().map(|peer| &peer.subject),
+                "delivering": link.transfer.as_ref().map(|transfer| transfer.channel.to_string()),
             })
-            .collect();
+        });
+        let (releases, releases_left_out) = fit(releases, RELEASES);
+        let (links, links_left_out) = fit(links, LINKS);
         let status = json!({
             "releases": releases,
+            "releases_left_out": releases_left_out,
             "links": links,
+            "links_left_out": links_left_out,
             "waiting": self.waiting.len(),
             "batches_of_receipts": self.receipts.total(),
         });
         Ok(status.to_string().into_bytes())
     }
+}
+
+fn first(gateways: &[NodeId]) -> Vec<&NodeId> {
+    gateways.iter().take(MOST_NAMED).collect()
 }

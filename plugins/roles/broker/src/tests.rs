@@ -582,3 +582,18 @@ fn an_unknown_key_of_the_configuration_is_an_error() {
     let fault = bench.host.start(&mut bench.broker, r#"{"x":1}"#).unwrap_err();
     assert_eq!(fault.code, code::CONFIGURATION);
 }
+
+#[test]
+fn a_gateway_that_holds_something_newer_is_left_alone() {
+    let mut bench = Bench::new();
+    bench.release("1.0", b"image", 1);
+    let mut peer = gateway("gw-1");
+    let acts = bench.subscribe(&peer);
+    let newer = Held {
+        model: ModelName::new("MD-1").unwrap(),
+        version: "1.1".parse().unwrap(),
+        digest: Digest([1; 32]),
+    };
+    let acts = bench.agree_2(&mut peer, &acts, vec![newer]);
+    assert!(acts.iter().all(|act| !matches!(act, Act::Ask(..))));
+}

@@ -12,7 +12,7 @@ use trireme_core::exchange;
 use trireme_core::message::{Ack, AgreementResponse, Header, PUSH, RESPONSE, TIER_2, Talk, Verdict};
 use trireme_core::release::{Channel, head_tag};
 use trireme_core::role::{Answer, Delivery, Job, JobKey, code};
-use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, Suite, Tag, cbor, formula};
+use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, Suite, Tag, Version, cbor, formula};
 
 use crate::link::{Link, Transfer};
 use crate::store::{Standing, Stored};
@@ -113,6 +113,10 @@ impl Broker {
         let channels = link.channels.keys().filter(|channel| !waits(channel));
         for channel in channels {
             let Some(stored) = self.store.due(gateway, channel) else { continue };
+            // Another broker was quicker with something newer.
+            if holds(link, channel, |version| version > stored.mark.version) {
+                continue;
+            }
             // A withdrawal matters to those that have something to withdraw.
             if stored.withdrawn && !self.has_heard_of(link, gateway, channel, stored) {
                 continue;
@@ -190,7 +194,7 @@ impl Broker {
                 .store
                 .standing(gateway, channel)
                 .is_some_and(|standing| standing.result == Ack::STORED && standing.mark == stored.mark);
-            if acknowledged && !link.held.contains(&stored.held(channel)) {
+            if acknowledged && !holds(link, channel, |version| version >= stored.mark.version) {
                 self.store.forget(host, gateway, channel);
             }
         }
@@ -379,6 +383,11 @@ impl Broker {
             self.advance(host, now, id);
         }
     }
+}
+
+/// Whether the gateway said that it holds such a version of the channel's model.
+fn holds(link: &Link, channel: &Channel, such: impl Fn(Version) -> bool) -> bool {
+    link.held.iter().any(|held| held.model == channel.model && such(held.version))
 }
 
 /// The header of the link's delivery, without its tags.

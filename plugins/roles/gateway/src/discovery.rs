@@ -21,6 +21,10 @@ use crate::{BACKOFF, Gateway, Work, keys};
 const LONGEST_URL: usize = 255;
 /// The largest certificate, in bytes.
 const LARGEST_CERTIFICATE: usize = 4096;
+/// The most manufacturers of a question: it has to fit a call of the host.
+const MOST_ASKED: usize = 900;
+/// Milliseconds in which a connection has to come up.
+const CONNECT_MS: u64 = 60_000;
 /// The most brokers at a time.
 const MOST_BROKERS: usize = 1024;
 
@@ -34,7 +38,11 @@ pub(crate) struct Discovery {
     asking: bool,
     /// The manufacturers of the last question.
     asked: BTreeSet<NodeId>,
+    /// The manufacturers that there were when it was asked last.
+    covered: BTreeSet<NodeId>,
     failures: u32,
+    /// Answers in a row without a list for one of the manufacturers.
+    misses: u32,
     next_ms: u64,
     pub(crate) detail: String,
 }
@@ -54,12 +62,16 @@ impl Gateway {
 
     /// 5.2, step 1: the gateway tells the directory the manufacturers of its sensors.
     pub(crate) fn ask_directory(&mut self, host: &mut dyn Host) {
-        let mut manufacturers = self.sensors.manufacturers();
-        while manufacturers.len() > BrokersOf::MOST {
-            manufacturers.pop_last();
+        let manufacturers = self.sensors.manufacturers();
+        if !self.discovery.asking && !manufacturers.is_empty() {
+            self.discovery.covered.clone_from(&manufacturers);
+            self.ask_for(host, manufacturers);
         }
-        if self.discovery.asking || manufacturers.is_empty() {
-            return;
+    }
+
+    fn ask_for(&mut self, host: &mut dyn Host, mut manufacturers: BTreeSet<NodeId>) {
+        while manufacturers.len() > MOST_ASKED {
+            manufacturers.pop_last();
         }
         let question = BrokersOf { manufacturers: manufacturers.iter().cloned().collect() };
         let url = format!("{}{}", self.config.directory.trim_end_matches('/'), path::BROKERS_OF);
@@ -80,12 +92,19 @@ impl Gateway {
         match result.and_then(|answer| read_lists(&answer)) {
             Ok(answer) => {
                 self.discovery.failures = 0;
-                self.discovery.next_ms = now.monotonic_ms.saturating_add(self.config.directory_ms);
                 self.discovery.detail = String::new();
+                let told: BTreeSet<NodeId> =
+                    answer.lists.iter().map(|list| list.manufacturer.clone()).collect();
                 for list in answer.lists {
                     self.take_list(host, now, list);
                 }
                 self.plan(host, now);
+                // What does not fit one answer is asked for again; who is not known at all ends it.
+                let missing: BTreeSet<NodeId> = self.discovery.asked.difference(&told).cloned().collect();
+                if missing.len() < self.discovery.asked.len() && !missing.is_empty() {
+                    self.ask_for(host, missing);
+                }
+                self.next_question(host, now);
             }
             Err(fault) => {
                 self.discovery.failures = self.discovery.failures.saturating_add(1);
@@ -93,6 +112,17 @@ impl Gateway {
                 self.discovery.detail = fault.to_string();
             }
         }
+    }
+
+    /// A manufacturer without a list may announce it any moment: that is asked for sooner.
+    fn next_question(&mut self, host: &mut dyn Host, now: Stamp) {
+        let lists = &self.discovery.lists;
+        let complete =
+            self.discovery.covered.iter().all(|id| lists.get(id).is_some_and(|list| !expired(list, now)));
+        self.discovery.misses = if complete { 0 } else { self.discovery.misses.saturating_add(1) };
+        let soon = if complete { u64::MAX } else { BACKOFF.pause(host, self.discovery.misses) };
+        let pause = soon.min(self.config.directory_ms);
+        self.discovery.next_ms = now.monotonic_ms.saturating_add(pause);
     }
 
     fn take_list(&mut self, host: &mut dyn Host, now: Stamp, list: SignedBrokers) {
@@ -119,7 +149,7 @@ impl Gateway {
     pub(crate) fn look_after_directory(&mut self, host: &mut dyn Host, now: Stamp) {
         let waits = self.discovery.next_ms > now.monotonic_ms;
         let failing = self.discovery.failures > 0;
-        let new = self.sensors.manufacturers().iter().any(|id| !self.discovery.asked.contains(id));
+        let new = self.sensors.manufacturers().iter().any(|id| !self.discovery.covered.contains(id));
         if !waits || (new && !failing) {
             self.ask_directory(host);
         }
@@ -174,7 +204,10 @@ impl Gateway {
                 self.uplinks.remove(&link);
                 host.close(link, "no sensor needs this broker any more");
             }
-            self.brokers.remove(id);
+            let ended = self.brokers.remove(id).and_then(|broker| broker.incoming);
+            if let Some(incoming) = ended.filter(|incoming| !incoming.parked) {
+                self.resume_parked(host, now, &incoming);
+            }
         } else if broker.link.is_none() && broker.connect_ms <= now.monotonic_ms {
             self.connect_broker(host, now, id);
         }
@@ -211,7 +244,7 @@ impl Gateway {
         // After a refusal the link was to end anyway.
         broker.failures = if broker.leaving.is_some() { 1 } else { broker.failures.saturating_add(1) };
         broker.connect_ms = now.monotonic_ms + BACKOFF.pause(host, broker.failures);
-        broker.detail = reason.into();
+        broker.detail = reason.chars().take(240).collect();
         let ended = broker.incoming.take();
         broker.disconnected();
         if let Some(incoming) = ended.filter(|incoming| !incoming.parked) {
@@ -227,10 +260,17 @@ impl Gateway {
             self.send_receipts(host, now, &id);
             let receipts_wait = self.receipts_wait_for(&id);
             let Some(broker) = self.brokers.get_mut(&id) else { continue };
-            let Some(link) = broker.link.filter(|_| broker.binding.is_some()) else { continue };
+            let Some(link) = broker.link else { continue };
+            let quiet_ms = now.monotonic_ms.saturating_sub(broker.active_ms);
+            if broker.binding.is_none() {
+                if quiet_ms >= CONNECT_MS {
+                    host.close(link, "the connection does not come up");
+                    self.lost_broker(host, now, link, "the connection did not come up");
+                }
+                continue;
+            }
             let refused = broker.leaving.is_some_and(|at| at <= now.monotonic_ms);
             let busy = broker.incoming.is_some() || broker.leaving.is_some() || receipts_wait;
-            let quiet_ms = now.monotonic_ms.saturating_sub(broker.active_ms);
             let idle = !self.config.stay_connected && !busy && quiet_ms >= self.config.idle_ms;
             if !refused && !idle {
                 continue;

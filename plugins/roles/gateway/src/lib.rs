@@ -9,7 +9,7 @@
 //! | [`receipts`] | what sensors reported, on its way to their manufacturers |
 //! | [`sensors`], [`releases`] | what is known of sensors, and the releases that are kept for them |
 #![no_std]
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "component"), forbid(unsafe_code))]
 
 extern crate alloc;
 
@@ -62,7 +62,9 @@ const LINGER_MS: u64 = 3000;
 /// Pauses after failures: of a broker, of the directory, of a sensor.
 const BACKOFF: Backoff = Backoff { first_ms: 1000, most_ms: 300_000 };
 /// The most alarms that are shown.
-const MOST_ALARMS: usize = 64;
+const MOST_ALARMS: usize = 32;
+/// The longest alarm, in characters.
+const LONGEST_ALARM: usize = 240;
 
 /// The gateway's state machine.
 #[derive(Debug, Default)]
@@ -307,6 +309,7 @@ impl Gateway {
 
     /// Something that an administrator should look at.
     fn alarm(&mut self, host: &mut dyn Host, text: String) {
+        let text: String = text.chars().take(LONGEST_ALARM).collect();
         host.audit(&format!("alarm: {text}"));
         if self.alarms.len() >= MOST_ALARMS {
             self.alarms.pop_front();

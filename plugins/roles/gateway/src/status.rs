@@ -3,51 +3,53 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use trireme_core::json::fit;
 
 use crate::Gateway;
 
+/// Bytes of the answer for sensors.
+const SENSORS: usize = 32 * 1024;
+/// Bytes of the answer for releases.
+const RELEASES: usize = 12 * 1024;
+/// Bytes of the answer for brokers.
+const BROKERS: usize = 8 * 1024;
+/// The most channels that are named for a broker.
+const MOST_CHANNELS: usize = 16;
+
 impl Gateway {
-    /// Sensors with how far they are, releases, brokers and alarms, as JSON.
+    /// Sensors with how far they are, releases, brokers and alarms, as JSON; what does not fit an answer is counted.
     pub(crate) fn status(&self) -> Vec<u8> {
-        let sensors: Vec<Value> = self
-            .sensors
-            .all()
-            .map(|(id, sensor)| {
-                json!({
-                    "id": id,
-                    "manufacturer": sensor.known.manufacturer,
-                    "model": sensor.known.model,
-                    "running": sensor.known.running,
-                    "generation": sensor.known.generation,
-                    "connected": sensor.link.is_some(),
-                    "stage": sensor.stage.name(),
-                    "pending": self.pending(id).map(|release| release.mark.version),
-                    "refused": sensor.known.refused.as_ref().map(|mark| mark.version),
-                    "reverts": sensor.known.reverts,
-                })
+        let sensors = self.sensors.all().map(|(id, sensor)| {
+            json!({
+                "id": id,
+                "manufacturer": sensor.known.manufacturer,
+                "model": sensor.known.model,
+                "running": sensor.known.running,
+                "generation": sensor.known.generation,
+                "connected": sensor.link.is_some(),
+                "stage": sensor.stage.name(),
+                "pending": self.pending(id).map(|release| release.mark.version),
+                "refused": sensor.known.refused.as_ref().map(|mark| mark.version),
+                "reverts": sensor.known.reverts,
             })
-            .collect();
-        let releases: Vec<Value> = self
-            .releases
-            .all()
-            .map(|release| {
-                json!({
-                    "topic": release.channel.topic,
-                    "model": release.channel.model,
-                    "version": release.mark.version,
-                    "suite": release.suite,
-                    "size": release.mark.size,
-                    "digest": release.mark.digest,
-                    "sequence": release.mark.sequence,
-                    "manufacturer": release.manufacturer,
-                    "expires_ms": release.expires_ms,
-                    "withdrawn": release.withdrawn,
-                    "floor": self.releases.floor(&release.channel.model).map(|floor| floor.version),
-                })
+        });
+        let releases = self.releases.all().map(|release| {
+            json!({
+                "topic": release.channel.topic,
+                "model": release.channel.model,
+                "version": release.mark.version,
+                "suite": release.suite,
+                "size": release.mark.size,
+                "digest": release.mark.digest,
+                "sequence": release.mark.sequence,
+                "manufacturer": release.manufacturer,
+                "expires_ms": release.expires_ms,
+                "withdrawn": release.withdrawn,
+                "floor": self.releases.floor(&release.channel.model).map(|floor| floor.version),
             })
-            .collect();
-        let brokers: Vec<Value> = self
+        });
+        let brokers = self
             .brokers
             .iter()
             .map(|(id, broker)| {
@@ -56,16 +58,21 @@ impl Gateway {
                     "urls": broker.urls,
                     "connected": broker.binding.is_some(),
                     "agreed": broker.session.is_some(),
-                    "subscribed": broker.subscribed.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "subscribed": broker.subscribed.iter().take(MOST_CHANNELS).map(ToString::to_string).collect::<Vec<_>>(),
                     "failures": broker.failures,
                     "detail": broker.detail,
                 })
-            })
-            .collect();
+            });
+        let (sensors, sensors_left_out) = fit(sensors, SENSORS);
+        let (releases, releases_left_out) = fit(releases, RELEASES);
+        let (brokers, brokers_left_out) = fit(brokers, BROKERS);
         let status = json!({
             "sensors": sensors,
+            "sensors_left_out": sensors_left_out,
             "releases": releases,
+            "releases_left_out": releases_left_out,
             "brokers": brokers,
+            "brokers_left_out": brokers_left_out,
             "alarms": self.alarms,
             "directory": self.discovery.detail,
             "receipts_waiting": self.receipts.total(),

@@ -56,3 +56,50 @@ fn the_grants_name_every_label_that_the_gateway_uses() {
     use formula::label::{ACK, BATCH, CONFIRM, FROM_RESPONDER, M4};
     assert_eq!(granted, [M4, CONFIRM, ACK, FROM_RESPONDER, BATCH]);
 }
+
+#[test]
+fn a_manufacturer_that_did_not_fit_the_answer_is_asked_for_again() {
+    let mut bench = Bench::new("");
+    bench.hello("1.0");
+    let info = LinkInfo { kind: "lan".into(), outgoing: false, ..Fake::outgoing() };
+    bench.handle(Event::Opened(SN + 1, info)).unwrap();
+    let other = Hello {
+        sensor: SensorId::new("sn-2").unwrap(),
+        manufacturer: NodeId::new("zeta").unwrap(),
+        model: ModelName::new("Z-1").unwrap(),
+        running: version("1.0"),
+        generation: 1,
+    };
+    let event = Event::Message(SN + 1, HELLO.into(), cbor::encode(&other));
+    bench.handle(event).unwrap();
+    // The first question was about one manufacturer; its end brings the question about both.
+    let first = bench.gateway.next_job;
+    bench.handle(Event::Done(first, Err(Fault::new(code::NETWORK, "cut")))).unwrap();
+    bench.host.now.monotonic_ms += 400_000;
+    let acts = bench.tick();
+    let list = bench.list(1);
+    let acts = bench.directory(&acts, vec![list]);
+    let asked = acts.iter().find_map(|act| match act {
+        Act::Request(RoleKind::Directory, _, body, _) => Some(String::from_utf8(body.clone()).unwrap()),
+        _ => None,
+    });
+    assert_eq!(asked.as_deref(), Some(r#"{"manufacturers":["zeta"]}"#));
+    let acts = bench.directory(&acts, Vec::new());
+    assert!(!acts.iter().any(|act| matches!(act, Act::Request(..))), "who is not known ends it");
+    assert!(!bench.tick().iter().any(|act| matches!(act, Act::Request(..))));
+    bench.host.now.monotonic_ms += 300_000;
+    assert!(bench.tick().iter().any(|act| matches!(act, Act::Request(..))), "it may announce its list later");
+}
+
+#[test]
+fn the_status_fits_an_answer_and_names_the_sensors() {
+    let mut bench = Bench::agreed("");
+    bench.release("1.1", b"image", 1);
+    let acts = bench.handle(Fake::admin(trireme_core::api::path::STATUS, "{}")).unwrap();
+    let Some(Act::Reply(_, Ok(body))) = acts.first() else { panic!("no answer") };
+    let status: serde_json::Value = serde_json::from_slice(body).unwrap();
+    assert_eq!(status["sensors"][0]["id"], "sn-1");
+    assert_eq!(status["sensors"][0]["pending"], "1.1");
+    assert_eq!(status["releases"][0]["floor"], "1.1");
+    assert_eq!(status["brokers"][0]["agreed"], true);
+}
