@@ -205,6 +205,8 @@ impl Gateway {
         };
         if let Err(fault) = outcome {
             let text = fault.to_string();
+            let Header { model, version, .. } = &incoming.header;
+            host.audit(&format!("what came as {model} {version} is refused: {text}"));
             host.close(link, &text);
             self.lost_broker(host, now, link, &text);
         }
