@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::ToString;
 
 use trireme_core::exchange;
-use trireme_core::message::{Ack, Held, RESPONSE, Sealed, TIER_2, Talk};
+use trireme_core::message::{Ack, Header, Held, RESPONSE, Sealed, TIER_2, Talk};
 use trireme_core::release::{Mark, Novelty, fits, open_header, verify_manifest, well_formed};
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
 use trireme_core::{Digest, Fault, Host, LinkId, NodeId, RoleKind, Stamp, formula};
