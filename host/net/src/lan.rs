@@ -23,8 +23,10 @@ use trireme_core::message::{LARGEST_IMAGE, LARGEST_LAN_MESSAGE};
 use trireme_core::role::code;
 use trireme_mqtt::lane::{Lane, Out};
 
-use crate::link::{Commands, EVENTS, Link, LinkEvent, LinkInfo, OnLink, Pace};
+use crate::link::{Commands, EVENTS, Link, LinkEvent, LinkInfo, Pace};
 use crate::run::{self, Arrival, Audience, Wire};
+
+pub use crate::link::OnLink;
 
 /// The kind of the frame that precedes a body.
 const TRANSFER: &str = "transfer";

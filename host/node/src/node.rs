@@ -12,7 +12,8 @@ use trireme_net::admin::AdminServer;
 use trireme_net::http::{self, HttpConfig, HttpServer};
 use trireme_net::lan::{LanConfig, LanListener};
 use trireme_net::link::Link;
-use trireme_net::mqtt::front::{Front, FrontConfig, OnLink};
+use trireme_net::link::OnLink;
+use trireme_net::mqtt::front::{Front, FrontConfig};
 use trireme_net::tls::{PeerVerifier, TlsIdentity};
 use trireme_store::{Database, OpenError, Options, SlotError};
 

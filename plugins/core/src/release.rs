@@ -93,6 +93,20 @@ fn manifest_hash(host: &mut dyn Host, header: &Header) -> Option<Digest> {
     Some(host.hash(&formula::manifest_hash(&signed.manifest, &signed.signature, &signed.certificate)))
 }
 
+/// Whether as many bytes follow a header as it announces. The length of a packet is not under the header's tag:
+/// another one is the network's doing, ends the link, and must never become a refusal under the peer's own key.
+///
+/// # Errors
+/// `network`.
+pub fn fits(header: &Header, follows: u64) -> Result<(), Fault> {
+    let body = header.size.saturating_sub(header.offset);
+    let announced = body.saturating_add(u64::from(header.suite.trailer()));
+    if follows == announced {
+        return Ok(());
+    }
+    Err(Fault::new(code::NETWORK, format!("{announced} bytes were announced, {follows} follow")))
+}
+
 /// Whether a header is of one piece: its sizes, its offset, and what its suite asks. `follows` is how many bytes
 /// come after it.
 ///

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use trireme_actor::Trust;
 use trireme_core::role::{Certified, Subject};
 use trireme_core::{ModelName, NodeId, RoleKind, SensorId, TopicName};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
@@ -43,7 +44,7 @@ pub struct Cast {
     pub brokers: Vec<Arc<Keys>>,
     /// `gw-1` …
     pub gateways: Vec<Arc<Keys>>,
-    anchor: TrustAnchor,
+    trust: Trust,
 }
 
 /// The cast, made at the first call.
@@ -65,17 +66,19 @@ impl Cast {
         let name = NodeId::new("ttp")?;
         let until = BEGINNING_MS + TEN_YEARS_MS;
         let root = issue::root(key.as_ref(), &name, BEGINNING_MS, until, [1; 16])?;
-        let anchor = TrustAnchor::from_certificate(&root)?;
+        let trust = Trust::new(TrustAnchor::from_certificate(&root)?);
         let issuer =
-            Issuer { key: key.clone(), certificate: Certificate::parse(&root)?, anchor: anchor.clone() };
-        let subject = Subject { role: RoleKind::Authority, id: name };
+            Issuer { key: key.clone(), certificate: Certificate::parse(&root)?, trust: trust.clone() };
+        // The node that answers is certified by the root, and holds the root's key to issue with.
+        let node = issuer.node(RoleKind::Authority, "ttp", None, Vec::new())?;
         let authority = Arc::new(Keys {
-            subject,
-            certificate: root,
-            key,
-            anchor: anchor.clone(),
+            subject: node.subject.clone(),
+            certificate: node.certificate.clone(),
+            key: node.key.clone(),
+            trust: trust.clone(),
             secrets: Vec::new(),
             sensor: None,
+            root: Some((key, root)),
         });
         let many = |role, prefix: &str, count| {
             (1..=count).map(|i| issuer.node(role, &format!("{prefix}-{i}"), None, Vec::new())).collect()
@@ -95,7 +98,7 @@ impl Cast {
             manufacturers: manufacturers?,
             brokers: brokers?,
             gateways: gateways?,
-            anchor,
+            trust,
         })
     }
 
@@ -110,9 +113,10 @@ impl Cast {
             subject: Subject { role: RoleKind::Sensor, id: NodeId::new(name).ok()? },
             certificate: Vec::new(),
             key: maker.key.clone(),
-            anchor: self.anchor.clone(),
+            trust: self.trust.clone(),
             secrets: Vec::new(),
             sensor: Some(Arc::new(sensor)),
+            root: None,
         }))
     }
 }
@@ -120,7 +124,7 @@ impl Cast {
 struct Issuer {
     key: Arc<SoftwareKey>,
     certificate: Certificate,
-    anchor: TrustAnchor,
+    trust: Trust,
 }
 
 impl Issuer {
@@ -144,7 +148,15 @@ impl Issuer {
         let (issuer, serial) = (&self.certificate, [2; 16]);
         let certificate =
             issue::certify(self.key.as_ref(), issuer, &request, &certified, BEGINNING_MS, until, serial)?;
-        Ok(Arc::new(Keys { subject, certificate, key, anchor: self.anchor.clone(), secrets, sensor: None }))
+        Ok(Arc::new(Keys {
+            subject,
+            certificate,
+            key,
+            trust: self.trust.clone(),
+            secrets,
+            sensor: None,
+            root: None,
+        }))
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Slot {
     pub digest: Option<Digest>,
 }
 
-/// Flash, boot loader, floor and receipt counter.
+/// Flash, boot loader and floor.
 #[derive(Debug, Clone)]
 pub struct Device {
     /// The slot that runs.
@@ -25,8 +25,6 @@ pub struct Device {
     pub reverted: Option<Version>,
     /// Never goes down.
     pub floor: Version,
-    /// The last receipt's number.
-    pub counter: u64,
     /// How often a version was confirmed: a version twice is an install twice.
     pub confirmed: Vec<Version>,
     /// Versions whose images fail their test.
@@ -51,7 +49,6 @@ impl Device {
             trial: false,
             reverted: None,
             floor: version,
-            counter: 0,
             confirmed: Vec::new(),
             faulty: BTreeSet::new(),
             spare: None,

@@ -6,7 +6,7 @@
 //! | [`scenario`] | who takes part, what is published, how a run goes; start here |
 //! | [`invariants`] | what must hold after every step |
 //! | [`world`] | the clock, the queue of events, links, requests, jobs, crashes |
-//! | [`party`] | one role with its keys, its transaction and its disk |
+//! | [`party`] | one role in its actor, with its keys and its disk |
 //! | [`device`] | a sensor's slots, boot loader and floor |
 //! | [`net`] | how bad a network is; links |
 //! | [`cast`] | keys and certificates, made once |
@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cast;
-pub mod command;
 pub mod device;
 pub mod invariants;
 pub mod net;

@@ -11,9 +11,9 @@ use crate::cast::{MOST, cast};
 use crate::device::Device;
 use crate::invariants::Counts;
 use crate::net::{Network, Place};
-use crate::party::{Disk, Keys, lock};
+use crate::party::{Disk, Keys, Maker, lock};
 use crate::rng::Rng;
-use crate::world::{Maker, World};
+use crate::world::World;
 
 const DIRECTORY: &str = "https://dir:8443";
 const AUTHORITY: &str = "https://ttp:8443";
@@ -177,7 +177,7 @@ impl Run {
         }
         for keys in all.manufacturers.iter().take(many.manufacturers.clamp(1, MOST.manufacturers)) {
             let config = format!(
-                r#"{{"authority":"{AUTHORITY}","directory":"{DIRECTORY}","brokers":[{}],"retry_most_ms":30000}}"#,
+                r#"{{"authority":"{AUTHORITY}","directory":"{DIRECTORY}","brokers":[{}],"retry_most_ms":30000,"collect_soon_ms":15000}}"#,
                 list.join(",")
             );
             let maker = role::<trireme_role_manufacturer::Manufacturer>;
@@ -450,6 +450,6 @@ fn lock_site(world: &World, place: Place) -> std::sync::MutexGuard<'_, Disk> {
     }
 }
 
-fn role<R: Role + Default + 'static>() -> Box<dyn Role> {
+fn role<R: Role + Default + Send + 'static>() -> Box<dyn Role + Send> {
     Box::new(R::default())
 }

@@ -1,18 +1,16 @@
 //! The world: parties on a bad network under one virtual clock. The same seed gives the same order of events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use trireme_actor::{Effect, Intake};
 use trireme_core::message::Verdict;
-use trireme_core::role::{
-    Answer, FIRST_HOST_LINK, Fault, LinkInfo, Origin, Reception, Request, Role, Subject, Then, TimerId, code,
-};
+use trireme_core::role::{Answer, FIRST_HOST_LINK, Fault, LinkInfo, Origin, Request, Subject, Then, code};
 use trireme_core::{Digest, Event, LinkId, NodeId, RoleKind, cbor};
 
-use crate::command::Command;
 use crate::invariants::Facts;
 use crate::net::{End, Frame, Network, Pipes, Place};
-use crate::party::{Keys, Party, SharedDisk, lock};
+use crate::party::{Keys, Maker, Party, SharedDisk, lock};
 use crate::rng::Rng;
 
 /// The last things that happened, for people.
@@ -20,9 +18,6 @@ const TRACE: usize = 4000;
 
 /// How long a request waits for its answer.
 const REQUEST_MS: u64 = 10_000;
-
-/// Makes a role anew, as after a restart.
-pub type Maker = fn() -> Box<dyn Role>;
 
 /// May change a frame on its way; gives whether it arrives at all.
 pub type Tamper = Box<dyn FnMut(&Flight<'_>, &mut Frame) -> bool>;
@@ -54,9 +49,10 @@ pub struct Site {
     booted_ms: u64,
     next_link: LinkId,
     next_request: u64,
-    timers: BTreeMap<TimerId, u64>,
     bodies: BTreeMap<LinkId, Vec<u8>>,
     adopted: BTreeMap<NodeId, LinkId>,
+    /// Its own requests that were not answered yet, by the numbers of their jobs.
+    waits: BTreeSet<Then>,
     /// Requests that it has to answer.
     asked: BTreeMap<u64, Asker>,
 }
@@ -71,7 +67,7 @@ enum Asker {
 
 enum Happening {
     Event(Place, u64, Event),
-    Timer(Place, u64, TimerId, u64),
+    Wake(Place, u64),
     Frame(u64, usize, Frame),
     Call(Place, u64, LinkId, String),
     Asked(Place, Subject, Then, u64, String, Vec<u8>),
@@ -81,9 +77,10 @@ enum Happening {
 }
 
 enum Work {
-    Receive(LinkId, Reception<'static>, Vec<u8>, Then),
+    Receive(LinkId, Box<Intake>, Vec<u8>, Then),
     Install(Digest, trireme_core::Version, Then),
     Answer(Then, Result<Answer, Fault>),
+    Replied(Then, Result<Answer, Fault>),
     SelfTest(Then),
     Confirm(Then),
     Revert(Then),
@@ -151,9 +148,9 @@ impl World {
             booted_ms: 0,
             next_link: FIRST_HOST_LINK,
             next_request: 0,
-            timers: BTreeMap::new(),
             bodies: BTreeMap::new(),
             adopted: BTreeMap::new(),
+            waits: BTreeSet::new(),
             asked: BTreeMap::new(),
         });
         let wait = self.rng.between(0, 1000);
@@ -183,10 +180,9 @@ impl World {
                     self.event(place, event);
                 }
             }
-            Happening::Timer(place, life, timer, number) => {
-                let due = |site: &Site| site.timers.get(&timer) == Some(&number);
-                if self.alive(place, life) && self.sites.get(place).is_some_and(due) {
-                    self.event(place, Event::Timer(timer));
+            Happening::Wake(place, life) => {
+                if self.alive(place, life) {
+                    self.wake(place);
                 }
             }
             Happening::Frame(pipe, side, frame) => self.arrive(pipe, side, frame),
@@ -242,10 +238,10 @@ impl World {
         }
         let name = site.name.clone();
         site.life += 1;
-        site.timers.clear();
         site.bodies.clear();
         site.adopted.clear();
         site.asked.clear();
+        site.waits.clear();
         for link in self.pipes.of(place) {
             self.hang_up(place, link, "the other end crashed");
         }
@@ -266,16 +262,35 @@ impl World {
             device.boot();
         }
         site.booted_ms = now;
-        let mut party = Party::new((site.maker)(), site.keys.clone(), site.disk.clone());
-        let result = party.start(0, now, &site.config);
-        site.party = Some(party);
         let name = trace.unwrap_or_default();
-        self.note(format!("{name} starts"));
-        match result {
-            Ok(commands) => self.carry_out(place, commands),
-            Err(fault) => self.facts.broken.push(format!("{name} does not start: {fault}")),
+        match Party::new(site.maker, &site.keys, &site.disk, &site.config, now) {
+            Ok(mut party) => {
+                let effects = party.start(0);
+                site.party = Some(party);
+                self.note(format!("{name} starts"));
+                self.carry_out(place, effects);
+            }
+            Err(why) => self.facts.broken.push(format!("{name} does not start: {why}")),
         }
         self.look(place);
+    }
+
+    /// Timers that are due.
+    fn wake(&mut self, place: Place) {
+        let now = self.now_ms;
+        let Some(site) = self.sites.get_mut(place) else { return };
+        let up_ms = now.saturating_sub(site.booted_ms);
+        let Some(party) = site.party.as_mut() else { return };
+        if party.next_timer().is_none_or(|due| due > up_ms) {
+            return;
+        }
+        self.facts.counts.events += 1;
+        if self.rng.happens(self.network.crashes / 2) {
+            return self.power_cut(place);
+        }
+        let Some(party) = self.sites.get_mut(place).and_then(|site| site.party.as_mut()) else { return };
+        let effects = party.fire(up_ms);
+        self.after(place, effects);
     }
 
     fn event(&mut self, place: Place, event: Event) {
@@ -286,39 +301,21 @@ impl World {
         }
         let now = self.now_ms;
         let what = self.describe(place, &event);
-        let (link, request) = match &event {
-            Event::Message(link, ..)
-            | Event::BodyOffered(link, ..)
-            | Event::Opened(link, _)
-            | Event::Subscribed(link, _)
-            | Event::Unsubscribed(link, _) => (Some(*link), None),
-            Event::Request(request) => (None, Some(request.id)),
-            _ => (None, None),
-        };
         let Some(site) = self.sites.get_mut(place) else { return };
         let up_ms = now.saturating_sub(site.booted_ms);
         let Some(party) = site.party.as_mut() else { return };
-        let result = party.handle(up_ms, now, event);
-        self.note(match &result {
-            Ok(_) => what,
-            Err(fault) => format!("{what}: {fault}"),
-        });
+        let effects = party.handle(up_ms, event);
+        self.note(what);
+        self.after(place, effects);
+    }
+
+    /// The commit is made; power may go before anything else happens.
+    fn after(&mut self, place: Place, effects: Vec<Effect>) {
         if self.rng.happens(self.network.crashes / 2) {
             self.look(place);
             return self.power_cut(place);
         }
-        match result {
-            Ok(commands) => self.carry_out(place, commands),
-            Err(fault) => match (link, request) {
-                (Some(link), _) => {
-                    self.hang_up(place, link, &fault.to_string());
-                    let life = self.life(place);
-                    self.later(0, Happening::Event(place, life, Event::Closed(link, fault.to_string())));
-                }
-                (None, Some(id)) => self.reply(place, id, Err(fault)),
-                (None, None) => self.facts.faults.push(fault.to_string()),
-            },
-        }
+        self.carry_out(place, effects);
         self.look(place);
     }
 
@@ -328,26 +325,35 @@ impl World {
         self.facts.look(&site.name, &site.keys, &lock(&site.disk));
     }
 
-    fn carry_out(&mut self, place: Place, commands: Vec<Command>) {
+    fn carry_out(&mut self, place: Place, effects: Vec<Effect>) {
         let life = self.life(place);
-        for command in commands {
+        for effect in effects {
             if !self.alive(place, life) {
                 return;
             }
-            self.act(place, life, command);
+            self.act(place, life, effect);
+        }
+        let now = self.now_ms;
+        let Some(site) = self.sites.get(place) else { return };
+        if let Some(due) = site.party.as_ref().and_then(Party::next_timer) {
+            let wait = (site.booted_ms + due).saturating_sub(now);
+            self.later(wait, Happening::Wake(place, life));
         }
     }
 
-    fn act(&mut self, place: Place, life: u64, command: Command) {
+    fn act(&mut self, place: Place, life: u64, effect: Effect) {
         let slow = self.latency();
-        match command {
-            Command::Connect { address, link } => {
+        match effect {
+            Effect::Connect { address, link } => {
                 self.later(slow, Happening::Call(place, life, link, address));
             }
-            Command::Close { link, reason } => self.hang_up(place, link, &reason),
-            Command::Adopt { link, peer } => self.adopt(place, life, link, peer),
-            Command::Send { link, kind, payload } => self.send(place, link, Frame::Message(kind, payload)),
-            Command::Broadcast { kind, payload } => {
+            Effect::Close { link, reason } => {
+                self.hang_up(place, link, &reason);
+                self.later(0, Happening::Event(place, life, Event::Closed(link, reason)));
+            }
+            Effect::Adopt { link, peer } => self.adopt(place, life, link, peer),
+            Effect::Send { link, kind, payload } => self.send(place, link, Frame::Message(kind, payload)),
+            Effect::Broadcast { kind, payload, .. } => {
                 for link in self.pipes.of(place) {
                     if self
                         .pipes
@@ -359,57 +365,57 @@ impl World {
                     }
                 }
             }
-            Command::Subscribe { link, filter } => self.send(place, link, Frame::Subscribe(filter)),
-            Command::Unsubscribe { link, filter } => self.send(place, link, Frame::Unsubscribe(filter)),
-            Command::Arm { timer, ms } => {
-                self.sequence += 1;
-                let number = self.sequence;
-                if let Some(site) = self.sites.get_mut(place) {
-                    site.timers.insert(timer, number);
-                }
-                self.later(ms.max(1), Happening::Timer(place, life, timer, number));
-            }
-            Command::Disarm { timer } => {
-                if let Some(site) = self.sites.get_mut(place) {
-                    site.timers.remove(&timer);
-                }
-            }
-            Command::Receive { link, reception, then } => {
+            Effect::Subscribe { link, filter } => self.send(place, link, Frame::Subscribe(filter)),
+            Effect::Unsubscribe { link, filter } => self.send(place, link, Frame::Unsubscribe(filter)),
+            Effect::Receive { link, intake, done: then } => {
                 let body = self.sites.get_mut(place).and_then(|site| site.bodies.remove(&link));
                 let work = match body {
-                    Some(body) => Work::Receive(link, reception, body, then),
+                    Some(body) => Work::Receive(link, intake, body, then),
                     None => Work::Answer(then, Err(Fault::new(code::UNEXPECTED, "no body is offered"))),
                 };
                 self.later(slow, Happening::Job(place, life, work));
             }
-            Command::Compute { key, formula, image, then } => {
+            Effect::Compute { work, done } => {
                 let party = self.sites.get(place).and_then(|site| site.party.as_ref());
                 let Some(party) = party else { return };
-                let result = party.compute(&key, &formula, &image);
+                let result = party.compute(*work);
+                self.later(1, Happening::Job(place, life, Work::Answer(done, result)));
+            }
+            Effect::Deliver { link, shipment, done: then } => {
+                let blob = shipment.blob.map(|(digest, _)| digest);
+                let result = self.deliver(place, link, shipment.header, blob, &shipment.trailer);
                 self.later(1, Happening::Job(place, life, Work::Answer(then, result)));
             }
-            Command::Deliver { link, header, blob, trailer, then } => {
-                let result = self.deliver(place, link, header, blob, &trailer);
-                self.later(1, Happening::Job(place, life, Work::Answer(then, result)));
-            }
-            Command::Ask { questions, then } => {
-                let values = (0..questions).map(|_| cbor::encode(&Verdict::Allow)).collect();
+            Effect::Ask { questions, done: then, .. } => {
+                let values = questions.iter().map(|_| cbor::encode(&Verdict::Allow)).collect();
                 let answer = Answer { blob: None, values };
                 self.later(1, Happening::Job(place, life, Work::Answer(then, Ok(answer))));
             }
-            Command::Request { role, url, body, then } => self.request(place, life, role, &url, body, then),
-            Command::Install { blob, version, then } => {
+            Effect::Request { role, url, body, done: then } => {
+                self.request(place, life, role, &url, body, then)
+            }
+            Effect::Install { blob, version, done: then } => {
                 let wait = self.rng.between(1, 2000);
                 self.later(wait, Happening::Job(place, life, Work::Install(blob, version, then)));
             }
-            Command::Reboot => self.crash(place, 500),
-            Command::SelfTest { then } => {
+            Effect::Reboot => self.crash(place, 500),
+            Effect::SelfTest { done: then } => {
                 let wait = self.rng.between(1, 1000);
                 self.later(wait, Happening::Job(place, life, Work::SelfTest(then)));
             }
-            Command::Confirm { then } => self.later(5, Happening::Job(place, life, Work::Confirm(then))),
-            Command::Revert { then } => self.later(5, Happening::Job(place, life, Work::Revert(then))),
-            Command::Reply { to, result } => self.reply(place, to, result),
+            Effect::Confirm { done: then } => self.later(5, Happening::Job(place, life, Work::Confirm(then))),
+            Effect::Revert { done: then } => self.later(5, Happening::Job(place, life, Work::Revert(then))),
+            Effect::Reply { to, result } => self.reply(place, to, result),
+            Effect::Failed { during, fault } => {
+                let name = self.name(place).unwrap_or_default();
+                self.note(format!("{name}: {during}: {fault}"));
+                if during == "start" {
+                    self.facts.broken.push(format!("{name} does not start: {fault}"));
+                }
+                self.facts.faults.push(format!("{name}: {during}: {fault}"));
+            }
+            // PUBACK is transport, and progress is for people: nothing hangs on them.
+            Effect::Acknowledge { .. } | Effect::Progress { .. } => {}
         }
     }
 
@@ -417,12 +423,20 @@ impl World {
         let answer = |then, result| Event::Done(then, result);
         let event = match work {
             Work::Answer(then, result) => answer(then, result),
-            Work::Receive(link, reception, body, then) => {
+            // The first answer counts; a repeated one, or the end of patience, comes too late.
+            Work::Replied(then, result) => {
+                let waits = self.sites.get_mut(place).is_some_and(|site| site.waits.remove(&then));
+                if !waits {
+                    return;
+                }
+                answer(then, result)
+            }
+            Work::Receive(link, intake, body, then) => {
                 let there = self.pipes.find(place, link).is_some();
-                let party = self.sites.get_mut(place).and_then(|site| site.party.as_mut());
+                let party = self.sites.get(place).and_then(|site| site.party.as_ref());
                 let Some(party) = party else { return };
                 let result = if there {
-                    party.take_in(link, &reception, &body)
+                    party.take_in(*intake, &body)
                 } else {
                     Err(Fault::new(code::NETWORK, "the link ended before the image did"))
                 };
@@ -510,9 +524,6 @@ impl World {
         if let Some(site) = self.sites.get_mut(place) {
             site.bodies.remove(&link);
             site.adopted.retain(|_, adopted| *adopted != link);
-            if let Some(party) = site.party.as_mut() {
-                party.forget(link);
-            }
         }
         if let Some(other) = other {
             self.fly(pipe, other, Frame::Closed(reason.into()));
@@ -623,7 +634,10 @@ impl World {
         let host = host_of(host);
         let to = self.sites.iter().position(|s| s.name == host && s.keys.subject.role == role);
         let late = Err(Fault::new(code::NETWORK, format!("{url} did not answer in time")));
-        self.later(REQUEST_MS, Happening::Job(place, life, Work::Answer(then, late)));
+        self.later(REQUEST_MS, Happening::Job(place, life, Work::Replied(then, late)));
+        if let Some(site) = self.sites.get_mut(place) {
+            site.waits.insert(then);
+        }
         let (Some(to), Some(site)) = (to, self.sites.get(place)) else { return };
         let subject = site.keys.subject.clone();
         let times = if self.rng.happens(self.network.lost_requests) {
@@ -663,7 +677,7 @@ impl World {
                 let wait = self.latency();
                 let result = result.map(|body| Answer { blob: None, values: Vec::from([body]) });
                 if !self.rng.happens(self.network.lost_requests) {
-                    self.later(wait, Happening::Job(from, life, Work::Answer(then, result)));
+                    self.later(wait, Happening::Job(from, life, Work::Replied(then, result)));
                 }
             }
             None => {}

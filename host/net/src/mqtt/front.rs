@@ -26,8 +26,10 @@ use super::peer::Peer;
 use super::registry::{Claim, Registry};
 use super::router::{Attached, Router};
 use crate::guests::{Guest, Guests};
-use crate::link::{EVENTS, Link, OnLink, Pace};
+use crate::link::{EVENTS, Link, Pace};
 use crate::run::{self, Audience};
+
+pub use crate::link::OnLink;
 
 /// What a front allows.
 #[derive(Debug, Clone, Copy)]

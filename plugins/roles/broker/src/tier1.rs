@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use serde_json::json;
 use trireme_core::exchange;
 use trireme_core::message::{Ack, Header, Held, LARGEST_MESSAGE, Push, RESPONSE, TIER_1, Verdict};
-use trireme_core::release::{Channel, Mark, Novelty, binds, open_header, verify_manifest, well_formed};
+use trireme_core::release::{Channel, Mark, Novelty, binds, fits, open_header, verify_manifest, well_formed};
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
 use trireme_core::{Digest, Fault, Host, LinkId, RoleKind, Stamp, Suite, cbor, formula};
 
@@ -75,6 +75,7 @@ impl Broker {
             return Err(Fault::new(code::UNEXPECTED, "a session carries one release"));
         }
         let header = open_header(host, id, session.th(), header)?;
+        fits(&header, follows)?;
         link.used = true;
         match self.examine(host, id, &header, follows) {
             Ok((incoming, novelty)) => {

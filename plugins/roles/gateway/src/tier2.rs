@@ -4,8 +4,8 @@ use alloc::format;
 use alloc::string::ToString;
 
 use trireme_core::exchange;
-use trireme_core::message::{Ack, Held, RESPONSE, Sealed, TIER_2, Talk};
-use trireme_core::release::{Mark, Novelty, open_header, verify_manifest, well_formed};
+use trireme_core::message::{Ack, Header, Held, RESPONSE, Sealed, TIER_2, Talk};
+use trireme_core::release::{Mark, Novelty, fits, open_header, verify_manifest, well_formed};
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
 use trireme_core::{Digest, Fault, Host, LinkId, NodeId, RoleKind, Stamp, formula};
 
@@ -87,6 +87,7 @@ impl Gateway {
             return Err(Fault::new(code::UNEXPECTED, "a session carries one release"));
         }
         let header = open_header(host, link, session.th(), header)?;
+        fits(&header, follows)?;
         broker.used = true;
         broker.active_ms = now.monotonic_ms;
         let mut incoming = Incoming { header, signed: None, follows, parked: false };
@@ -204,6 +205,8 @@ impl Gateway {
         };
         if let Err(fault) = outcome {
             let text = fault.to_string();
+            let Header { model, version, .. } = &incoming.header;
+            host.audit(&format!("what came as {model} {version} is refused: {text}"));
             host.close(link, &text);
             self.lost_broker(host, now, link, &text);
         }
