@@ -110,7 +110,7 @@ async fn keep(job: Job, pauses: Pauses, lines: Lines, mut stop: watch::Receiver<
         };
         let status = tokio::select! {
             status = child.wait() => status,
-            _ = stop.wait_for(|stop| *stop) => {
+            () = told_to_stop(&mut stop) => {
                 end(&mut child, pauses.grace, &lines).await;
                 return End::Stopped;
             }
@@ -132,10 +132,15 @@ async fn keep(job: Job, pauses: Pauses, lines: Lines, mut stop: watch::Receiver<
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => return End::Stopped,
+            () = told_to_stop(&mut stop) => return End::Stopped,
         }
         pause = (pause * 2).min(pauses.most);
     }
+}
+
+/// Returns when all are to stop, also when nobody is left to say so.
+async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn start(job: &Job, lines: &Lines) -> std::io::Result<Child> {
