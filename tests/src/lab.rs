@@ -292,7 +292,13 @@ impl Running {
     ///
     /// # Errors
     /// What the manufacturer answered.
-    pub async fn publish(&self, model: &str, version: &str, suite: &str, image: &[u8]) -> Result<Value, Fault> {
+    pub async fn publish(
+        &self,
+        model: &str,
+        version: &str,
+        suite: &str,
+        image: &[u8],
+    ) -> Result<Value, Fault> {
         let body = json!({ "model": model, "version": version, "suite": suite });
         let image = Some((image, image.len() as u64));
         admin::ask(&self.socket, "/manufacturer/v1/publish", body, image, |_| {}).await
@@ -311,7 +317,13 @@ impl Running {
     ///
     /// # Panics
     /// When that does not happen in time, with the last status.
-    pub async fn sensors_report(&self, model: &str, version: &str, outcome: &str, count: usize) -> ReleaseStatus {
+    pub async fn sensors_report(
+        &self,
+        model: &str,
+        version: &str,
+        outcome: &str,
+        count: usize,
+    ) -> ReleaseStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let release = self.release(model, version).await;

@@ -2,8 +2,19 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`binary`] | where the built binary and components are |
 //! | [`lab`] | an authority, and nodes of native roles on real sockets, in one process |
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this crate is for tests: they fail loudly")]
+//! | [`processes`] | nodes as processes of their own |
+//! | [`relay`] | somebody in the path |
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this crate is for tests: they fail loudly"
+)]
 #![forbid(unsafe_code)]
 
+pub mod binary;
 pub mod lab;
+pub mod processes;
+pub mod relay;
