@@ -197,7 +197,7 @@ impl Plugins {
             for file in files {
                 let policy = match loaded.get(file) {
                     Some(policy) => policy.clone(),
-                    None => Arc::new(self.policy(file)?),
+                    None => Arc::new(self.policy(file, "")?),
                 };
                 if !policy.hooks.contains(hook) {
                     let (file, hooks) = (file.clone(), policy.hooks.clone());
@@ -210,7 +210,8 @@ impl Plugins {
         Ok(policies)
     }
 
-    fn policy(&mut self, file: &Path) -> Result<WasmPolicy, PluginError> {
+    /// The source of a compiled policy is empty.
+    fn policy(&mut self, file: &Path, source: &str) -> Result<WasmPolicy, PluginError> {
         let engine = match &self.policy_engine {
             Some(engine) => engine.clone(),
             None => Cache::open(&self.cache)
@@ -220,7 +221,7 @@ impl Plugins {
         self.policy_engine = Some(engine.clone());
         let wasm = files::read(file, LARGEST_COMPONENT)?;
         let policy = trireme_wasm::PolicyFactory::from_wasm(&engine, &wasm)
-            .and_then(|factory| factory.load(""))
+            .and_then(|factory| factory.load(source))
             .map_err(not_loaded(file))?;
         let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(WasmPolicy { name, hooks: policy.hooks().to_vec(), policy: Mutex::new(policy) })
@@ -307,13 +308,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut plugins = Plugins::new(&folder.path().join("cache")).unwrap();
         let file = fixture("echo-policy.wasm");
-        let files = |hook: &str| BTreeMap::from([(hook.to_owned(), vec![file.clone()])]);
-        let Err(PluginError::Hook { hooks, .. }) = plugins.policies(&files("never")) else {
-            panic!("it took a hook that no policy has");
-        };
-        let policies = plugins.policies(&files(&hooks[0])).unwrap();
-        let policy = &policies[&hooks[0]][0];
-        assert_eq!(policy.name(), "echo-policy");
-        assert!(matches!(policy.decide(&hooks[0], &[0xff]), Verdict::Deny(_)));
+        let install = BTreeMap::from([("install".to_owned(), vec![file.clone()])]);
+        let Err(refused) = plugins.policies(&install) else { panic!("it serves no hook without a source") };
+        assert!(refused.to_string().contains("does not answer the hook install"), "{refused}");
+
+        let policy = plugins.policy(&file, "install apply").unwrap();
+        assert_eq!((policy.name(), policy.hooks.len()), ("echo-policy", 2));
+        assert_eq!(policy.decide("install", b"allow"), Verdict::Allow);
+        assert!(matches!(policy.decide("install", b"trap"), Verdict::Deny(_)));
+        assert_eq!(policy.decide("install", b"allow"), Verdict::Allow, "it is itself again");
+        assert!(matches!(policy.decide("install", &[0xff]), Verdict::Deny(_)));
     }
 }

@@ -78,7 +78,7 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
         let why = tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "terminated",
-            () = leash_end(leash) => "its supervisor is gone",
+            () = leash_end(leash) => "let go by its supervisor",
         };
         tracing::info!(node = %name, why, "stopping");
         if tokio::time::timeout(GRACE, node.shutdown()).await.is_err() {

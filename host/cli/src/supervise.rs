@@ -108,9 +108,12 @@ async fn keep(job: Job, pauses: Pauses, lines: Lines, mut stop: watch::Receiver<
                 return End::Failed;
             }
         };
+        // Held here: waiting for a child closes the pipe that it still has.
+        let leash = child.stdin.take();
         let status = tokio::select! {
             status = child.wait() => status,
             () = told_to_stop(&mut stop) => {
+                drop(leash);
                 end(&mut child, pauses.grace, &lines).await;
                 return End::Stopped;
             }
@@ -160,9 +163,8 @@ fn start(job: &Job, lines: &Lines) -> std::io::Result<Child> {
     Ok(child)
 }
 
-/// Lets go of the leash, and kills who does not end.
+/// Waits for a child that was let go of, and kills it when it does not end.
 async fn end(child: &mut Child, grace: Duration, lines: &Lines) {
-    drop(child.stdin.take());
     if tokio::time::timeout(grace, child.wait()).await.is_err() {
         lines.say("does not stop; killed");
         // It is waited for in there.

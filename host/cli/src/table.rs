@@ -44,8 +44,8 @@ impl fmt::Display for Table {
 pub fn bytes(count: u64) -> String {
     let (whole, tenth, unit) = match count {
         0..=1023 => return format!("{count} B"),
-        1024..=1_048_575 => (count >> 10, (count & 1023) * 10 >> 10, "KiB"),
-        _ => (count >> 20, (count & 1_048_575) * 10 >> 20, "MiB"),
+        1024..=1_048_575 => (count >> 10, ((count & 1023) * 10) >> 10, "KiB"),
+        _ => (count >> 20, ((count & 1_048_575) * 10) >> 20, "MiB"),
     };
     format!("{whole}.{tenth} {unit}")
 }

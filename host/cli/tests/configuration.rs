@@ -1,4 +1,10 @@
 //! A configuration that is wrong is told by file, line and key; one that `init` wrote is right.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails loudly, also in its helpers"
+)]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

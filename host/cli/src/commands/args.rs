@@ -13,7 +13,6 @@ use crate::init::Counts;
     name = "trireme",
     version,
     about,
-    propagate_version = true,
     max_term_width = 110,
     after_help = "\
 A first network:

@@ -77,6 +77,7 @@ fn comment(key: &Key) -> String {
         doc.replace_range(..1, &first);
     }
     match key.kind {
+        Kind::Number(..) if key.name.ends_with("_ms") => format!("{doc} (milliseconds)"),
         Kind::Number(..) => format!("{doc} ({})", expectation(key.kind)),
         _ => doc,
     }

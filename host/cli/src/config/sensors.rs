@@ -123,7 +123,7 @@ fn folder_of_bundles(
 
 fn model(section: &Section<'_, '_>, problems: &mut Vec<Problem>) -> ModelSource {
     let name = section.text("model").unwrap_or("raw");
-    if !Path::new(name).extension().is_some_and(|extension| extension == "wasm") {
+    if Path::new(name).extension().is_none_or(|extension| extension != "wasm") {
         return ModelSource::Shipped(name.to_owned());
     }
     let file = section.source.path(name);
