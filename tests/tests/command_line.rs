@@ -168,7 +168,11 @@ fn a_role_is_replaced_by_a_component_of_the_configuration() {
     let run = network.run();
     assert!(network.publish("1.3", &image(50_000, 3)).status.success(), "{}", run.log());
     network.until_installed("1.3", &run);
-    assert!(run.log().contains("role-broker.wasm"), "the log does not say which component runs:\n{}", run.log());
+    assert!(
+        run.log().contains("role-broker.wasm"),
+        "the log does not say which component runs:\n{}",
+        run.log()
+    );
     run.end(network.dir.path());
 }
 
@@ -190,7 +194,8 @@ fn ordinary_mqtt_clients_talk_on_the_brokers_port_while_a_release_passes() {
         for number in 0..20 {
             let message = format!("{number} degrees");
             let mut command = Command::new("mosquitto_pub");
-            let status = command.args(["-p", &port, "-t", "weather/today", "-q", "1", "-m", &message]).status();
+            let status =
+                command.args(["-p", &port, "-t", "weather/today", "-q", "1", "-m", &message]).status();
             assert!(status.unwrap().success());
         }
     });

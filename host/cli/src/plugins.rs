@@ -122,11 +122,13 @@ impl Plugins {
         };
         let origin = config.file.clone().map_or(Origin::Shipped(name), Origin::File);
         let factory = self.role_factory(origin.clone())?;
-        if let Origin::File(file) = origin
-            && factory.about().kind != role.as_str()
-        {
-            let found = factory.about().kind.clone().into_owned();
-            return Err(PluginError::OtherRole { file, found, wanted: role });
+        if let Origin::File(file) = origin {
+            let about = factory.about();
+            if about.kind != role.as_str() {
+                let found = about.kind.clone().into_owned();
+                return Err(PluginError::OtherRole { file, found, wanted: role });
+            }
+            tracing::info!(%role, plugin = %file.display(), version = %about.version, "a component of the configuration");
         }
         let make =
             move || factory.instantiate().map_err(|error| Fault::new(code::CONFIGURATION, error.to_string()));
