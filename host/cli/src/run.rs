@@ -89,7 +89,7 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
 }
 
 /// Ends when standard input has ended; never without a leash. The thread that waits ends with the process.
-async fn leash_end(leash: bool) {
+pub(crate) async fn leash_end(leash: bool) {
     let (cut, end) = tokio::sync::oneshot::channel();
     if leash {
         std::thread::spawn(move || {

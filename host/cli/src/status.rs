@@ -124,9 +124,7 @@ async fn look(socket: &Path, options: Options) -> Result<String, Fault> {
     if let Some(releases) = &releases {
         text.push_str(&releases_text(releases, options.all));
     }
-    for (name, role) in &roles {
-        text.push_str(&role_text(name, role));
-    }
+    text.push_str(&roles_text(&roles));
     Ok(text)
 }
 
@@ -250,6 +248,28 @@ fn counts(release: &ReleaseStatus) -> String {
     }
 }
 
+/// Roles of one kind that say nothing but single values, like sensors, are rows of one table.
+fn roles_text(roles: &BTreeMap<String, Value>) -> String {
+    let flat = |value: &Value| {
+        value
+            .as_object()
+            .is_some_and(|fields| fields.values().all(|field| !field.is_array() && !field.is_object()))
+    };
+    let mut text = String::new();
+    let mut tables: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for (name, role) in roles {
+        match name.split_once('/') {
+            Some((kind, _)) if flat(role) => tables.entry(kind).or_default().push(role.clone()),
+            _ => text.push_str(&role_text(name, role)),
+        }
+    }
+    for (kind, rows) in tables {
+        // Writing to a String does not fail.
+        let _ = write!(text, "\n{kind}\n{}", objects(&rows));
+    }
+    text
+}
+
 /// Whatever a role says: single values in lines, lists of objects as tables.
 fn role_text(name: &str, status: &Value) -> String {
     let mut text = format!("\n{name}\n");
@@ -280,6 +300,8 @@ fn objects(items: &[Value]) -> String {
             columns.push(key);
         }
     }
+    // Who it is about comes first.
+    columns.sort_by_key(|column| !["id", "sensor", "model", "version"].contains(column));
     let mut table = Table::new(&columns);
     for item in items {
         table.row(columns.iter().map(|column| item.get(*column).map(scalar).unwrap_or_default()));
@@ -344,6 +366,14 @@ mod tests {
         assert!(text.contains("MD-01 1.3  suite digest  8.0 MiB"), "{text}");
         assert!(text.contains("sn-2") && !text.contains("sn-1 "), "{text}");
         assert!(releases_text(&releases(), true).contains("sn-1 "));
+    }
+
+    #[test]
+    fn sensors_are_rows_of_one_table() {
+        let sensor = |id: &str| json!({ "running": "1.1", "sensor": id });
+        let roles = [("sensor/sn-1".to_owned(), sensor("sn-1")), ("sensor/sn-2".to_owned(), sensor("sn-2"))];
+        let wanted = "\nsensor\n  SENSOR  RUNNING\n  sn-1    1.1\n  sn-2    1.1\n";
+        assert_eq!(roles_text(&roles.into()), wanted);
     }
 
     #[test]

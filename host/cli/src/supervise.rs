@@ -59,12 +59,17 @@ impl Default for Pauses {
 /// Where the children's lines go.
 pub type Output = Arc<Mutex<dyn Write + Send>>;
 
-/// Runs the jobs until SIGINT or SIGTERM, or until none of them can run any more. Gives the number of those that
+/// Runs the jobs until SIGINT, SIGTERM or `cut` (what this process itself hangs on), or until none of them can run any more. Gives the number of those that
 /// cannot.
 ///
 /// # Errors
 /// What the system says when signals cannot be watched.
-pub async fn supervise(jobs: Vec<Job>, pauses: Pauses, output: Output) -> std::io::Result<usize> {
+pub async fn supervise(
+    jobs: Vec<Job>,
+    pauses: Pauses,
+    output: Output,
+    cut: impl Future<Output = ()>,
+) -> std::io::Result<usize> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (stop, stopped) = watch::channel(false);
     let width = jobs.iter().map(|job| job.name.len()).max().unwrap_or(0);
@@ -74,10 +79,16 @@ pub async fn supervise(jobs: Vec<Job>, pauses: Pauses, output: Output) -> std::i
         running.spawn(keep(job, pauses, lines, stopped.clone()));
     }
     let mut failed = 0;
+    let mut cut = std::pin::pin!(cut);
+    let mut let_go = false;
     loop {
         tokio::select! {
-            _ = interrupt.recv() => drop(stop.send(true)),
-            _ = terminate.recv() => drop(stop.send(true)),
+            _ = interrupt.recv() => tell(&stop),
+            _ = terminate.recv() => tell(&stop),
+            () = &mut cut, if !let_go => {
+                let_go = true;
+                tell(&stop);
+            }
             ended = running.join_next() => match ended {
                 Some(Ok(End::Failed)) => failed += 1,
                 Some(_) => {}
@@ -85,6 +96,11 @@ pub async fn supervise(jobs: Vec<Job>, pauses: Pauses, output: Output) -> std::i
             },
         }
     }
+}
+
+/// Tells all to stop; where none is left nobody hears it.
+fn tell(stop: &watch::Sender<bool>) {
+    let _ = stop.send(true);
 }
 
 /// How a job ended for good.
@@ -252,7 +268,7 @@ mod tests {
         let buffer = Arc::new(Mutex::new(Vec::new()));
         let script = format!("exit {}", exit::CONFIGURATION);
         let jobs = vec![job("wrong", &script), job("right", "echo hello")];
-        let failed = supervise(jobs, QUICK, buffer.clone()).await.unwrap();
+        let failed = supervise(jobs, QUICK, buffer.clone(), std::future::pending()).await.unwrap();
         assert_eq!(failed, 1);
         assert!(text(&buffer).contains("wrong | cannot run with this configuration"));
         assert_eq!(text(&buffer).matches("hello").count(), 1, "{}", text(&buffer));

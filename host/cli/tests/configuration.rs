@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use trireme::config::{self, Problem};
+use trireme::config::{self, Problem, SelfTest};
 use trireme::init::{Counts, Network};
 
 struct Net {
@@ -88,6 +88,29 @@ fn the_network_of_the_demo_passes_the_check() {
     assert_eq!(written.brokers.len(), 2);
     let nodes = config::check(&names(folder.path())).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(nodes.iter().map(|node| node.sensors.len()).sum::<usize>(), 63);
+}
+
+#[test]
+fn sensors_that_differ_and_brokers_behind_somebody_are_written_as_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = Network::of(Counts::SMALL).unwrap();
+    network.sensors[0].self_test = SelfTest::FailsFor("1.3".parse().unwrap());
+    network.sensors[2].slot_kb = 64;
+    network.sensor_settings.insert("hello_ms".into(), "2000".into());
+    network.brokers[0].announced = Some("127.0.0.1:9".parse().unwrap());
+    let written = network.write(folder.path()).unwrap();
+    let nodes = config::check(&names(folder.path())).unwrap_or_else(|problems| panic!("{problems}"));
+    let sensors: Vec<_> = nodes.iter().flat_map(|node| &node.sensors).collect();
+    let sensor = |id: &str| *sensors.iter().find(|sensor| sensor.id.as_str() == id).unwrap();
+    assert_eq!(sensor("sn-001").self_test, SelfTest::FailsFor("1.3".parse().unwrap()));
+    assert_eq!((sensor("sn-003").slot_size, sensor("sn-002").slot_size), (64 << 10, 16 << 20));
+    let settings: serde_json::Value = serde_json::from_slice(&sensor("sn-006").settings).unwrap();
+    assert_eq!(settings["hello_ms"], 2000);
+    assert!(fs::read_to_string(&written.nodes["acme"]).unwrap().contains("mqtt://127.0.0.1:9"));
+
+    network.sensors[1].gateway = trireme_core::NodeId::new("gw-9").unwrap();
+    let other = folder.path().join("other");
+    assert!(network.write(&other).is_err() && !other.exists());
 }
 
 #[test]

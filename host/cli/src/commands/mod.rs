@@ -147,7 +147,12 @@ fn run(args: &args::Run) -> Result<u8, Failure> {
     };
     let jobs = nodes.into_iter().map(job).collect();
     let output = Arc::new(Mutex::new(std::io::stderr()));
-    let failed = runtime()?.block_on(supervise::supervise(jobs, Pauses::default(), output))?;
+    let failed = runtime()?.block_on(supervise::supervise(
+        jobs,
+        Pauses::default(),
+        output,
+        run::leash_end(args.leash),
+    ))?;
     Ok(if failed == 0 { exit::OK } else { exit::CONFIGURATION })
 }
 

@@ -39,6 +39,8 @@ pub struct Network {
     pub gateways: Vec<Gateway>,
     /// Sensors, each behind a gateway; those of a gateway are one node.
     pub sensors: Vec<Sensor>,
+    /// Further keys of every sensor's table.
+    pub sensor_settings: Settings,
     /// Days that certificates are valid.
     pub certificate_days: u32,
 }
@@ -202,6 +204,7 @@ impl Network {
             brokers: Vec::new(),
             gateways: Vec::new(),
             sensors: Vec::new(),
+            sensor_settings: Settings::new(),
             certificate_days: 365,
         };
         for index in 0..manufacturers {

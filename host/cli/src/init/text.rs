@@ -20,7 +20,10 @@ pub(super) fn files(network: &Network, written: &Written) -> Vec<(String, String
     for gateway in &network.gateways {
         let sensors: Vec<&Sensor> = network.sensors.iter().filter(|one| one.gateway == gateway.id).collect();
         if !sensors.is_empty() {
-            files.push((format!("sensors-{}", gateway.id), self::sensors(written, gateway, &sensors)));
+            files.push((
+                format!("sensors-{}", gateway.id),
+                self::sensors(written, gateway, &sensors, &network.sensor_settings),
+            ));
         }
     }
     files
@@ -100,7 +103,7 @@ fn gateway(written: &Written, one: &Gateway) -> String {
     text
 }
 
-fn sensors(written: &Written, gateway: &Gateway, sensors: &[&Sensor]) -> String {
+fn sensors(written: &Written, gateway: &Gateway, sensors: &[&Sensor], settings: &Settings) -> String {
     let name = format!("sensors-{}", gateway.id);
     let doc =
         format!("The sensors (SN) behind {}, emulated. They know no authority: HMAC alone.", gateway.id);
@@ -123,7 +126,7 @@ fn sensors(written: &Written, gateway: &Gateway, sensors: &[&Sensor]) -> String 
         if let Some(lan) = lan(written, &gateway.id) {
             values.push(("gateway", quoted(&format!("lan://{lan}"))));
         }
-        role(&mut text, RoleKind::Sensor, values, &Settings::new());
+        role(&mut text, RoleKind::Sensor, values, settings);
     }
     text
 }
