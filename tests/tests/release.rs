@@ -10,7 +10,9 @@ async fn a_release_reaches_every_sensor_and_its_receipts_come_back() {
         let centre = lab.centre().await;
         let broker = lab.broker(&centre, "bk-1").await;
         let md = model("MD-01");
-        let maker = lab.manufacturer(&centre, "acme", &[md.clone()], &[("bk-1", broker.url("broker"))]).await;
+        let maker = lab
+            .manufacturer(&centre, "acme", std::slice::from_ref(&md), &[("bk-1", broker.url("broker"))])
+            .await;
         let gateway = lab.gateway(&centre, "gw-1").await;
         let lan = gateway.url("gateway");
         let sensors = ["sn-1", "sn-2", "sn-3"].map(|name| lab.sensor(name, "acme", &md, &lan));

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::{command, error::Error, workspace::Workspace};
 
 /// Pinned, so that a failure means a change of ours.
-const REQUIREMENTS: &[&str] = &["cryptography==50.0.2"];
+const REQUIREMENTS: &str = "tests/vectors/requirements.txt";
 
 /// Runs tests/vectors/check.py in a Python environment under the target folder.
 pub(crate) fn check(workspace: &Workspace) -> Result<(), Error> {
@@ -14,20 +14,20 @@ pub(crate) fn check(workspace: &Workspace) -> Result<(), Error> {
         return Err(Error::Absent(script));
     }
     let environment = workspace.target.join("venv");
-    prepare(&environment)?;
+    prepare(&workspace.root.join(REQUIREMENTS), &environment)?;
     command::run(command::clean(environment.join("bin/python")).arg(&script).current_dir(&workspace.root))
 }
 
 /// Creates the environment once, and again when the requirements change.
-fn prepare(environment: &Path) -> Result<(), Error> {
+fn prepare(requirements: &Path, environment: &Path) -> Result<(), Error> {
     let note = environment.join("trireme-requirements");
-    let wanted = REQUIREMENTS.join("\n");
+    let wanted = fs::read_to_string(requirements).map_err(Error::file(requirements))?;
     if fs::read_to_string(&note).is_ok_and(|had| had == wanted) {
         return Ok(());
     }
     command::run(command::clean("python3").args(["-m", "venv", "--clear"]).arg(environment))?;
     let mut pip = command::clean(environment.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    command::run(pip.args(REQUIREMENTS))?;
+    command::run(pip.arg("--requirement").arg(requirements))?;
     fs::write(&note, wanted).map_err(Error::file(&note))
 }
