@@ -143,6 +143,25 @@ impl Lab {
         self.try_node(name, roles).await.unwrap()
     }
 
+    /// Where a node's state and all devices are.
+    #[must_use]
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    /// The lines of a node's audit log.
+    #[must_use]
+    pub fn audit(&self, node: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.path(node).join("audit.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// How many bodies a node has begun to receive and not finished.
+    #[must_use]
+    pub fn spooled(&self, node: &str) -> usize {
+        std::fs::read_dir(self.path(node).join("incoming")).map_or(0, Iterator::count)
+    }
+
     /// An authority and a directory in one node, as every network needs them.
     pub async fn centre(&self) -> Centre {
         let authority = self.role(
@@ -172,11 +191,21 @@ impl Lab {
 
     /// A gateway that stays connected and looks after its sensors without delay.
     pub async fn gateway(&self, centre: &Centre, name: &str) -> Running {
+        self.gateway_with(centre, name, &json!({})).await
+    }
+
+    /// The same with more entries in its configuration.
+    ///
+    /// # Panics
+    /// When `more` is no object.
+    pub async fn gateway_with(&self, centre: &Centre, name: &str, more: &Value) -> Running {
         let keys = self.certify(RoleKind::Gateway, name, None, &[]);
-        let config = json!({
+        let mut config = json!({
             "authority": centre.authority, "directory": centre.directory, "stay_connected": true,
             "reconnect_ms": 500, "announce_ms": 1000, "directory_ms": 2000, "retry_reverted_ms": 600_000,
         });
+        let entries = more.as_object().unwrap().clone();
+        config.as_object_mut().unwrap().extend(entries);
         let role = self.role(RoleKind::Gateway, keys, config, vec![Listen::Lan(loopback())]);
         self.node(name, vec![role]).await
     }
@@ -292,10 +321,37 @@ impl Running {
     ///
     /// # Errors
     /// What the manufacturer answered.
-    pub async fn publish(&self, model: &str, version: &str, suite: &str, image: &[u8]) -> Result<Value, Fault> {
+    pub async fn publish(
+        &self,
+        model: &str,
+        version: &str,
+        suite: &str,
+        image: &[u8],
+    ) -> Result<Value, Fault> {
         let body = json!({ "model": model, "version": version, "suite": suite });
         let image = Some((image, image.len() as u64));
         admin::ask(&self.socket, "/manufacturer/v1/publish", body, image, |_| {}).await
+    }
+
+    /// The same, and answers as soon as the manufacturer has it.
+    ///
+    /// # Errors
+    /// What the manufacturer answered.
+    pub async fn publish_detached(
+        &self,
+        model: &str,
+        version: &str,
+        suite: &str,
+        image: &[u8],
+    ) -> Result<Value, Fault> {
+        let body = json!({ "model": model, "version": version, "suite": suite, "detach": true });
+        let image = Some((image, image.len() as u64));
+        admin::ask(&self.socket, "/manufacturer/v1/publish", body, image, |_| {}).await
+    }
+
+    /// The status of a role, where it answers.
+    pub async fn status(&self, role: &str) -> Value {
+        self.ask(&format!("/{role}/v1/status"), json!({})).await.unwrap_or_default()
     }
 
     /// A manufacturer's view of a release.
@@ -311,7 +367,13 @@ impl Running {
     ///
     /// # Panics
     /// When that does not happen in time, with the last status.
-    pub async fn sensors_report(&self, model: &str, version: &str, outcome: &str, count: usize) -> ReleaseStatus {
+    pub async fn sensors_report(
+        &self,
+        model: &str,
+        version: &str,
+        outcome: &str,
+        count: usize,
+    ) -> ReleaseStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let release = self.release(model, version).await;
