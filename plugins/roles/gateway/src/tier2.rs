@@ -275,6 +275,7 @@ impl Gateway {
         host.audit(&format!("release {model} {} of {} is kept", header.version, release.manufacturer));
         let Self { releases, sensors, .. } = self;
         releases.put(host, release, |digest| sensors.read(digest));
+        self.sensors.hear_of(&model);
         if !withdrawn {
             self.announce(host, now, &model);
         }
