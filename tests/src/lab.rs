@@ -71,12 +71,25 @@ impl Lab {
     /// A new key with a certificate for this role; a manufacturer's names its topic and models.
     #[must_use]
     pub fn certify(&self, role: RoleKind, name: &str, topic: Option<&str>, models: &[&str]) -> Certificated {
+        self.certify_until(role, name, topic, models, now_ms() + 365 * DAY_MS)
+    }
+
+    /// The same with an end of its validity, in milliseconds since 1970.
+    #[must_use]
+    pub fn certify_until(
+        &self,
+        role: RoleKind,
+        name: &str,
+        topic: Option<&str>,
+        models: &[&str],
+        not_after_ms: u64,
+    ) -> Certificated {
         let signer: Arc<dyn Signer> = Arc::new(SoftwareKey::generate().unwrap());
         let certified = Certified {
             subject: Subject { role, id: id(name) },
             topic: topic.map(|topic| TopicName::new(topic).unwrap()),
             models: models.iter().map(|model| ModelName::new(*model).unwrap()).collect(),
-            not_after_ms: now_ms() + 365 * DAY_MS,
+            not_after_ms,
         };
         let request = issue::request(signer.as_ref(), &certified.subject).unwrap();
         let request = issue::parse_request(&request).unwrap();
@@ -223,7 +236,7 @@ impl Lab {
         let brokers: Vec<Value> = brokers.iter().map(|(id, url)| json!({ "id": id, "url": url })).collect();
         let config = json!({
             "authority": centre.authority, "directory": centre.directory, "brokers": brokers,
-            "collect_ms": 1000, "collect_soon_ms": 300, "retry_first_ms": 200,
+            "collect_ms": 1000, "collect_soon_ms": 300, "retry_first_ms": 200, "step_timeout_ms": 2000,
         });
         let mut role = self.role(RoleKind::Manufacturer, keys, config, vec![]);
         models.iter().for_each(|model| role.keys.models.add(model.clone()));
