@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::wire::{Frame, Kind, Reader};
@@ -54,6 +55,7 @@ struct Shared {
     target: SocketAddr,
     attack: Mutex<Attack>,
     seen: Mutex<Vec<(At, Frame)>>,
+    cut: watch::Sender<()>,
 }
 
 impl Proxy {
@@ -64,7 +66,8 @@ impl Proxy {
     pub async fn start(kind: Kind, target: SocketAddr) -> Self {
         let listener = TcpListener::bind(loopback()).await.unwrap();
         let attack = Mutex::new(Box::new(|_, frame| vec![frame]) as Attack);
-        let shared = Arc::new(Shared { kind, target, attack, seen: Mutex::default() });
+        let (seen, cut) = (Mutex::default(), watch::Sender::new(()));
+        let shared = Arc::new(Shared { kind, target, attack, seen, cut });
         let address = listener.local_addr().unwrap();
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Self { address, shared, accepting }
@@ -85,6 +88,11 @@ impl Proxy {
     /// From now on nothing is altered.
     pub fn honest(&self) {
         self.attack(|_, frame| vec![frame]);
+    }
+
+    /// Cuts all connections that there are now.
+    pub fn cut(&self) {
+        self.shared.cut.send_replace(());
     }
 
     /// All that was sent so far, as it came.
@@ -110,7 +118,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut tasks = tokio::task::JoinSet::new();
     for connection in 1.. {
         let Ok((stream, _)) = listener.accept().await else { return };
-        let shared = shared.clone();
+        let (shared, mut cut) = (shared.clone(), shared.cut.subscribe());
         tasks.spawn(async move {
             let Ok(server) = TcpStream::connect(shared.target).await else { return };
             let _ = (stream.set_nodelay(true), server.set_nodelay(true));
@@ -118,6 +126,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             let ((from_client, to_client), (from_server, to_server)) =
                 (stream.into_split(), server.into_split());
             tokio::select! {
+                _ = cut.changed() => {}
                 () = pass(&shared, connection, &tier, Way::Up, from_client, to_server) => {}
                 () = pass(&shared, connection, &tier, Way::Down, from_server, to_client) => {}
             }
