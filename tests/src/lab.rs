@@ -243,9 +243,22 @@ impl Lab {
         self.node(name, vec![role]).await
     }
 
-    /// A sensor, as it left the factory with this version.
+    /// A sensor, as it left the factory with version 1.0; or as it is by now, where it was there before.
     #[must_use]
     pub fn sensor(&self, name: &str, manufacturer: &str, model: &ModelSecrets, gateway: &str) -> RolePlan {
+        self.sensor_with(name, manufacturer, model, gateway, &json!({}))
+    }
+
+    /// The same with more entries in its configuration.
+    #[must_use]
+    pub fn sensor_with(
+        &self,
+        name: &str,
+        manufacturer: &str,
+        model: &ModelSecrets,
+        gateway: &str,
+        more: &Value,
+    ) -> RolePlan {
         let secrets = model.sensor(&SensorId::new(name).unwrap(), &id(manufacturer)).unwrap();
         let subject = Subject { role: RoleKind::Sensor, id: id(name) };
         let keys = Keyring {
@@ -256,7 +269,8 @@ impl Lab {
             models: ModelKeys::default(),
             sensor: None,
         };
-        let config = json!({ "gateway": gateway, "reconnect_ms": 200, "retry_ms": 300 });
+        let mut config = json!({ "gateway": gateway, "reconnect_ms": 200, "retry_ms": 300 });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let device = DevicePlan {
             directory: self.dir.path().join("devices").join(name),
             slot_size: 1024 * 1024,

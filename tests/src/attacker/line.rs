@@ -63,6 +63,15 @@ impl Line {
         line
     }
 
+    /// The next sensor that comes.
+    ///
+    /// # Panics
+    /// When nobody comes.
+    pub async fn serve_lan(listener: &TcpListener) -> Self {
+        let (stream, _) = timeout(SILENCE, listener.accept()).await.expect("nobody connects").unwrap();
+        Self::of(Kind::Lan, stream)
+    }
+
     /// Sends; whether the peer still took it.
     pub async fn send(&mut self, frame: &Frame) -> bool {
         self.write(&frame.bytes()).await
