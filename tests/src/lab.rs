@@ -71,12 +71,25 @@ impl Lab {
     /// A new key with a certificate for this role; a manufacturer's names its topic and models.
     #[must_use]
     pub fn certify(&self, role: RoleKind, name: &str, topic: Option<&str>, models: &[&str]) -> Certificated {
+        self.certify_until(role, name, topic, models, now_ms() + 365 * DAY_MS)
+    }
+
+    /// The same with an end of its validity, in milliseconds since 1970.
+    #[must_use]
+    pub fn certify_until(
+        &self,
+        role: RoleKind,
+        name: &str,
+        topic: Option<&str>,
+        models: &[&str],
+        not_after_ms: u64,
+    ) -> Certificated {
         let signer: Arc<dyn Signer> = Arc::new(SoftwareKey::generate().unwrap());
         let certified = Certified {
             subject: Subject { role, id: id(name) },
             topic: topic.map(|topic| TopicName::new(topic).unwrap()),
             models: models.iter().map(|model| ModelName::new(*model).unwrap()).collect(),
-            not_after_ms: now_ms() + 365 * DAY_MS,
+            not_after_ms,
         };
         let request = issue::request(signer.as_ref(), &certified.subject).unwrap();
         let request = issue::parse_request(&request).unwrap();
@@ -143,6 +156,25 @@ impl Lab {
         self.try_node(name, roles).await.unwrap()
     }
 
+    /// Where a node's state and all devices are.
+    #[must_use]
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    /// The lines of a node's audit log.
+    #[must_use]
+    pub fn audit(&self, node: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.path(node).join("audit.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// How many bodies a node has begun to receive and not finished.
+    #[must_use]
+    pub fn spooled(&self, node: &str) -> usize {
+        std::fs::read_dir(self.path(node).join("incoming")).map_or(0, Iterator::count)
+    }
+
     /// An authority and a directory in one node, as every network needs them.
     pub async fn centre(&self) -> Centre {
         let authority = self.role(
@@ -172,11 +204,21 @@ impl Lab {
 
     /// A gateway that stays connected and looks after its sensors without delay.
     pub async fn gateway(&self, centre: &Centre, name: &str) -> Running {
+        self.gateway_with(centre, name, &json!({})).await
+    }
+
+    /// The same with more entries in its configuration.
+    ///
+    /// # Panics
+    /// When `more` is no object.
+    pub async fn gateway_with(&self, centre: &Centre, name: &str, more: &Value) -> Running {
         let keys = self.certify(RoleKind::Gateway, name, None, &[]);
-        let config = json!({
+        let mut config = json!({
             "authority": centre.authority, "directory": centre.directory, "stay_connected": true,
             "reconnect_ms": 500, "announce_ms": 1000, "directory_ms": 2000, "retry_reverted_ms": 600_000,
         });
+        let entries = more.as_object().unwrap().clone();
+        config.as_object_mut().unwrap().extend(entries);
         let role = self.role(RoleKind::Gateway, keys, config, vec![Listen::Lan(loopback())]);
         self.node(name, vec![role]).await
     }
@@ -194,16 +236,29 @@ impl Lab {
         let brokers: Vec<Value> = brokers.iter().map(|(id, url)| json!({ "id": id, "url": url })).collect();
         let config = json!({
             "authority": centre.authority, "directory": centre.directory, "brokers": brokers,
-            "collect_ms": 1000, "collect_soon_ms": 300, "retry_first_ms": 200,
+            "collect_ms": 1000, "collect_soon_ms": 300, "retry_first_ms": 200, "step_timeout_ms": 2000,
         });
         let mut role = self.role(RoleKind::Manufacturer, keys, config, vec![]);
         models.iter().for_each(|model| role.keys.models.add(model.clone()));
         self.node(name, vec![role]).await
     }
 
-    /// A sensor, as it left the factory with this version.
+    /// A sensor, as it left the factory with version 1.0; or as it is by now, where it was there before.
     #[must_use]
     pub fn sensor(&self, name: &str, manufacturer: &str, model: &ModelSecrets, gateway: &str) -> RolePlan {
+        self.sensor_with(name, manufacturer, model, gateway, &json!({}))
+    }
+
+    /// The same with more entries in its configuration.
+    #[must_use]
+    pub fn sensor_with(
+        &self,
+        name: &str,
+        manufacturer: &str,
+        model: &ModelSecrets,
+        gateway: &str,
+        more: &Value,
+    ) -> RolePlan {
         let secrets = model.sensor(&SensorId::new(name).unwrap(), &id(manufacturer)).unwrap();
         let subject = Subject { role: RoleKind::Sensor, id: id(name) };
         let keys = Keyring {
@@ -214,7 +269,8 @@ impl Lab {
             models: ModelKeys::default(),
             sensor: None,
         };
-        let config = json!({ "gateway": gateway, "reconnect_ms": 200, "retry_ms": 300 });
+        let mut config = json!({ "gateway": gateway, "reconnect_ms": 200, "retry_ms": 300 });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let device = DevicePlan {
             directory: self.dir.path().join("devices").join(name),
             slot_size: 1024 * 1024,
@@ -302,6 +358,27 @@ impl Running {
         let body = json!({ "model": model, "version": version, "suite": suite });
         let image = Some((image, image.len() as u64));
         admin::ask(&self.socket, "/manufacturer/v1/publish", body, image, |_| {}).await
+    }
+
+    /// The same, and answers as soon as the manufacturer has it.
+    ///
+    /// # Errors
+    /// What the manufacturer answered.
+    pub async fn publish_detached(
+        &self,
+        model: &str,
+        version: &str,
+        suite: &str,
+        image: &[u8],
+    ) -> Result<Value, Fault> {
+        let body = json!({ "model": model, "version": version, "suite": suite, "detach": true });
+        let image = Some((image, image.len() as u64));
+        admin::ask(&self.socket, "/manufacturer/v1/publish", body, image, |_| {}).await
+    }
+
+    /// The status of a role, where it answers.
+    pub async fn status(&self, role: &str) -> Value {
+        self.ask(&format!("/{role}/v1/status"), json!({})).await.unwrap_or_default()
     }
 
     /// A manufacturer's view of a release.
