@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde::Serialize;
+use serde_json::json;
 
 use trireme_core::api::{Publish, PublishProgress, Published};
 use trireme_core::message::{GenerationToken, LARGEST_IMAGE, Manifest, SignedManifest, Verdict};
@@ -77,6 +77,14 @@ impl Manufacturer {
                 let text = format!("{model} {} is published; {version} is not above it", known.version);
                 return Err(Fault::new(code::VERSION, text));
             }
+            if wish.suite == Some(Suite::Thesis) && known.suite == Suite::Digest && *version > known.version {
+                let text = format!(
+                    "{model} {} is published with a manifest (suite {}): brokers and gateways take no release of it \
+                     without one any more; publish {version} in that suite",
+                    known.version, known.suite
+                );
+                return Err(Fault::new(code::FORBIDDEN, text));
+            }
             if *version == known.version {
                 return self.publish_again(host, now, request.id, &wish, &known, (digest, size));
             }
@@ -97,7 +105,11 @@ impl Manufacturer {
             return Err(Fault::new(code::LIMIT, text));
         }
         if host.generations(&wish.model).is_empty() {
-            let text = format!("there are no secrets for {0}; run `trireme model add {0}` first", wish.model);
+            let text = format!(
+                "there are no secrets for {0}; make them with `trireme model add --model {0} --store <folder>`, \
+                 the folder that this manufacturer's configuration names",
+                wish.model
+            );
             return Err(Fault::new(code::UNKNOWN, text));
         }
         Ok(())
@@ -341,24 +353,26 @@ impl Manufacturer {
             self.errands.iter().filter(|(_, errand)| due(errand)).map(|(entry, _)| entry.clone()).collect();
         for (broker, model) in entries {
             let Some(release) = newest(host, &model) else { continue };
-            let stored = self.stored_at(host, &model, release.version);
-            let question = Question {
-                manufacturer: self.me.as_ref().map(|me| &me.id),
-                topic: self.me.as_ref().map(|me| me.topic.as_str()),
-                broker: &broker,
-                model: &model,
-                version: release.version,
-                suite: release.suite,
-                size: release.size,
-                digest: release.digest,
-                sequence: release.sequence,
-                brokers: self.brokers.len(),
-                stored,
-                unix_ms: now.unix_ms,
-            };
-            let question = json::write(&question);
+            let question = json!({
+                "release": {
+                    "manufacturer": self.me.as_ref().map(|me| &me.id),
+                    "topic": self.me.as_ref().map(|me| &me.topic),
+                    "model": model,
+                    "version": release.version,
+                    "suite": release.suite,
+                    "size": release.size,
+                    "digest": release.digest,
+                    "sequence": release.sequence,
+                },
+                "subject": { "broker": broker },
+                "counts": {
+                    "brokers": self.brokers.len(),
+                    "stored": self.stored_at(host, &model, release.version),
+                },
+                "unix_ms": now.unix_ms,
+            });
             let then = self.job(Work::Policy(broker.clone(), model.clone(), release.version));
-            host.ask("publish", [question].into(), then);
+            host.ask("publish", [question.to_string().into_bytes()].into(), then);
             if let Some(errand) = self.errands.get_mut(&(broker.clone(), model.clone())) {
                 errand.permission = Permission::Asked;
             }
@@ -494,24 +508,6 @@ impl Manufacturer {
         }
         self.brokers.keys().map(stage).collect()
     }
-}
-
-/// What the hook `publish` is asked.
-#[derive(Serialize)]
-struct Question<'a> {
-    manufacturer: Option<&'a NodeId>,
-    topic: Option<&'a str>,
-    broker: &'a NodeId,
-    model: &'a ModelName,
-    version: Version,
-    suite: Suite,
-    size: u64,
-    digest: Digest,
-    sequence: u64,
-    /// How many brokers are listed, and how many of them have it.
-    brokers: usize,
-    stored: usize,
-    unix_ms: Option<u64>,
 }
 
 fn progress(broker: &NodeId, stage: &str, size: u64, detail: &str) -> PublishProgress {

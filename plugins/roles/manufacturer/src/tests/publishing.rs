@@ -20,7 +20,7 @@ fn what_cannot_be_published_is_refused_with_the_reason() {
     assert_eq!(refused(PUBLISH, b"").code, code::LIMIT);
     let secrets = refused(r#"{"model":"ME","version":"1.0"}"#, IMAGE);
     assert_eq!(secrets.code, code::UNKNOWN);
-    assert!(secrets.detail.contains("trireme model add ME"));
+    assert!(secrets.detail.contains("trireme model add --model ME --store"));
     assert_eq!(refused(r#"{"model":"MD","version":"1.0","expires_days":1}"#, IMAGE).code, code::TIME);
     let network = Fake::network((RoleKind::Gateway, "gw-1"), path::PUBLISH, PUBLISH);
     assert_eq!(world.handle(network).unwrap_err().code, code::FORBIDDEN);
@@ -95,4 +95,29 @@ fn images_of_the_two_newest_releases_stay() {
     }
     assert_eq!(world.host.pins.len(), 2);
     assert!(!world.host.pins.contains(&world.host.clone().blob(b"one")));
+}
+
+#[test]
+fn a_model_published_with_a_manifest_is_not_published_without_one_again() {
+    let (mut world, ..) = World::stored();
+    let downgraded = r#"{"model":"MD","version":"1.4","suite":"thesis"}"#;
+    assert_eq!(world.publish(downgraded, b"newer").unwrap_err().code, code::FORBIDDEN);
+    world.publish(r#"{"model":"MD","version":"1.4"}"#, b"newer").unwrap();
+}
+
+#[test]
+fn the_policies_are_asked_about_the_release_the_broker_and_how_far_it_has_come() {
+    let mut world = World::new();
+    world.publish(PUBLISH, IMAGE).unwrap();
+    world.directory_works();
+    let asked = world.take(|act| match act {
+        Act::Ask(hook, questions, _) if hook == "publish" => Some(questions.clone()),
+        _ => None,
+    });
+    let question: serde_json::Value = serde_json::from_slice(&asked.unwrap()[0]).unwrap();
+    assert_eq!(question["release"]["manufacturer"], "acme");
+    assert_eq!(question["release"]["version"], "1.3");
+    assert_eq!(question["subject"], serde_json::json!({ "broker": "bk-1" }));
+    assert_eq!(question["counts"], serde_json::json!({ "brokers": 1, "stored": 0 }));
+    assert!(question.get("unix_ms").is_some());
 }
