@@ -287,6 +287,46 @@ impl Backoff {
     }
 }
 
+/// How often something may happen: a full minute's worth at once, then as it comes back, evenly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    per_minute: u64,
+    /// What is left, in units of a 60000th.
+    left: u64,
+    since_ms: u64,
+}
+
+impl Rate {
+    const ONE: u64 = 60_000;
+
+    /// So many in a minute.
+    #[must_use]
+    pub fn per_minute(most: u32) -> Self {
+        let per_minute = u64::from(most);
+        Self { per_minute, left: per_minute * Self::ONE, since_ms: 0 }
+    }
+
+    /// Counts one more at this moment of the monotonic clock; whether it is within the rate.
+    pub fn admits(&mut self, now_ms: u64) -> bool {
+        let passed = now_ms.saturating_sub(self.since_ms);
+        self.since_ms = now_ms.max(self.since_ms);
+        let left = self.left.saturating_add(passed.saturating_mul(self.per_minute));
+        self.left = left.min(self.per_minute * Self::ONE);
+        let within = self.left >= Self::ONE;
+        if within {
+            self.left -= Self::ONE;
+        }
+        within
+    }
+
+    /// Whether as much is left as ever: nothing is known by keeping it.
+    #[must_use]
+    pub fn is_full(&self, now_ms: u64) -> bool {
+        let back = now_ms.saturating_sub(self.since_ms).saturating_mul(self.per_minute);
+        self.left.saturating_add(back) >= self.per_minute * Self::ONE
+    }
+}
+
 /// `M1` on tier 1, `M3` on tier 2.
 fn first<'a>(tier: u8, id: &'a NodeId, key: &'a Point) -> Formula<'a> {
     if tier == TIER_1 { formula::m1(id, key) } else { formula::m3(id, key) }
@@ -431,5 +471,19 @@ mod tests {
             let pause = backoff.pause(&mut mf, failures);
             assert!((whole / 2..=whole).contains(&pause), "{pause} after {failures}");
         }
+    }
+
+    #[test]
+    fn a_rate_admits_a_minutes_worth_at_once_and_then_as_it_comes_back() {
+        let mut rate = Rate::per_minute(3);
+        let admitted = |rate: &mut Rate, at| (0..5).filter(|_| rate.admits(at)).count();
+        assert_eq!(admitted(&mut rate, 1000), 3);
+        assert_eq!(admitted(&mut rate, 20_999), 0);
+        assert_eq!(admitted(&mut rate, 21_000), 1);
+        assert!(!rate.is_full(80_999));
+        assert!(rate.is_full(81_000));
+        assert_eq!(admitted(&mut rate, u64::MAX), 3);
+        assert_eq!(admitted(&mut rate, 0), 0, "a clock that went back gives nothing");
+        assert_eq!(admitted(&mut Rate::per_minute(0), 1), 0);
     }
 }
