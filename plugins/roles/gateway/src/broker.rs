@@ -4,19 +4,21 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use trireme_core::exchange::Exchange;
+use trireme_core::exchange::{Exchange, Rate};
 use trireme_core::message::Header;
 use trireme_core::release::{Channel, Mark};
 use trireme_core::role::Certified;
 use trireme_core::{LinkId, NodeId};
 
+use crate::PUSHES_PER_MINUTE;
+
 /// A broker that serves at least one manufacturer of our sensors.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Broker {
     /// `mqtt://host:port`, from every list that names it.
     pub(crate) urls: Vec<String>,
     /// Which of them is next.
-    turn: usize,
+    pub(crate) turn: usize,
     /// What our sensors need from it.
     pub(crate) wants: BTreeSet<Channel>,
     /// What is subscribed on the present link.
@@ -42,6 +44,33 @@ pub(crate) struct Broker {
     pub(crate) receipts_ms: u64,
     /// When the link is closed, because a body was refused or not needed.
     pub(crate) leaving: Option<u64>,
+    /// PUSHes of late; it outlives the link, or coming back would be a way around it.
+    pub(crate) pushes: Rate,
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            turn: 0,
+            wants: BTreeSet::new(),
+            subscribed: BTreeSet::new(),
+            serves: BTreeSet::new(),
+            link: None,
+            binding: None,
+            session: None,
+            used: false,
+            incoming: None,
+            active_ms: 0,
+            connect_ms: 0,
+            failures: 0,
+            detail: String::new(),
+            batch: None,
+            receipts_ms: 0,
+            leaving: None,
+            pushes: Rate::per_minute(PUSHES_PER_MINUTE),
+        }
+    }
 }
 
 /// A release that a broker sends.

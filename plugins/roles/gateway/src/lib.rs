@@ -59,6 +59,9 @@ const TICK_MS: u64 = 1000;
 /// Milliseconds that a broker gets to read a refusal before its link is closed: closing at once would reset the
 /// connection with bytes of the body unread, and take the refusal with it.
 const LINGER_MS: u64 = 3000;
+/// The most PUSHes of one broker in a minute: each costs two signatures. One release a session, so this bounds its
+/// releases too.
+const PUSHES_PER_MINUTE: u32 = 120;
 /// Pauses after failures: of a broker, of the directory, of a sensor.
 const BACKOFF: Backoff = Backoff { first_ms: 1000, most_ms: 300_000 };
 /// The most alarms that are shown.

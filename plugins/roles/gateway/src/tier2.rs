@@ -11,7 +11,7 @@ use trireme_core::{Digest, Fault, Host, LinkId, NodeId, RoleKind, Stamp, formula
 
 use crate::broker::{Broker, Incoming};
 use crate::releases::Release;
-use crate::{Gateway, LINGER_MS, Work, unknown_link};
+use crate::{Gateway, LINGER_MS, PUSHES_PER_MINUTE, Work, unknown_link};
 
 /// What is to be done with a release whose header verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,9 @@ impl Gateway {
         push: &[u8],
     ) -> Result<(), Fault> {
         let (id, broker) = self.uplink(link)?;
+        if !broker.pushes.admits(now.monotonic_ms) {
+            return Err(Fault::new(code::LIMIT, format!("more than {PUSHES_PER_MINUTE} PUSHes in a minute")));
+        }
         if broker.incoming.is_some() || broker.leaving.is_some() {
             return Err(Fault::new(code::UNEXPECTED, "a PUSH in the middle of a release"));
         }
@@ -91,6 +94,12 @@ impl Gateway {
         broker.used = true;
         broker.active_ms = now.monotonic_ms;
         let mut incoming = Incoming { header, signed: None, follows, parked: false };
+        let channel = incoming.channel();
+        if !self.uplink(link)?.1.wants.contains(&channel) {
+            // The broker knows a subscription of a sensor that left while there was no link to say so. It has to
+            // end: a refusal that stays would keep the release from the next sensor of the model.
+            host.unsubscribe(link, &channel.to_string());
+        }
         match self.examine(host, &id, link, &mut incoming) {
             Ok(Step::Receive) => {
                 let digest = incoming.mark().map(|mark| mark.digest);
@@ -133,7 +142,7 @@ impl Gateway {
         }
         let channel = incoming.channel();
         if !self.brokers.get(broker).is_some_and(|broker| broker.wants.contains(&channel)) {
-            return Err(Fault::new(code::FORBIDDEN, format!("nobody here subscribes to {channel}")));
+            return Err(Fault::new(code::UNKNOWN, format!("nobody here subscribes to {channel}")));
         }
         let Some((signer, manifest)) = verify_manifest(host, &header)? else {
             self.releases.judge_thesis(&header.model, header.version)?;
@@ -226,14 +235,17 @@ impl Gateway {
         let mark = incoming.mark().unwrap_or(Mark { version, size, digest, sequence: 0 });
         // The rule again: another broker may have brought something newer meanwhile.
         let verdict = match &incoming.signed {
-            Some(_) => self.releases.judge(&incoming.header.model, &mark, &incoming.header.token).map(|_| ()),
-            None => self.judge_image(incoming, &mark),
+            Some(_) => self.releases.judge(&incoming.header.model, &mark, &incoming.header.token),
+            None => self.judge_image(incoming, &mark).map(|()| Novelty::New),
         };
-        if let Err(fault) = verdict {
-            return self.refuse(host, now, link, incoming, &fault);
-        }
+        let known = match verdict {
+            Err(fault) => return self.refuse(host, now, link, incoming, &fault),
+            Ok(novelty) => novelty == Novelty::Duplicate && self.releases.uses(&mark.digest),
+        };
         self.answer(host, now, link, incoming, digest, Ack::STORED)?;
-        self.keep(host, now, incoming, mark);
+        if !known {
+            self.keep(host, now, incoming, mark);
+        }
         Ok(())
     }
 
@@ -299,7 +311,8 @@ impl Gateway {
         let Some(parked) = self.uplink(link).ok().and_then(|(_, broker)| broker.incoming.take()) else {
             return;
         };
-        if let Err(fault) = self.answer(host, now, link, &parked, mark.digest, Ack::STORED) {
+        // The same image, and perhaps another release of it: another model, or a newer manifest.
+        if let Err(fault) = self.verified(host, now, link, &parked, mark.digest, mark.size) {
             let text = fault.to_string();
             host.close(link, &text);
             self.lost_broker(host, now, link, &text);

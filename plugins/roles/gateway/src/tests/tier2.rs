@@ -95,19 +95,75 @@ fn a_second_broker_with_the_same_image_waits_and_is_told_that_it_is_here() {
     let header = bench.header(&manifest, Suite::Digest, 0);
     let acts = bench.handle(Event::BodyOffered(bench.link, cbor::encode(&header), 5)).unwrap();
     let Some(Act::Receive(.., then)) = acts.first() else { panic!("no body is taken") };
-    // The second broker, at the same stage: put in place by hand.
-    let mut second = crate::broker::Broker::default();
-    second.link = Some(99);
-    second.session.clone_from(&bench.gateway.brokers.values().next().unwrap().session);
-    let mut parked = bench.gateway.brokers.values().next().unwrap().incoming.clone().unwrap();
-    parked.parked = true;
-    second.incoming = Some(parked);
-    let id = NodeId::new("bk-2").unwrap();
-    bench.gateway.brokers.insert(id.clone(), second);
-    bench.gateway.uplinks.insert(99, id.clone());
+    let id = second_broker(&mut bench, |_| ());
     bench.host.now.monotonic_ms += 1;
     let answer = Err(Fault::new(code::NETWORK, "cut"));
     let acts = bench.handle(Event::Done(*then, answer)).unwrap();
     assert!(acts.iter().any(|act| matches!(act, Act::Receive(99, ..))), "its turn has come");
     assert!(!bench.gateway.brokers[&id].incoming.as_ref().unwrap().parked);
+}
+
+/// A second broker at the same stage, put in place by hand, with what it offers changed by `change`.
+fn second_broker(bench: &mut Bench, change: impl FnOnce(&mut crate::broker::Incoming)) -> NodeId {
+    let (_, push) = exchange::offer(&mut bench.broker, 99, TIER_2).unwrap();
+    let (_, session, _) =
+        exchange::accept(&mut bench.host, 99, "native", TIER_2, &push, Vec::new(), RoleKind::Broker).unwrap();
+    let first = bench.gateway.brokers.values().next().unwrap();
+    let mut parked = first.incoming.clone().unwrap();
+    parked.parked = true;
+    change(&mut parked);
+    let second = crate::broker::Broker {
+        link: Some(99),
+        session: Some(session),
+        incoming: Some(parked),
+        ..Default::default()
+    };
+    let id = NodeId::new("bk-2").unwrap();
+    bench.gateway.brokers.insert(id.clone(), second);
+    bench.gateway.uplinks.insert(99, id.clone());
+    id
+}
+
+#[test]
+fn a_newer_manifest_that_waited_for_the_same_image_is_kept_when_the_image_is_here() {
+    let mut bench = Bench::agreed("");
+    let manifest = bench.manifest("1.1", b"image", 1);
+    let header = bench.header(&manifest, Suite::Digest, 0);
+    let acts = bench.handle(Event::BodyOffered(bench.link, cbor::encode(&header), 5)).unwrap();
+    let Some(Act::Receive(.., then)) = acts.first() else { panic!("no body is taken") };
+    second_broker(&mut bench, |parked| parked.signed.as_mut().unwrap().1.sequence = 2);
+    let blob = (bench.host.blob(b"image"), 5);
+    bench.handle(Event::Done(*then, Ok(Answer { blob: Some(blob), values: Vec::new() }))).unwrap();
+    assert_eq!(bench.gateway.releases.get(&model()).unwrap().mark.sequence, 2);
+}
+
+#[test]
+fn a_release_that_no_sensor_needs_ends_its_subscription_and_is_not_refused_for_good() {
+    let mut bench = Bench::agreed("");
+    let manifest = Manifest { model: ModelName::new("MD-2").unwrap(), ..bench.manifest("1.1", b"image", 1) };
+    let header = bench.header(&manifest, Suite::Digest, 0);
+    let acts = bench.handle(Event::BodyOffered(bench.link, cbor::encode(&header), 5)).unwrap();
+    assert!(acts.contains(&Act::Unsubscribe(bench.link, "trireme/fw/acme/MD-2".into())));
+    let Some(Response::Ack(ack)) = response(&acts) else { panic!("no answer") };
+    assert!(exchange::passing(&ack.result), "{}", ack.result);
+    assert!(bench.gateway.alarms.is_empty());
+}
+
+#[test]
+fn pushes_beyond_the_rate_end_the_link_also_after_a_reconnect() {
+    let mut bench = Bench::agreed("");
+    for _ in 1..crate::PUSHES_PER_MINUTE {
+        bench.push().unwrap();
+    }
+    assert_eq!(bench.push().unwrap_err().code, code::LIMIT);
+    bench.host.now.monotonic_ms += 1_000;
+    let acts = bench.tick();
+    let Some(Act::Connect(_, link)) = acts.iter().find(|act| matches!(act, Act::Connect(..))) else {
+        panic!("it does not come back")
+    };
+    bench.link = *link;
+    bench.handle(Event::Opened(*link, Fake::outgoing())).unwrap();
+    bench.push().unwrap();
+    bench.push().unwrap();
+    assert_eq!(bench.push().unwrap_err().code, code::LIMIT);
 }
