@@ -13,14 +13,14 @@ use alloc::vec::Vec;
 use trireme_core::api::{BrokerLists, BrokersOf, SignedBrokers, path};
 use trireme_core::release::Channel;
 use trireme_core::role::{Answer, LinkInfo, code};
-use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, json};
+use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, RoleKind, Stamp, json};
 
 use crate::{BACKOFF, Gateway, Work, keys};
 
 /// The longest address of a broker, in bytes.
 const LONGEST_URL: usize = 255;
 /// The largest certificate, in bytes.
-const LARGEST_CERTIFICATE: usize = 4096;
+const LARGEST_CERTIFICATE: usize = 8 * 1024;
 /// The most manufacturers of a question: it has to fit a call of the host.
 const MOST_ASKED: usize = 900;
 /// Milliseconds in which a connection has to come up.
@@ -32,6 +32,8 @@ const MOST_BROKERS: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Discovery {
     pub(crate) lists: BTreeMap<NodeId, SignedBrokers>,
+    /// The models that the certificate of each of these lists names.
+    models: BTreeMap<NodeId, Vec<ModelName>>,
     /// The newest list ever taken of each manufacturer, also where it does not count any more.
     seen: BTreeMap<NodeId, SignedBrokers>,
     /// A question is on its way.
@@ -40,11 +42,26 @@ pub(crate) struct Discovery {
     asked: BTreeSet<NodeId>,
     /// The manufacturers that there were when it was asked last.
     covered: BTreeSet<NodeId>,
+    /// The last manufacturer of a question that did not hold all.
+    turn: Option<NodeId>,
     failures: u32,
     /// Answers in a row without a list for one of the manufacturers.
     misses: u32,
     next_ms: u64,
     pub(crate) detail: String,
+}
+
+impl Discovery {
+    fn count(&mut self, list: SignedBrokers, models: Vec<ModelName>) {
+        self.models.insert(list.manufacturer.clone(), models);
+        self.lists.insert(list.manufacturer.clone(), list);
+    }
+
+    /// Whether a manufacturer with a list is certified for a model. What a stranger on the LAN says that it is
+    /// costs neither a subscription nor room for receipts unless it is.
+    pub(crate) fn certified(&self, manufacturer: &NodeId, model: &ModelName) -> bool {
+        self.models.get(manufacturer).is_some_and(|models| models.contains(model))
+    }
 }
 
 impl Gateway {
@@ -54,8 +71,8 @@ impl Gateway {
             let list = host.get(&key).and_then(|value| json::read::<SignedBrokers>(&value, "a list").ok());
             let Some(list) = list else { continue };
             self.discovery.seen.insert(list.manufacturer.clone(), list.clone());
-            if verify_list(host, now, &list).is_ok() {
-                self.discovery.lists.insert(list.manufacturer.clone(), list);
+            if let Ok(models) = verify_list(host, now, &list) {
+                self.discovery.count(list, models);
             }
         }
     }
@@ -70,8 +87,13 @@ impl Gateway {
     }
 
     fn ask_for(&mut self, host: &mut dyn Host, mut manufacturers: BTreeSet<NodeId>) {
-        while manufacturers.len() > MOST_ASKED {
-            manufacturers.pop_last();
+        // In turns, where there are too many for one question: names that nobody has shall not hide others.
+        if manufacturers.len() > MOST_ASKED {
+            let after = |id: &&NodeId| self.discovery.turn.as_ref().is_none_or(|turn| *id > turn);
+            let (later, earlier): (Vec<_>, Vec<_>) = manufacturers.iter().partition(after);
+            let turn: Vec<NodeId> = later.into_iter().chain(earlier).take(MOST_ASKED).cloned().collect();
+            self.discovery.turn = turn.last().cloned();
+            manufacturers = turn.into_iter().collect();
         }
         let question = BrokersOf { manufacturers: manufacturers.iter().cloned().collect() };
         let url = format!("{}{}", self.config.directory.trim_end_matches('/'), path::BROKERS_OF);
@@ -130,13 +152,14 @@ impl Gateway {
             return;
         }
         let known = self.discovery.seen.get(&list.manufacturer);
-        let verdict = verify_list(host, now, &list).and_then(|()| moves_forward(known, &list));
+        let verdict =
+            verify_list(host, now, &list).and_then(|models| moves_forward(known, &list).map(|()| models));
         match verdict {
-            Ok(()) => {
+            Ok(models) => {
                 let key = format!("brokers/{}", list.manufacturer);
                 host.put(&key, json::write(&list));
                 self.discovery.seen.insert(list.manufacturer.clone(), list.clone());
-                self.discovery.lists.insert(list.manufacturer.clone(), list);
+                self.discovery.count(list, models);
             }
             Err(fault) => {
                 let text = format!("the directory's list of {} is refused: {fault}", list.manufacturer);
@@ -165,7 +188,7 @@ impl Gateway {
         }
         for (manufacturer, model) in self.sensors.models() {
             let Some(list) = self.discovery.lists.get(&manufacturer) else { continue };
-            if expired(list, now) {
+            if expired(list, now) || !self.discovery.certified(&manufacturer, &model) {
                 continue;
             }
             let channel = Channel { topic: list.topic.clone(), model };
@@ -293,8 +316,9 @@ fn read_lists(answer: &Answer) -> Result<BrokerLists, Fault> {
     Ok(answer)
 }
 
-/// The list is the manufacturer's own: its certificate, its topic, its signature; and it has not expired.
-fn verify_list(host: &mut dyn Host, now: Stamp, list: &SignedBrokers) -> Result<(), Fault> {
+/// The list is the manufacturer's own: its certificate, its topic, its signature; and it has not expired. Gives the
+/// models that the certificate names.
+fn verify_list(host: &mut dyn Host, now: Stamp, list: &SignedBrokers) -> Result<Vec<ModelName>, Fault> {
     if list.brokers.len() > SignedBrokers::MOST {
         return Err(Fault::new(code::LIMIT, format!("it has more than {} brokers", SignedBrokers::MOST)));
     }
@@ -315,7 +339,7 @@ fn verify_list(host: &mut dyn Host, now: Stamp, list: &SignedBrokers) -> Result<
     if expired(list, now) {
         return Err(Fault::new(code::TIME, "it has expired; the manufacturer has to sign a new one"));
     }
-    Ok(())
+    Ok(certified.models)
 }
 
 /// No list below the one that was seen, and no other list of the same number.

@@ -54,6 +54,8 @@ pub(crate) struct Receipts {
     outboxes: BTreeMap<NodeId, Outbox>,
     sequence: u64,
     number: u64,
+    /// Said already that there is no room.
+    full: bool,
 }
 
 impl Receipts {
@@ -120,13 +122,19 @@ impl Gateway {
         let numbers: Vec<u64> = self.receipts.of_sensor(&manufacturer, &id).collect();
         let known =
             numbers.iter().any(|number| host.get(&key(&manufacturer, *number)).as_deref() == Some(payload));
-        if !known {
-            if numbers.len() >= MOST_OF_A_SENSOR || self.receipts.total() >= self.config.receipts as usize {
-                return Err(Fault::new(
-                    code::LIMIT,
-                    format!("too many receipts wait; {id} has to keep its own"),
-                ));
+        // Not of a manufacturer that nobody here has a list of: nothing would ever take it away again.
+        let certified = self.discovery.certified(&manufacturer, &receipt.model);
+        let room = numbers.len() < MOST_OF_A_SENSOR && self.receipts.total() < self.config.receipts as usize;
+        if !known && !(certified && room) {
+            // No answer: the sensor keeps it, and says it again. Its link stays, an update is worth more.
+            if !room && !self.receipts.full {
+                host.audit(&format!("too many receipts wait for their brokers; {id} has to keep its own"));
             }
+            self.receipts.full = !room;
+            return Ok(());
+        }
+        self.receipts.full = false;
+        if !known {
             self.receipts.number += 1;
             host.put(&key(&manufacturer, self.receipts.number), payload.into());
             let waiting = self.receipts.waiting.entry(manufacturer.clone()).or_default();
@@ -179,7 +187,10 @@ impl Gateway {
         link: LinkId,
         manufacturer: &NodeId,
     ) -> Result<(), Fault> {
-        let outbox = match self.receipts.outboxes.get(manufacturer) {
+        // Signed anew after the certificate was renewed: a broker ends the link of whoever brings an expired one.
+        let certificate = host.identity().certificate;
+        let current = |outbox: &&Outbox| outbox.signed.certificate == certificate;
+        let outbox = match self.receipts.outboxes.get(manufacturer).filter(current) {
             Some(outbox) => outbox.clone(),
             None => self.make_batch(host, manufacturer)?,
         };

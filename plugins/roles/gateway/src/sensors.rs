@@ -141,6 +141,16 @@ impl Sensors {
         }
     }
 
+    /// Forgets the sensor that was not seen for the longest time, of those without a link: or whoever has used up
+    /// all the places with names of its own would keep everybody else out. A real one says hello again.
+    pub(crate) fn make_room(&mut self, host: &mut dyn Host) -> bool {
+        let away = self.by_id.iter().filter(|(_, sensor)| sensor.link.is_none());
+        let longest = away.min_by_key(|(_, sensor)| sensor.seen_ms).map(|(id, _)| id.clone());
+        let Some(id) = longest else { return false };
+        self.remove(host, &id);
+        true
+    }
+
     pub(crate) fn remove(&mut self, host: &mut dyn Host, id: &SensorId) {
         host.delete(&format!("sensor/{id}"));
         self.by_id.remove(id);

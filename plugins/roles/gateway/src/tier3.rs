@@ -27,10 +27,12 @@ impl Gateway {
         payload: &[u8],
     ) -> Result<(), Fault> {
         let hello: Hello = cbor::decode(payload, LARGEST_LAN_MESSAGE)?;
-        let before = self.sensors.get(&hello.sensor);
-        if before.is_none() && self.sensors.len() >= self.config.sensors as usize {
+        let full = self.sensors.len() >= self.config.sensors as usize;
+        let stranger = self.sensors.get(&hello.sensor).is_none();
+        if full && stranger && !self.sensors.make_room(host) {
             return Err(Fault::new(code::LIMIT, format!("{} is one sensor too many here", hello.sensor)));
         }
+        let before = self.sensors.get(&hello.sensor);
         let slot = self.lan.get_mut(&link).ok_or_else(unknown_link)?;
         if slot.as_ref().is_some_and(|sensor| *sensor != hello.sensor) {
             return Err(Fault::new(code::UNEXPECTED, "a link speaks for one sensor"));

@@ -103,3 +103,81 @@ fn the_status_fits_an_answer_and_names_the_sensors() {
     assert_eq!(status["releases"][0]["floor"], "1.1");
     assert_eq!(status["brokers"][0]["agreed"], true);
 }
+
+/// Somebody on the LAN says hello.
+fn hello_of(bench: &mut Bench, link: LinkId, sensor: &str, manufacturer: &str, model: &str) -> Vec<Act> {
+    let info = LinkInfo { kind: "lan".into(), outgoing: false, ..Fake::outgoing() };
+    bench.handle(Event::Opened(link, info)).unwrap();
+    let hello = Hello {
+        sensor: SensorId::new(sensor).unwrap(),
+        manufacturer: NodeId::new(manufacturer).unwrap(),
+        model: ModelName::new(model).unwrap(),
+        running: version("1.0"),
+        generation: 1,
+    };
+    bench.handle(Event::Message(link, HELLO.into(), cbor::encode(&hello))).unwrap()
+}
+
+#[test]
+fn a_model_that_its_manufacturer_is_not_certified_for_costs_no_subscription() {
+    let mut bench = Bench::agreed("");
+    let acts = hello_of(&mut bench, SN + 1, "stranger", "acme", "MD-9");
+    assert!(!acts.iter().any(|act| matches!(act, Act::Subscribe(..))));
+    assert_eq!(bench.gateway.brokers.values().next().unwrap().wants.len(), 1);
+}
+
+#[test]
+fn a_full_table_makes_room_for_a_new_sensor_at_the_cost_of_the_one_unseen_for_longest() {
+    let mut bench = Bench::new(",\"sensors\":2");
+    for (number, name) in (1..).zip(["one", "two"]) {
+        bench.host.now.monotonic_ms += 1;
+        hello_of(&mut bench, SN + number, name, "acme", "MD-1");
+        bench.handle(Event::Closed(SN + number, "gone".into())).unwrap();
+    }
+    hello_of(&mut bench, SN + 3, "three", "acme", "MD-1");
+    let known: Vec<&str> = bench.gateway.sensors.all().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(known, ["three", "two"]);
+    assert!(!bench.host.state.contains_key("sensor/one"));
+    hello_of(&mut bench, SN + 4, "four", "acme", "MD-1");
+    let info = LinkInfo { kind: "lan".into(), outgoing: false, ..Fake::outgoing() };
+    bench.handle(Event::Opened(SN + 5, info)).unwrap();
+    let hello = Hello {
+        sensor: SensorId::new("five").unwrap(),
+        manufacturer: NodeId::new("acme").unwrap(),
+        model: model(),
+        running: version("1.0"),
+        generation: 1,
+    };
+    let event = Event::Message(SN + 5, HELLO.into(), cbor::encode(&hello));
+    assert_eq!(bench.handle(event).unwrap_err().code, code::LIMIT, "who is connected stays");
+}
+
+#[test]
+fn more_manufacturers_than_fit_a_question_are_asked_for_in_turns() {
+    let mut bench = Bench::new(",\"sensors\":2000");
+    bench.hello("1.0");
+    for number in 0..950_u32 {
+        hello_of(
+            &mut bench,
+            SN + 1 + number,
+            &alloc::format!("s{number}"),
+            &alloc::format!("a{number}"),
+            "MD-1",
+        );
+    }
+    let mut asked = alloc::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let then = bench.gateway.next_job;
+        bench.handle(Event::Done(then, Err(Fault::new(code::NETWORK, "cut")))).unwrap();
+        bench.host.now.monotonic_ms += 400_000;
+        let acts = bench.tick();
+        let body = acts.iter().find_map(|act| match act {
+            Act::Request(RoleKind::Directory, _, body, _) => Some(body.clone()),
+            _ => None,
+        });
+        let question: trireme_core::api::BrokersOf = json::read(&body.unwrap(), "question").unwrap();
+        assert!(question.manufacturers.len() <= 900);
+        asked.extend(question.manufacturers);
+    }
+    assert_eq!(asked.len(), 951);
+}

@@ -182,3 +182,40 @@ fn transfers_beyond_the_limit_wait() {
     bench.release("1.1", b"image", 1);
     assert_eq!(bench.offer("1.0"), None);
 }
+
+#[test]
+fn a_receipt_without_room_stays_with_its_sensor_and_costs_it_neither_link_nor_update() {
+    let mut bench = Bench::agreed(",\"receipts\":1");
+    bench.release("1.1", b"image", 1);
+    assert!(sent(&bench.receipt("1.0", Outcome::Installed, 1), KEPT).is_some());
+    let acts = bench.receipt("1.0", Outcome::RefusedToken, 2);
+    assert!(sent(&acts, KEPT).is_none());
+    assert!(acts.iter().any(|act| matches!(act, Act::Audit(_))));
+    assert!(bench.offer("1.0").is_some());
+}
+
+#[test]
+fn a_receipt_that_no_manufacturer_here_would_collect_takes_no_room() {
+    let mut bench = Bench::new("");
+    bench.hello("1.0");
+    assert!(sent(&bench.receipt("1.0", Outcome::Installed, 1), KEPT).is_none());
+    assert!(!bench.host.state.keys().any(|key| key.starts_with("receipt/")));
+}
+
+#[test]
+fn a_batch_is_signed_anew_after_the_certificate_was_renewed() {
+    let mut bench = Bench::agreed("");
+    bench.receipt("1.0", Outcome::Installed, 4);
+    bench.handle(Event::Closed(bench.link, "gone".into())).unwrap();
+    bench.host.identity.certificate.push(b' ');
+    bench.host.now.monotonic_ms += 2_000;
+    let acts = bench.tick();
+    let Some(Act::Connect(_, link)) = acts.iter().find(|act| matches!(act, Act::Connect(..))) else {
+        panic!("it does not come back")
+    };
+    bench.link = *link;
+    bench.handle(Event::Opened(*link, Fake::outgoing())).unwrap();
+    let before = bench.host.state["batch/acme"].clone();
+    bench.push().unwrap();
+    assert_ne!(bench.host.state["batch/acme"], before);
+}
