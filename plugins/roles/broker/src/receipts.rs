@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `receipts/<ID_MF>/<number>` | the signed batch; numbers have twenty digits, so that keys sort |
 //! | `number/<ID_MF>` | the last number given |
-//! | `batch/<ID_GW>/<ID_MF>` | the last of the gateway's sequence numbers that is durable here |
+//! | `lead/<ID_MF>` | what is added to a number when it is told to the manufacturer |
+//! | `batch/<ID_GW>/<ID_MF>` | digest of the last of the gateway's batches that is durable here |
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -27,6 +28,9 @@ const PAGE: usize = 48 * 1024;
 const MOST_DELETED: u32 = 1024;
 /// The most gateways that one message about the spread of releases names.
 const MOST_NAMED: usize = 512;
+
+/// The highest number that a manufacturer can have from an honest broker.
+const HIGHEST: u64 = 1 << 53;
 
 /// How many batches are kept, by manufacturer.
 #[derive(Debug, Default)]
@@ -76,7 +80,10 @@ impl Broker {
             return Err(Fault::new(code::LIMIT, "a batch has more receipts than one may have"));
         }
         let seen = format!("batch/{gateway}/{}", batch.manufacturer);
-        if number(host, &seen) >= batch.sequence {
+        // A gateway repeats only the last one. By its content: one that has lost its state numbers anew from 1, and
+        // must not be told that what is not here were kept. The manufacturer knows receipts by their own counters.
+        let digest = host.hash(&formula::batch(&signed.batch));
+        if host.get(&seen).as_deref() == Some(digest.as_bytes()) {
             return self.say_kept(host, id, batch.sequence);
         }
         if !self.has_room(&batch.manufacturer) {
@@ -89,9 +96,9 @@ impl Broker {
         }
         self.say_kept(host, id, batch.sequence)?;
         let last = format!("number/{}", batch.manufacturer);
-        let next = number(host, &last) + 1;
+        let next = number(host, &last).saturating_add(1);
         host.put(&last, cbor::encode(&next));
-        host.put(&seen, cbor::encode(&batch.sequence));
+        host.put(&seen, digest.as_bytes().into());
         host.put(&key(&batch.manufacturer, next), bytes);
         *self.receipts.counts.entry(batch.manufacturer).or_default() += 1;
         Ok(())
@@ -123,7 +130,9 @@ impl Broker {
     /// releases have spread.
     pub(crate) fn collect(&mut self, host: &mut dyn Host, id: LinkId, have: u64) -> Result<(), Fault> {
         let manufacturer = self.peer(id, RoleKind::Manufacturer)?;
-        let (page, more) = page(host, &manufacturer, have);
+        let lead = lead(host, &manufacturer, have)?;
+        let have = have.saturating_sub(lead);
+        let (page, more) = page(host, &manufacturer, have, lead);
         self.say(host, id, &Talk::Collected(page, more))?;
         // Once, with the last page.
         for part in self.spread(&manufacturer).into_iter().filter(|_| !more) {
@@ -185,8 +194,33 @@ impl Broker {
     }
 }
 
+/// What is added to our numbers for this manufacturer. One that has a number which was never given here collected
+/// before this broker lost its state, or went back to an older copy of it: what is here now is new to it all the
+/// same, and follows that number.
+fn lead(host: &mut dyn Host, manufacturer: &NodeId, have: u64) -> Result<u64, Fault> {
+    let place = format!("lead/{manufacturer}");
+    let (lead, given) = (number(host, &place), number(host, &format!("number/{manufacturer}")));
+    if have <= given.saturating_add(lead) {
+        return Ok(lead);
+    }
+    if have > HIGHEST {
+        return Err(Fault::new(
+            code::LIMIT,
+            format!("{manufacturer} has batch {have}, which nobody ever gave"),
+        ));
+    }
+    let prefix = format!("receipts/{manufacturer}/");
+    let first = host.scan(&prefix, None, 1).into_iter().next();
+    let first = first.and_then(|key| key.strip_prefix(&prefix).and_then(|number| number.parse().ok()));
+    let before: u64 = first.map_or(given, |first: u64| first.saturating_sub(1));
+    let lead = have.saturating_sub(before);
+    host.audit(&format!("{manufacturer} has collected up to {have}: more than is on record here, {given}"));
+    host.put(&place, cbor::encode(&lead));
+    Ok(lead)
+}
+
 /// The batches after `have` that fit a message, and whether there are more.
-fn page(host: &mut dyn Host, manufacturer: &NodeId, have: u64) -> (Vec<Numbered>, bool) {
+fn page(host: &mut dyn Host, manufacturer: &NodeId, have: u64, lead: u64) -> (Vec<Numbered>, bool) {
     let prefix = format!("receipts/{manufacturer}/");
     let after = key(manufacturer, have);
     let (mut page, mut size) = (Vec::new(), 0);
@@ -196,10 +230,10 @@ fn page(host: &mut dyn Host, manufacturer: &NodeId, have: u64) -> (Vec<Numbered>
         if size > PAGE {
             return (page, true);
         }
-        let number = key.strip_prefix(&prefix).and_then(|number| number.parse().ok());
+        let number = key.strip_prefix(&prefix).and_then(|number| number.parse::<u64>().ok());
         let batch = cbor::decode::<SignedBatch>(&value, LARGEST_MESSAGE);
         if let (Some(number), Ok(batch)) = (number, batch) {
-            page.push(Numbered { number, batch });
+            page.push(Numbered { number: number.saturating_add(lead), batch });
         }
     }
     (page, false)
