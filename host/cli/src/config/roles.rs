@@ -264,6 +264,8 @@ const BROKER: &[Key] = &[
     role("answer_ms", MS, "10000", "in which a peer has to answer a PUSH"),
     role("delivery_ms", MS, "3600000", "that a whole delivery may take, its acknowledgement included"),
     role("pushes_per_minute", COUNT, "60", "the most PUSHes that one link may send in a minute"),
+    role("pushes_per_address", COUNT, "600", "the most PUSHes of unproven links of one address in a minute"),
+    role("pushes_in_all", COUNT, "6000", "the most PUSHes from and to all unproven links in a minute"),
     role("denied_ms", MS, "600000", "after which a gateway that a policy denied is asked about again"),
     PLUGIN,
     GRANTS,

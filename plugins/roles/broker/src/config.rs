@@ -27,6 +27,10 @@ pub struct Config {
     pub delivery_ms: u64,
     /// The most PUSHes that one link may send in a minute. Default 60.
     pub pushes_per_minute: u32,
+    /// The most PUSHes of links that have proven nothing yet, in a minute from one address. Default 600.
+    pub pushes_per_address: u32,
+    /// The same from all addresses, the broker's own PUSHes to such links included. Default 6000.
+    pub pushes_in_all: u32,
     /// Milliseconds after which a gateway that a policy denied is asked about again. Default ten minutes.
     pub denied_ms: u64,
 }
@@ -43,6 +47,8 @@ impl Default for Config {
             answer_ms: 10_000,
             delivery_ms: 3_600_000,
             pushes_per_minute: 60,
+            pushes_per_address: 600,
+            pushes_in_all: 6000,
             denied_ms: 600_000,
         }
     }

@@ -14,6 +14,7 @@
 extern crate alloc;
 
 mod config;
+mod guard;
 mod link;
 mod receipts;
 mod status;
@@ -37,6 +38,7 @@ use trireme_core::timekeeping::Clock;
 use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor, json};
 
 pub use config::Config;
+use guard::Guard;
 use link::Link;
 use receipts::Receipts;
 use store::Store;
@@ -70,6 +72,7 @@ pub struct Broker {
     /// Gateways whose last delivery failed: how often in a row, and when the next may begin.
     failures: BTreeMap<NodeId, (u32, u64)>,
     clock: Clock,
+    guard: Guard,
 }
 
 /// What a job's answer is for.
@@ -100,6 +103,7 @@ impl Role for Broker {
             clock: Clock::new(config.authority.clone()),
             store: Store::load(host),
             receipts: Receipts::load(host),
+            guard: Guard::new(&config),
             config,
             ..Self::default()
         };
@@ -117,7 +121,10 @@ impl Role for Broker {
                 self.forget(host, now, link);
                 Ok(())
             }
-            Event::Subscribed(link, filters) => self.subscribed(host, now, link, &filters),
+            Event::Subscribed(link, filters) => {
+                let result = self.subscribed(host, now, link, &filters);
+                self.dropped_with(host, now, link, result)
+            }
             Event::Unsubscribed(link, filters) => {
                 self.unsubscribed(host, link, &filters);
                 Ok(())
@@ -228,6 +235,7 @@ impl Broker {
             }
         }
         self.serve_waiting(host, now);
+        self.guard.forget_idle(now.monotonic_ms);
         self.failures.retain(|_, (_, until)| until.saturating_add(BACKOFF.most_ms) > now.monotonic_ms);
         if !self.links.is_empty() {
             host.arm(TICK, TICK_MS);

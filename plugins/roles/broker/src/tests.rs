@@ -19,6 +19,8 @@ use trireme_core::{
 
 use crate::Broker;
 
+mod lost;
+
 const MF: LinkId = 1 << 31;
 const GW: LinkId = (1 << 31) + 1;
 

@@ -31,6 +31,9 @@ impl Broker {
         if link.floods(now.monotonic_ms, most) {
             return Err(Fault::new(code::LIMIT, format!("more than {most} PUSHes in a minute")));
         }
+        if link.peer.is_none() && !self.guard.admits(&link.address, now.monotonic_ms) {
+            return Err(Fault::new(code::LIMIT, "too many PUSHes of links that have proven nothing"));
+        }
         if link.offered.is_some() || link.incoming.is_some() || link.leaving.is_some() {
             return Err(Fault::new(code::UNEXPECTED, "a PUSH in the middle of something else"));
         }
@@ -168,8 +171,10 @@ impl Broker {
         match mark.novelty(Some(&known.mark)) {
             Novelty::Old => refuse(code::VERSION, "older than what is kept"),
             Novelty::Conflict => refuse(code::CONFLICT, "the same version with other bytes"),
-            Novelty::Duplicate if known.token != header.token => {
-                refuse(code::CONFLICT, "the same manifest with another Token")
+            Novelty::Duplicate | Novelty::Refresh
+                if known.suite == header.suite && known.token != header.token =>
+            {
+                refuse(code::CONFLICT, "the same image with another Token")
             }
             novelty => Ok(novelty),
         }

@@ -59,7 +59,7 @@ impl Broker {
         let Some(link) = self.links.get_mut(&id) else { return };
         for channel in filters.iter().filter_map(|filter| filter.parse::<Channel>().ok()) {
             link.channels.remove(&channel);
-            if let Some(peer) = &link.peer {
+            if let Some(peer) = link.peer.as_ref().filter(|peer| peer.subject.role == RoleKind::Gateway) {
                 self.store.unsubscribe(host, &peer.subject.id, &channel);
             }
         }
@@ -89,6 +89,12 @@ impl Broker {
             return;
         }
         let due = link.peer.as_ref().and_then(|peer| self.due(link, &peer.subject.id, now));
+        if link.peer.is_none() && !self.guard.admits_ours(now.monotonic_ms) {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.wake(now.monotonic_ms.saturating_add(crate::TICK_MS));
+            }
+            return;
+        }
         let outcome = match (&link.session, due) {
             (None, _) => self.push(host, now, id),
             (Some(_), None) => Ok(()),
@@ -353,7 +359,10 @@ impl Broker {
         let standing = Standing { mark: stored.mark.clone(), result };
         self.store.record(host, gateway, channel, standing);
         self.failures.remove(gateway);
-        link.channels.insert(channel.clone(), false);
+        // Not where it has unsubscribed meanwhile.
+        if let Some(new) = link.channels.get_mut(channel) {
+            *new = false;
+        }
         self.end_transfer(host, now, id);
         Ok(())
     }
