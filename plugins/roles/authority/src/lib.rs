@@ -17,6 +17,7 @@
 extern crate alloc;
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -96,6 +97,7 @@ impl Role for Authority {
             return Err(Fault::new(code::CONFIGURATION, "certificate_days is a number from 1 to 3650"));
         }
         config.register.iter().for_each(|entry| enter(host, entry));
+        strike_off(host, &config.register);
         self.config = config;
         Ok(())
     }
@@ -193,6 +195,27 @@ fn enter(host: &mut dyn Host, entry: &Entry) {
     let entry = Entry { until_ms, ..entry.clone() };
     if known.as_ref() != Some(&entry) {
         host.put(&key, json::write(&entry));
+    }
+}
+
+/// A manufacturer that was taken out of the configuration renews nothing any more.
+fn strike_off(host: &mut dyn Host, register: &[Entry]) {
+    let prefix = format!("{PREFIX}{}/", RoleKind::Manufacturer);
+    let listed: BTreeSet<String> = register.iter().map(|entry| key(entry.role, &entry.id)).collect();
+    let mut last: Option<String> = None;
+    loop {
+        let page = host.scan(&prefix, last.as_deref(), 1024);
+        for key in page.iter().filter(|key| !listed.contains(*key)) {
+            host.delete(key);
+            host.audit(&format!(
+                "{} is not in the configuration any more and is struck off",
+                key.trim_start_matches(PREFIX)
+            ));
+        }
+        last = page.last().cloned();
+        if last.is_none() {
+            return;
+        }
     }
 }
 
@@ -306,6 +329,18 @@ mod tests {
         let before = host.state.clone();
         host.start(&mut Authority::default(), CONFIG).unwrap();
         assert_eq!(host.state, before);
+    }
+
+    #[test]
+    fn a_manufacturer_that_is_taken_out_of_the_configuration_renews_nothing_any_more() {
+        let (mut host, mut role) = authority(CONFIG);
+        host.now.unix_ms = Some(1000);
+        let renewal = || Fake::network(ACME, path::RENEW, RENEWAL);
+        ask::<Renewed>(&mut host, &mut role, renewal()).unwrap();
+        ask::<Renewed>(&mut host, &mut role, Fake::network(GATEWAY, path::RENEW, RENEWAL)).unwrap();
+        host.start(&mut role, "{}").unwrap();
+        assert_eq!(ask::<Renewed>(&mut host, &mut role, renewal()).unwrap_err().code, code::UNKNOWN);
+        assert!(host.state.contains_key("issued/gateway/gw-1"), "others need no entry");
     }
 
     #[test]
