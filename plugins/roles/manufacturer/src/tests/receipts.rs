@@ -87,3 +87,42 @@ fn the_spread_of_a_release_shows_in_the_status_and_the_visit_ends() {
     world.later(1);
     assert!(world.connected().is_some());
 }
+
+/// A receipt of another version or digest, under the device key.
+fn about(version: [u32; 4], image: &[u8], digest: Digest, counter: u64, outcome: &str) -> Receipt {
+    let Receipt { sensor, gateway, model, .. } = receipt(counter, outcome);
+    let (version, size) = (Version::new(version), image.len() as u64);
+    let formula = formula::receipt(&sensor, &gateway, &model, (size, &digest), version, outcome);
+    let tag = Some(receipt_tag(&model, &sensor, &formula.with_counter(counter)));
+    Receipt { sensor, gateway, model, version, size, digest, outcome: outcome.into(), counter, tag }
+}
+
+#[test]
+fn a_late_receipt_of_an_earlier_version_counts_once_and_changes_nothing_newer() {
+    let (mut world, link, mut session) = World::stored();
+    world.reply().unwrap();
+    world.publish(r#"{"model":"MD","version":"1.4"}"#, b"newer").unwrap();
+    let digest = world.host.blob(b"newer");
+    world.last_receipt(link, &mut session, 1, about([1, 4, 0, 0], b"newer", digest, 9, "installed"));
+    for number in 2..=3 {
+        let status = world.last_receipt(link, &mut session, number, receipt(8, "installed"));
+        let counters: Vec<u64> = status.releases.iter().map(|release| release.sensors[0].counter).collect();
+        assert_eq!(counters, [9, 8]);
+    }
+    assert_eq!(world.role.ignored, Ignored { repeated: 1, rejected: 0 });
+    let refused = about([1, 4, 0, 0], b"newer", digest, 7, "refused-token");
+    let status = world.last_receipt(link, &mut session, 4, refused);
+    assert_eq!(status.releases[0].sensors[0].outcome, "installed");
+}
+
+#[test]
+fn what_is_said_to_be_installed_has_the_digest_of_the_release() {
+    let (mut world, link, mut session) = World::stored();
+    world.reply().unwrap();
+    let none = Digest([0; 32]);
+    let status = world.last_receipt(link, &mut session, 1, about([1, 3, 0, 0], IMAGE, none, 1, "installed"));
+    assert_eq!(status.releases[0].sensors[0].outcome, "unknown");
+    let refused = about([1, 3, 0, 0], IMAGE, none, 2, "refused-version");
+    let status = world.last_receipt(link, &mut session, 2, refused);
+    assert_eq!(status.releases[0].sensors[0].outcome, "refused-version");
+}
