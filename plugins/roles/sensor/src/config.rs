@@ -27,7 +27,8 @@ pub struct Config {
     pub receipt_ms: u64,
     /// An image that was asked for has to begin within this time, or the offer is dropped.
     pub transfer_timeout_ms: u64,
-    /// An image that began has to be whole within this time.
+    /// An image that began has to be whole within this time, and within [`Config::transfer_timeout_ms`] and a second
+    /// for each 4000 bytes.
     pub receive_timeout_ms: u64,
     /// An image on trial has to pass its test within this time, or it is given up.
     pub self_test_timeout_ms: u64,

@@ -22,6 +22,9 @@ pub(crate) struct Heard {
     pub(crate) offer: lan::Offer,
 }
 
+/// The slowest network that an image is given time for, in bytes a millisecond.
+const SLOWEST: u64 = 4;
+
 /// How long a link that closed may keep us waiting for the end of its reception.
 const GRACE_MS: u64 = 5_000;
 
@@ -154,7 +157,9 @@ impl Sensor {
         let reception =
             Reception { size: offer.size, digest: offer.digest, trailer: 0, checks: checks.into() };
         host.receive(link, reception, then);
-        host.arm(DEADLINE, self.config.receive_timeout_ms);
+        // By its size: who sends a small image slowly does not keep the sensor from others for long.
+        let time = self.config.transfer_timeout_ms.saturating_add(offer.size / SLOWEST);
+        host.arm(DEADLINE, time.min(self.config.receive_timeout_ms));
         self.stage = Stage::Receiving(heard, then);
         Ok(())
     }
