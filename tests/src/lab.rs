@@ -133,6 +133,19 @@ impl Lab {
     /// # Errors
     /// Why it does not start.
     pub async fn try_node(&self, name: &str, roles: Vec<RolePlan>) -> Result<Running, String> {
+        self.try_node_with(name, roles, 1024 * 1024).await
+    }
+
+    /// The same, with so many bytes of disk to leave free.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub async fn try_node_with(
+        &self,
+        name: &str,
+        roles: Vec<RolePlan>,
+        disk_reserve: u64,
+    ) -> Result<Running, String> {
         let socket = self.dir.path().join(format!("{name}.sock"));
         let own_time = roles.iter().any(|role| role.name == "authority");
         let plan = Plan {
@@ -141,7 +154,7 @@ impl Lab {
             admin: Some(socket.clone()),
             workers: Some(2),
             own_time,
-            disk_reserve: 1024 * 1024,
+            disk_reserve,
             roles,
         };
         let node = Node::start(plan).await.map_err(|error| error.to_string())?;
@@ -196,10 +209,18 @@ impl Lab {
 
     /// A broker on a free port.
     pub async fn broker(&self, centre: &Centre, name: &str) -> Running {
+        self.broker_with(centre, name, 1024 * 1024).await
+    }
+
+    /// The same, with so many bytes of disk to leave free.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn broker_with(&self, centre: &Centre, name: &str, disk_reserve: u64) -> Running {
         let keys = self.certify(RoleKind::Broker, name, None, &[]);
         let config = json!({ "authority": centre.authority });
         let role = self.role(RoleKind::Broker, keys, config, vec![Listen::Mqtt(loopback())]);
-        self.node(name, vec![role]).await
+        self.try_node_with(name, vec![role], disk_reserve).await.unwrap()
     }
 
     /// A gateway that stays connected and looks after its sensors without delay.
