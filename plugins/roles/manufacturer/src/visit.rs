@@ -309,7 +309,7 @@ impl Manufacturer {
             self.settle_errand(host, &broker, &model, version, "stored", "");
             return Ok(());
         }
-        if passing(&ack.result) {
+        if exchange::passing(&ack.result) {
             self.give_up(host, now, link, &format!("the broker answered {}", ack.result));
             return Ok(());
         }
@@ -440,10 +440,4 @@ impl Manufacturer {
         let (broker, model) = (broker.clone(), release.model.clone());
         self.show(host, &broker, &model, stage, sent, "");
     }
-}
-
-/// Whether a refusal says nothing about the release itself: it may do better later.
-fn passing(result: &str) -> bool {
-    [code::STORAGE, code::NETWORK, code::INTERNAL, code::TIME, code::POLICY, code::UNEXPECTED, code::UNKNOWN]
-        .contains(&result)
 }
