@@ -123,7 +123,7 @@ pub fn fits(header: &Header, follows: u64) -> Result<(), Fault> {
 pub fn check_tag(host: &mut dyn Host, link: LinkId, header: &Header, s: &Formula<'_>) -> Result<(), Fault> {
     let missing = || Fault::new(code::MALFORMED, "the header has no tag for its image");
     let tag = header.tag.as_ref().ok_or_else(missing)?;
-    host.check(link, s, tag).map_err(|fault| altered(fault.detail.into()))
+    host.check(link, s, tag).map_err(|fault| altered(fault.detail))
 }
 
 fn altered(how: String) -> Fault {
