@@ -123,7 +123,7 @@ pub fn fits(header: &Header, follows: u64) -> Result<(), Fault> {
 pub fn check_tag(host: &mut dyn Host, link: LinkId, header: &Header, s: &Formula<'_>) -> Result<(), Fault> {
     let missing = || Fault::new(code::MALFORMED, "the header has no tag for its image");
     let tag = header.tag.as_ref().ok_or_else(missing)?;
-    host.check(link, s, tag).map_err(|fault| altered(fault.detail.into()))
+    host.check(link, s, tag).map_err(|fault| altered(fault.detail))
 }
 
 fn altered(how: String) -> Fault {
@@ -264,6 +264,43 @@ mod tests {
         for filter in ["trireme/fw/acme/+", "trireme/fw/#", "trireme/fw/acme", "trireme/fw/a/b/c", "x/fw/a/b"]
         {
             assert!(filter.parse::<Channel>().is_err(), "{filter} was taken");
+        }
+    }
+
+    #[test]
+    fn what_the_headers_tag_does_not_cover_has_to_fit_what_it_covers() {
+        let name = crate::NodeId::new("acme").unwrap();
+        let (topic, model) = (TopicName::new("acme").unwrap(), ModelName::new("MD").unwrap());
+        let header = |suite, offset, tag| Header {
+            suite,
+            topic: topic.clone(),
+            id: name.clone(),
+            model: model.clone(),
+            version: Version::default(),
+            size: 5,
+            offset,
+            token: crate::Token([0; 32]),
+            manifest: None,
+            tag,
+            head: Tag([0; 32]),
+        };
+        let tag = Some(Tag([0; 32]));
+        for (header, follows) in [
+            (header(Suite::Digest, 0, tag), 5),
+            (header(Suite::Digest, 5, tag), 0),
+            (header(Suite::Thesis, 0, None), 37),
+        ] {
+            assert_eq!(fits(&header, follows), Ok(()));
+        }
+        for (header, follows) in [
+            (header(Suite::Digest, 0, tag), 4),
+            (header(Suite::Digest, 0, None), 5),
+            (header(Suite::Digest, 2, tag), 3),
+            (header(Suite::Digest, 6, tag), 0),
+            (header(Suite::Thesis, 5, None), 32),
+            (header(Suite::Thesis, 0, tag), 37),
+        ] {
+            assert_eq!(fits(&header, follows).unwrap_err().code, code::NETWORK);
         }
     }
 
