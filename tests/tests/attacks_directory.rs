@@ -87,7 +87,7 @@ async fn a_gateway_takes_no_list_but_its_manufacturers_own_newest() {
     let broker = lab.broker(&centre, "bk-1").await;
     let md = model("MD-01");
     let url = broker.url("broker");
-    let maker = lab.manufacturer(&centre, "acme", &[md.clone()], &[("bk-1", url.clone())]).await;
+    let maker = lab.manufacturer(&centre, "acme", std::slice::from_ref(&md), &[("bk-1", url.clone())]).await;
     let believer = Centre { node: centre.node, authority: centre.authority, directory: liar.url.clone() };
     let gateway = lab.gateway_with(&believer, "gw-1", &json!({ "directory_ms": 100 })).await;
     let sensor = lab.sensor("sn-1", "acme", &md, &gateway.url("gateway"));

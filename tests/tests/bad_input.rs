@@ -232,7 +232,7 @@ async fn a_broker_whose_disk_is_full_says_so_and_others_take_the_release() {
     let other = lab.broker(&centre, "bk-2").await;
     let md = model("MD-01");
     let brokers = [("bk-1", full.url("broker")), ("bk-2", other.url("broker"))];
-    let maker = lab.manufacturer(&centre, "acme", &[md.clone()], &brokers).await;
+    let maker = lab.manufacturer(&centre, "acme", std::slice::from_ref(&md), &brokers).await;
     let gateway = lab.gateway(&centre, "gw-1").await;
     let sensor = lab.sensor("sn-1", "acme", &md, &gateway.url("gateway"));
     let _sensors = lab.node("sensors", vec![sensor]).await;
@@ -262,7 +262,8 @@ async fn a_gateway_that_does_not_know_the_time_fetches_and_does_not_install_unle
     let centre = lab.centre().await;
     let broker = lab.broker(&centre, "bk-1").await;
     let md = model("MD-01");
-    let maker = lab.manufacturer(&centre, "acme", &[md.clone()], &[("bk-1", broker.url("broker"))]).await;
+    let maker =
+        lab.manufacturer(&centre, "acme", std::slice::from_ref(&md), &[("bk-1", broker.url("broker"))]).await;
     // The authority cannot be reached from there; the machine's clock proves nothing, whatever it says.
     let lost = Centre { authority: "https://127.0.0.1:9".into(), ..centre };
     let careful = lab.gateway(&lost, "gw-1").await;
