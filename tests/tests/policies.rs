@@ -1,5 +1,10 @@
 //! The five questions are asked in the right places, and what a policy answers happens.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,10 @@
 //! One process holds hundreds of sensors, and a broker holds one copy of a release for all its gateways.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,10 @@
 //! What authority and directory answer over HTTP under TLS, and to whom.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
 
 use std::sync::Arc;
 
