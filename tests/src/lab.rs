@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use trireme_actor::{Grants, Issuer, Keyring, ModelKeys, Trust};
 use trireme_core::api::{ReleaseStatus, Releases};
+use trireme_core::message::Verdict;
 use trireme_core::role::{Certified, Identity, Subject};
 use trireme_core::{Fault, ModelName, NodeId, Role, RoleKind, SensorId, TopicName, Version};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
@@ -19,7 +20,7 @@ use trireme_crypto::element::ModelSecrets;
 use trireme_crypto::issue;
 use trireme_crypto::key::{Signer, SoftwareKey};
 use trireme_net::admin;
-use trireme_node::{DevicePlan, Listen, Node, Plan, RolePlan, SelfTest};
+use trireme_node::{DevicePlan, Listen, Node, Plan, Policy, RolePlan, SelfTest};
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +34,19 @@ pub struct Lab {
     root: Arc<dyn Signer>,
     certificate: Certificate,
     serial: AtomicU64,
+}
+
+/// A policy that says the same to every question of its hook.
+pub struct Always(pub Verdict);
+
+impl Policy for Always {
+    fn name(&self) -> &'static str {
+        "always"
+    }
+
+    fn decide(&self, _: &str, _: &[u8]) -> Verdict {
+        self.0.clone()
+    }
 }
 
 /// A key with the certificate that the lab's authority issued for it.
@@ -133,6 +147,19 @@ impl Lab {
     /// # Errors
     /// Why it does not start.
     pub async fn try_node(&self, name: &str, roles: Vec<RolePlan>) -> Result<Running, String> {
+        self.try_node_with(name, roles, 1024 * 1024).await
+    }
+
+    /// The same, with so many bytes of disk to leave free.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub async fn try_node_with(
+        &self,
+        name: &str,
+        roles: Vec<RolePlan>,
+        disk_reserve: u64,
+    ) -> Result<Running, String> {
         let socket = self.dir.path().join(format!("{name}.sock"));
         let own_time = roles.iter().any(|role| role.name == "authority");
         let plan = Plan {
@@ -141,7 +168,7 @@ impl Lab {
             admin: Some(socket.clone()),
             workers: Some(2),
             own_time,
-            disk_reserve: 1024 * 1024,
+            disk_reserve,
             roles,
         };
         let node = Node::start(plan).await.map_err(|error| error.to_string())?;
@@ -196,10 +223,23 @@ impl Lab {
 
     /// A broker on a free port.
     pub async fn broker(&self, centre: &Centre, name: &str) -> Running {
+        self.broker_with(centre, name, 1024 * 1024).await
+    }
+
+    /// The same, with so many bytes of disk to leave free.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn broker_with(&self, centre: &Centre, name: &str, disk_reserve: u64) -> Running {
+        self.try_node_with(name, vec![self.broker_plan(centre, name)], disk_reserve).await.unwrap()
+    }
+
+    /// The plan of such a broker.
+    #[must_use]
+    pub fn broker_plan(&self, centre: &Centre, name: &str) -> RolePlan {
         let keys = self.certify(RoleKind::Broker, name, None, &[]);
         let config = json!({ "authority": centre.authority });
-        let role = self.role(RoleKind::Broker, keys, config, vec![Listen::Mqtt(loopback())]);
-        self.node(name, vec![role]).await
+        self.role(RoleKind::Broker, keys, config, vec![Listen::Mqtt(loopback())])
     }
 
     /// A gateway that stays connected and looks after its sensors without delay.
@@ -212,6 +252,15 @@ impl Lab {
     /// # Panics
     /// When `more` is no object.
     pub async fn gateway_with(&self, centre: &Centre, name: &str, more: &Value) -> Running {
+        self.node(name, vec![self.gateway_plan(centre, name, more)]).await
+    }
+
+    /// The plan of such a gateway.
+    ///
+    /// # Panics
+    /// When `more` is no object.
+    #[must_use]
+    pub fn gateway_plan(&self, centre: &Centre, name: &str, more: &Value) -> RolePlan {
         let keys = self.certify(RoleKind::Gateway, name, None, &[]);
         let mut config = json!({
             "authority": centre.authority, "directory": centre.directory, "stay_connected": true,
@@ -219,8 +268,7 @@ impl Lab {
         });
         let entries = more.as_object().unwrap().clone();
         config.as_object_mut().unwrap().extend(entries);
-        let role = self.role(RoleKind::Gateway, keys, config, vec![Listen::Lan(loopback())]);
-        self.node(name, vec![role]).await
+        self.role(RoleKind::Gateway, keys, config, vec![Listen::Lan(loopback())])
     }
 
     /// A manufacturer with these models and brokers (identifier and URL each).
@@ -231,6 +279,18 @@ impl Lab {
         models: &[Arc<ModelSecrets>],
         brokers: &[(&str, String)],
     ) -> Running {
+        self.node(name, vec![self.manufacturer_plan(centre, name, models, brokers)]).await
+    }
+
+    /// The plan of such a manufacturer.
+    #[must_use]
+    pub fn manufacturer_plan(
+        &self,
+        centre: &Centre,
+        name: &str,
+        models: &[Arc<ModelSecrets>],
+        brokers: &[(&str, String)],
+    ) -> RolePlan {
         let names: Vec<&str> = models.iter().map(|model| model.model().as_str()).collect();
         let keys = self.certify(RoleKind::Manufacturer, name, Some(name), &names);
         let brokers: Vec<Value> = brokers.iter().map(|(id, url)| json!({ "id": id, "url": url })).collect();
@@ -240,7 +300,7 @@ impl Lab {
         });
         let mut role = self.role(RoleKind::Manufacturer, keys, config, vec![]);
         models.iter().for_each(|model| role.keys.models.add(model.clone()));
-        self.node(name, vec![role]).await
+        role
     }
 
     /// A sensor, as it left the factory with version 1.0; or as it is by now, where it was there before.

@@ -12,6 +12,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "this crate is for tests: they fail loudly"
 )]
 #![forbid(unsafe_code)]

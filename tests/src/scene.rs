@@ -46,7 +46,8 @@ impl Scene {
         let broker = lab.broker(&centre, "bk-1").await;
         let road = Proxy::start(Kind::Mqtt, broker.address("broker")).await;
         let md = model("MD-01");
-        let maker = lab.manufacturer(&centre, "acme", &[md.clone()], &[("bk-1", road.url())]).await;
+        let maker =
+            lab.manufacturer(&centre, "acme", std::slice::from_ref(&md), &[("bk-1", road.url())]).await;
         let more = json!({ "retry_reverted_ms": 1000, "offer_ms": 2000 });
         let gateway = lab.gateway_with(&centre, "gw-1", &more).await;
         let air = Proxy::start(Kind::Lan, gateway.address("gateway")).await;

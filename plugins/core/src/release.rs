@@ -268,6 +268,43 @@ mod tests {
     }
 
     #[test]
+    fn what_the_headers_tag_does_not_cover_has_to_fit_what_it_covers() {
+        let name = crate::NodeId::new("acme").unwrap();
+        let (topic, model) = (TopicName::new("acme").unwrap(), ModelName::new("MD").unwrap());
+        let header = |suite, offset, tag| Header {
+            suite,
+            topic: topic.clone(),
+            id: name.clone(),
+            model: model.clone(),
+            version: Version::default(),
+            size: 5,
+            offset,
+            token: crate::Token([0; 32]),
+            manifest: None,
+            tag,
+            head: Tag([0; 32]),
+        };
+        let tag = Some(Tag([0; 32]));
+        for (header, follows) in [
+            (header(Suite::Digest, 0, tag), 5),
+            (header(Suite::Digest, 5, tag), 0),
+            (header(Suite::Thesis, 0, None), 37),
+        ] {
+            assert_eq!(fits(&header, follows), Ok(()));
+        }
+        for (header, follows) in [
+            (header(Suite::Digest, 0, tag), 4),
+            (header(Suite::Digest, 0, None), 5),
+            (header(Suite::Digest, 2, tag), 3),
+            (header(Suite::Digest, 6, tag), 0),
+            (header(Suite::Thesis, 5, None), 32),
+            (header(Suite::Thesis, 0, tag), 37),
+        ] {
+            assert_eq!(fits(&header, follows).unwrap_err().code, code::NETWORK);
+        }
+    }
+
+    #[test]
     fn novelty_follows_version_then_image_then_sequence() {
         let known = mark("1.9", 1, 4);
         assert_eq!(mark("1.9", 1, 4).novelty(None), Novelty::New);

@@ -264,6 +264,10 @@ impl Broker {
             return Ok(());
         };
         if let Err(fault) = &result {
+            if fault.code == code::STORAGE {
+                // Nothing is wrong with the release: its manufacturer shall know why it has to wait.
+                return self.refuse(host, now, id, incoming, fault);
+            }
             let Header { model, version, id, .. } = &incoming.header;
             host.audit(&format!("the image of {model} {version} of {id} is dropped: {fault}"));
         }

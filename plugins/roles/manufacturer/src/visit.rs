@@ -83,6 +83,9 @@ impl Manufacturer {
 
     /// The first release that may go to a broker.
     fn allowed_release(&self, host: &dyn Host, broker: &NodeId) -> Option<Release> {
+        if self.brokers.get(broker).is_some_and(|broker| broker.receipts_next) {
+            return None;
+        }
         let allowed = |((to, _), errand): &(&(NodeId, ModelName), &Errand)| {
             to == broker && errand.permission == Permission::Allowed
         };
@@ -311,6 +314,9 @@ impl Manufacturer {
         }
         if exchange::passing(&ack.result) {
             self.give_up(host, now, link, &format!("the broker answered {}", ack.result));
+            if let Some(broker) = self.brokers.get_mut(&broker) {
+                broker.receipts_next = true;
+            }
             return Ok(());
         }
         self.settle_errand(host, &broker, &model, version, "refused", &ack.result);
@@ -384,7 +390,9 @@ impl Manufacturer {
         };
         if let Some(broker) = self.brokers.get_mut(&visit.broker) {
             broker.visited = None;
-            broker.failures = 0;
+            if !core::mem::take(&mut broker.receipts_next) {
+                broker.failures = 0;
+            }
             broker.not_before = now.monotonic_ms;
             broker.collect_due = now.monotonic_ms + pause;
         }
@@ -403,6 +411,7 @@ impl Manufacturer {
         let Some(Visit { broker: name, release, .. }) = self.visits.remove(&link) else { return };
         if let Some(broker) = self.brokers.get_mut(&name) {
             broker.visited = None;
+            broker.receipts_next = false;
             broker.failures = broker.failures.saturating_add(1);
             broker.not_before = now.monotonic_ms + self.config.backoff().pause(host, broker.failures);
         }
