@@ -320,17 +320,6 @@ fn a_session_carries_one_release_and_the_next_one_needs_a_new_push() {
 }
 
 #[test]
-fn pushes_beyond_the_rate_end_the_link() {
-    let mut bench = Bench::new();
-    bench.host.start(&mut bench.broker, r#"{"pushes_per_minute":1}"#).unwrap();
-    let mut peer = manufacturer();
-    bench.agree_1(&mut peer);
-    let (_, push) = exchange::offer(&mut peer.host, MF, TIER_1).unwrap();
-    let event = Event::Message(MF, PUSH.into(), push);
-    assert_eq!(bench.handle(event).unwrap_err().code, code::LIMIT);
-}
-
-#[test]
 fn a_subscription_lasts_only_after_m4_and_the_push_comes_also_when_nothing_is_due() {
     let mut bench = Bench::new();
     let mut peer = gateway("gw-1");

@@ -125,7 +125,8 @@ impl Gateway {
         // Not of a manufacturer that nobody here has a list of: nothing would ever take it away again.
         let certified = self.discovery.certified(&manufacturer, &receipt.model);
         let room = numbers.len() < MOST_OF_A_SENSOR && self.receipts.total() < self.config.receipts as usize;
-        if !known && !(certified && room) {
+        let taken = known || (certified && room);
+        if !taken {
             // No answer: the sensor keeps it, and says it again. Its link stays, an update is worth more.
             if !room && !self.receipts.full {
                 host.audit(&format!("too many receipts wait for their brokers; {id} has to keep its own"));

@@ -95,3 +95,14 @@ fn a_newer_manifest_with_another_token_is_a_conflict() {
     refresh.tokens[0].token = Token([8; 32]);
     assert_eq!(bench.publish(&mut peer, &refresh, b"", 5), code::CONFLICT);
 }
+
+#[test]
+fn pushes_beyond_the_rate_end_the_link() {
+    let mut bench = Bench::new();
+    bench.host.start(&mut bench.broker, r#"{"pushes_per_minute":1}"#).unwrap();
+    let mut peer = manufacturer();
+    bench.agree_1(&mut peer);
+    let (_, push) = exchange::offer(&mut peer.host, MF, TIER_1).unwrap();
+    let event = Event::Message(MF, PUSH.into(), push);
+    assert_eq!(bench.handle(event).unwrap_err().code, code::LIMIT);
+}

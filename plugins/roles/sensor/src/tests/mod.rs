@@ -182,6 +182,18 @@ fn the_policy_has_the_last_word_and_silence_or_nonsense_is_no() {
 }
 
 #[test]
+fn a_small_image_does_not_get_the_time_of_a_large_one() {
+    let mut bench = Bench::new();
+    let small = offer(Suite::Digest, "1.6");
+    bench.hear("offer", &small).unwrap();
+    bench.answer_policy(&Verdict::Allow);
+    let body = lan::Body { version: small.version, size: small.size };
+    let event = Event::BodyOffered(LINK, cbor::encode(&body), small.size);
+    bench.handle(event).unwrap();
+    assert_eq!(bench.fake.timers[&DEADLINE], 60_000 + small.size / 4);
+}
+
+#[test]
 fn an_image_that_does_not_come_is_dropped_in_time_and_asked_for_again() {
     let mut bench = Bench::new();
     bench.hear("offer", &offer(Suite::Digest, "1.6")).unwrap();
