@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use trireme_actor::{Grants, Issuer, Keyring, ModelKeys, Trust};
 use trireme_core::api::{ReleaseStatus, Releases};
+use trireme_core::message::Verdict;
 use trireme_core::role::{Certified, Identity, Subject};
 use trireme_core::{Fault, ModelName, NodeId, Role, RoleKind, SensorId, TopicName, Version};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
@@ -19,7 +20,7 @@ use trireme_crypto::element::ModelSecrets;
 use trireme_crypto::issue;
 use trireme_crypto::key::{Signer, SoftwareKey};
 use trireme_net::admin;
-use trireme_node::{DevicePlan, Listen, Node, Plan, RolePlan, SelfTest};
+use trireme_node::{DevicePlan, Listen, Node, Plan, Policy, RolePlan, SelfTest};
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +34,19 @@ pub struct Lab {
     root: Arc<dyn Signer>,
     certificate: Certificate,
     serial: AtomicU64,
+}
+
+/// A policy that says the same to every question of its hook.
+pub struct Always(pub Verdict);
+
+impl Policy for Always {
+    fn name(&self) -> &'static str {
+        "always"
+    }
+
+    fn decide(&self, _: &str, _: &[u8]) -> Verdict {
+        self.0.clone()
+    }
 }
 
 /// A key with the certificate that the lab's authority issued for it.
@@ -71,12 +85,25 @@ impl Lab {
     /// A new key with a certificate for this role; a manufacturer's names its topic and models.
     #[must_use]
     pub fn certify(&self, role: RoleKind, name: &str, topic: Option<&str>, models: &[&str]) -> Certificated {
+        self.certify_until(role, name, topic, models, now_ms() + 365 * DAY_MS)
+    }
+
+    /// The same with an end of its validity, in milliseconds since 1970.
+    #[must_use]
+    pub fn certify_until(
+        &self,
+        role: RoleKind,
+        name: &str,
+        topic: Option<&str>,
+        models: &[&str],
+        not_after_ms: u64,
+    ) -> Certificated {
         let signer: Arc<dyn Signer> = Arc::new(SoftwareKey::generate().unwrap());
         let certified = Certified {
             subject: Subject { role, id: id(name) },
             topic: topic.map(|topic| TopicName::new(topic).unwrap()),
             models: models.iter().map(|model| ModelName::new(*model).unwrap()).collect(),
-            not_after_ms: now_ms() + 365 * DAY_MS,
+            not_after_ms,
         };
         let request = issue::request(signer.as_ref(), &certified.subject).unwrap();
         let request = issue::parse_request(&request).unwrap();
@@ -120,6 +147,19 @@ impl Lab {
     /// # Errors
     /// Why it does not start.
     pub async fn try_node(&self, name: &str, roles: Vec<RolePlan>) -> Result<Running, String> {
+        self.try_node_with(name, roles, 1024 * 1024).await
+    }
+
+    /// The same, with so many bytes of disk to leave free.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub async fn try_node_with(
+        &self,
+        name: &str,
+        roles: Vec<RolePlan>,
+        disk_reserve: u64,
+    ) -> Result<Running, String> {
         let socket = self.dir.path().join(format!("{name}.sock"));
         let own_time = roles.iter().any(|role| role.name == "authority");
         let plan = Plan {
@@ -128,7 +168,7 @@ impl Lab {
             admin: Some(socket.clone()),
             workers: Some(2),
             own_time,
-            disk_reserve: 1024 * 1024,
+            disk_reserve,
             roles,
         };
         let node = Node::start(plan).await.map_err(|error| error.to_string())?;
@@ -141,6 +181,25 @@ impl Lab {
     /// When it does not.
     pub async fn node(&self, name: &str, roles: Vec<RolePlan>) -> Running {
         self.try_node(name, roles).await.unwrap()
+    }
+
+    /// Where a node's state and all devices are.
+    #[must_use]
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    /// The lines of a node's audit log.
+    #[must_use]
+    pub fn audit(&self, node: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.path(node).join("audit.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// How many bodies a node has begun to receive and not finished.
+    #[must_use]
+    pub fn spooled(&self, node: &str) -> usize {
+        std::fs::read_dir(self.path(node).join("incoming")).map_or(0, Iterator::count)
     }
 
     /// An authority and a directory in one node, as every network needs them.
@@ -164,21 +223,52 @@ impl Lab {
 
     /// A broker on a free port.
     pub async fn broker(&self, centre: &Centre, name: &str) -> Running {
+        self.broker_with(centre, name, 1024 * 1024).await
+    }
+
+    /// The same, with so many bytes of disk to leave free.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn broker_with(&self, centre: &Centre, name: &str, disk_reserve: u64) -> Running {
+        self.try_node_with(name, vec![self.broker_plan(centre, name)], disk_reserve).await.unwrap()
+    }
+
+    /// The plan of such a broker.
+    #[must_use]
+    pub fn broker_plan(&self, centre: &Centre, name: &str) -> RolePlan {
         let keys = self.certify(RoleKind::Broker, name, None, &[]);
         let config = json!({ "authority": centre.authority });
-        let role = self.role(RoleKind::Broker, keys, config, vec![Listen::Mqtt(loopback())]);
-        self.node(name, vec![role]).await
+        self.role(RoleKind::Broker, keys, config, vec![Listen::Mqtt(loopback())])
     }
 
     /// A gateway that stays connected and looks after its sensors without delay.
     pub async fn gateway(&self, centre: &Centre, name: &str) -> Running {
+        self.gateway_with(centre, name, &json!({})).await
+    }
+
+    /// The same with more entries in its configuration.
+    ///
+    /// # Panics
+    /// When `more` is no object.
+    pub async fn gateway_with(&self, centre: &Centre, name: &str, more: &Value) -> Running {
+        self.node(name, vec![self.gateway_plan(centre, name, more)]).await
+    }
+
+    /// The plan of such a gateway.
+    ///
+    /// # Panics
+    /// When `more` is no object.
+    #[must_use]
+    pub fn gateway_plan(&self, centre: &Centre, name: &str, more: &Value) -> RolePlan {
         let keys = self.certify(RoleKind::Gateway, name, None, &[]);
-        let config = json!({
+        let mut config = json!({
             "authority": centre.authority, "directory": centre.directory, "stay_connected": true,
             "reconnect_ms": 500, "announce_ms": 1000, "directory_ms": 2000, "retry_reverted_ms": 600_000,
         });
-        let role = self.role(RoleKind::Gateway, keys, config, vec![Listen::Lan(loopback())]);
-        self.node(name, vec![role]).await
+        let entries = more.as_object().unwrap().clone();
+        config.as_object_mut().unwrap().extend(entries);
+        self.role(RoleKind::Gateway, keys, config, vec![Listen::Lan(loopback())])
     }
 
     /// A manufacturer with these models and brokers (identifier and URL each).
@@ -189,21 +279,46 @@ impl Lab {
         models: &[Arc<ModelSecrets>],
         brokers: &[(&str, String)],
     ) -> Running {
+        self.node(name, vec![self.manufacturer_plan(centre, name, models, brokers)]).await
+    }
+
+    /// The plan of such a manufacturer.
+    #[must_use]
+    pub fn manufacturer_plan(
+        &self,
+        centre: &Centre,
+        name: &str,
+        models: &[Arc<ModelSecrets>],
+        brokers: &[(&str, String)],
+    ) -> RolePlan {
         let names: Vec<&str> = models.iter().map(|model| model.model().as_str()).collect();
         let keys = self.certify(RoleKind::Manufacturer, name, Some(name), &names);
         let brokers: Vec<Value> = brokers.iter().map(|(id, url)| json!({ "id": id, "url": url })).collect();
         let config = json!({
             "authority": centre.authority, "directory": centre.directory, "brokers": brokers,
-            "collect_ms": 1000, "collect_soon_ms": 300, "retry_first_ms": 200,
+            "collect_ms": 1000, "collect_soon_ms": 300, "retry_first_ms": 200, "step_timeout_ms": 2000,
         });
         let mut role = self.role(RoleKind::Manufacturer, keys, config, vec![]);
         models.iter().for_each(|model| role.keys.models.add(model.clone()));
-        self.node(name, vec![role]).await
+        role
     }
 
-    /// A sensor, as it left the factory with this version.
+    /// A sensor, as it left the factory with version 1.0; or as it is by now, where it was there before.
     #[must_use]
     pub fn sensor(&self, name: &str, manufacturer: &str, model: &ModelSecrets, gateway: &str) -> RolePlan {
+        self.sensor_with(name, manufacturer, model, gateway, &json!({}))
+    }
+
+    /// The same with more entries in its configuration.
+    #[must_use]
+    pub fn sensor_with(
+        &self,
+        name: &str,
+        manufacturer: &str,
+        model: &ModelSecrets,
+        gateway: &str,
+        more: &Value,
+    ) -> RolePlan {
         let secrets = model.sensor(&SensorId::new(name).unwrap(), &id(manufacturer)).unwrap();
         let subject = Subject { role: RoleKind::Sensor, id: id(name) };
         let keys = Keyring {
@@ -214,7 +329,8 @@ impl Lab {
             models: ModelKeys::default(),
             sensor: None,
         };
-        let config = json!({ "gateway": gateway, "reconnect_ms": 200, "retry_ms": 300 });
+        let mut config = json!({ "gateway": gateway, "reconnect_ms": 200, "retry_ms": 300 });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let device = DevicePlan {
             directory: self.dir.path().join("devices").join(name),
             slot_size: 1024 * 1024,
@@ -302,6 +418,27 @@ impl Running {
         let body = json!({ "model": model, "version": version, "suite": suite });
         let image = Some((image, image.len() as u64));
         admin::ask(&self.socket, "/manufacturer/v1/publish", body, image, |_| {}).await
+    }
+
+    /// The same, and answers as soon as the manufacturer has it.
+    ///
+    /// # Errors
+    /// What the manufacturer answered.
+    pub async fn publish_detached(
+        &self,
+        model: &str,
+        version: &str,
+        suite: &str,
+        image: &[u8],
+    ) -> Result<Value, Fault> {
+        let body = json!({ "model": model, "version": version, "suite": suite, "detach": true });
+        let image = Some((image, image.len() as u64));
+        admin::ask(&self.socket, "/manufacturer/v1/publish", body, image, |_| {}).await
+    }
+
+    /// The status of a role, where it answers.
+    pub async fn status(&self, role: &str) -> Value {
+        self.ask(&format!("/{role}/v1/status"), json!({})).await.unwrap_or_default()
     }
 
     /// A manufacturer's view of a release.

@@ -6,15 +6,20 @@
 //! | [`lab`] | an authority, and nodes of native roles on real sockets, in one process |
 //! | [`processes`] | nodes as processes of their own |
 //! | [`relay`] | somebody in the path |
+//! | [`attacker`] | a man in the middle, and parties that say what they like |
+//! | [`scene`] | a small network with a man in the middle of each of its roads |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "this crate is for tests: they fail loudly"
 )]
 #![forbid(unsafe_code)]
 
+pub mod attacker;
 pub mod binary;
 pub mod lab;
 pub mod processes;
 pub mod relay;
+pub mod scene;

@@ -98,9 +98,19 @@ impl Processes {
     /// What a process uses of memory, in bytes: resident now.
     #[must_use]
     pub fn memory(&self, node: &str) -> Option<u64> {
+        self.status_of(node, "VmRSS:")
+    }
+
+    /// The most that was resident of it at any time, in bytes.
+    #[must_use]
+    pub fn peak_memory(&self, node: &str) -> Option<u64> {
+        self.status_of(node, "VmHWM:")
+    }
+
+    fn status_of(&self, node: &str, field: &str) -> Option<u64> {
         let process = self.children().get(node)?.id()?;
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
     }
 

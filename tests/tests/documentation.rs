@@ -1,6 +1,7 @@
 //! The commands of the documentation run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
 
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -46,4 +47,34 @@ fn the_tutorial_can_be_followed() {
 #[test]
 fn the_commands_of_the_operations_page_run() {
     run(include_str!("../../docs/operations.md"));
+}
+
+/// All Rust sources below a folder, as one text.
+fn sources(folder: &Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_page_of_threats_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut all = String::new();
+    for folder in ["plugins", "host", "tests"] {
+        sources(&root.join(folder), &mut all);
+    }
+    let page = include_str!("../../docs/threats.md");
+    let is_name = |text: &&str| {
+        let words = text.split('_').count();
+        words > 3 && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let names: Vec<&str> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(names.len() > 80, "only {} tests are named", names.len());
+    let missing: Vec<&&str> = names.iter().filter(|name| !all.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }

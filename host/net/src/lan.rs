@@ -55,8 +55,9 @@ impl Default for LanConfig {
     fn default() -> Self {
         Self {
             pace: Pace::default(),
-            links: 1024,
-            links_of_one: 64,
+            links: 10_240,
+            // Sensors often come by way of one bridge, and emulated ones from one process.
+            links_of_one: 10_240,
             quiet: Duration::from_secs(20),
             body: LARGEST_IMAGE + 32,
         }

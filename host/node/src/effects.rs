@@ -94,11 +94,9 @@ fn receive(cell: &Arc<Cell>, link: LinkId, intake: Box<Intake>, done: Then) {
     };
     let (sink, shelf) = match IntoStore::new(&cell.blobs, intake.size()) {
         Ok(sink) => sink,
-        Err(error) => {
-            // The body cannot be passed over: it may be 255 MiB.
-            open.close(&error.to_string());
-            return cell.job(done).done(Err(storage(&error)), None);
-        }
+        // Nothing was read, and the link waits: its role can still say why, and has to close it, since the body
+        // cannot be passed over.
+        Err(error) => return cell.job(done).done(Err(storage(&error)), None),
     };
     let job = cell.job(done);
     let answer = Box::new(move |result: Result<(Digest, u64), Fault>| {

@@ -258,6 +258,13 @@ pub fn parse(payload: &[u8]) -> Result<Response, Fault> {
     Ok(cbor::decode(payload, LARGEST_MESSAGE)?)
 }
 
+/// Whether the result of an `A` says nothing about the release itself: it may do better later.
+#[must_use]
+pub fn passing(result: &str) -> bool {
+    [code::STORAGE, code::NETWORK, code::INTERNAL, code::TIME, code::POLICY, code::UNEXPECTED, code::UNKNOWN]
+        .contains(&result)
+}
+
 /// Growing pauses between attempts: doubled each time up to a limit, with jitter, so that many who lost the same
 /// peer do not come back at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use core::str::FromStr;
 use minicbor::{Decode, Encode};
 
 use crate::bytes::{Digest, Tag};
-use crate::formula::{self, Suite};
+use crate::formula::{self, Formula, Suite};
 use crate::message::{Header, LARGEST_IMAGE, LARGEST_MESSAGE, Manifest};
 use crate::names::{ModelName, RoleKind, TopicName};
 use crate::role::{Certified, Fault, Host, LinkId, code};
@@ -93,18 +93,41 @@ fn manifest_hash(host: &mut dyn Host, header: &Header) -> Option<Digest> {
     Some(host.hash(&formula::manifest_hash(&signed.manifest, &signed.signature, &signed.certificate)))
 }
 
-/// Whether as many bytes follow a header as it announces. The length of a packet is not under the header's tag:
-/// another one is the network's doing, ends the link, and must never become a refusal under the peer's own key.
+/// Whether what is not under a header's tag fits what is: how many bytes follow, where the body begins, and whether
+/// `S` stands in the header. If it does not, somebody altered it on the way: that is the network's doing, ends the
+/// link, and must never become a refusal under the peer's own key, or one altered bit would settle a release's fate.
 ///
 /// # Errors
 /// `network`.
 pub fn fits(header: &Header, follows: u64) -> Result<(), Fault> {
     let body = header.size.saturating_sub(header.offset);
     let announced = body.saturating_add(u64::from(header.suite.trailer()));
-    if follows == announced {
-        return Ok(());
+    if follows != announced {
+        return Err(altered(format!("{announced} bytes were announced, {follows} follow")));
     }
-    Err(Fault::new(code::NETWORK, format!("{announced} bytes were announced, {follows} follow")))
+    let bodiless = header.offset == header.size && header.suite == Suite::Digest;
+    if header.offset != 0 && !bodiless {
+        return Err(altered(format!("a body begins at 0 or is not sent, not at {}", header.offset)));
+    }
+    if header.tag.is_some() != (header.suite == Suite::Digest) {
+        return Err(altered(format!("the tag of suite {} is not where it belongs", header.suite)));
+    }
+    Ok(())
+}
+
+/// Checks `S1` or `S2` of suite 2. Who made the header's tag made this one too, with the same key: where only this
+/// one fails, it was altered on the way ([`fits`]).
+///
+/// # Errors
+/// `network` when it does not match; `malformed` in suite 1, which has it after the body.
+pub fn check_tag(host: &mut dyn Host, link: LinkId, header: &Header, s: &Formula<'_>) -> Result<(), Fault> {
+    let missing = || Fault::new(code::MALFORMED, "the header has no tag for its image");
+    let tag = header.tag.as_ref().ok_or_else(missing)?;
+    host.check(link, s, tag).map_err(|fault| altered(fault.detail))
+}
+
+fn altered(how: String) -> Fault {
+    Fault::new(code::NETWORK, format!("the release was altered on its way: {how}"))
 }
 
 /// Whether a header is of one piece: its sizes, its offset, and what its suite asks. `follows` is how many bytes
@@ -241,6 +264,43 @@ mod tests {
         for filter in ["trireme/fw/acme/+", "trireme/fw/#", "trireme/fw/acme", "trireme/fw/a/b/c", "x/fw/a/b"]
         {
             assert!(filter.parse::<Channel>().is_err(), "{filter} was taken");
+        }
+    }
+
+    #[test]
+    fn what_the_headers_tag_does_not_cover_has_to_fit_what_it_covers() {
+        let name = crate::NodeId::new("acme").unwrap();
+        let (topic, model) = (TopicName::new("acme").unwrap(), ModelName::new("MD").unwrap());
+        let header = |suite, offset, tag| Header {
+            suite,
+            topic: topic.clone(),
+            id: name.clone(),
+            model: model.clone(),
+            version: Version::default(),
+            size: 5,
+            offset,
+            token: crate::Token([0; 32]),
+            manifest: None,
+            tag,
+            head: Tag([0; 32]),
+        };
+        let tag = Some(Tag([0; 32]));
+        for (header, follows) in [
+            (header(Suite::Digest, 0, tag), 5),
+            (header(Suite::Digest, 5, tag), 0),
+            (header(Suite::Thesis, 0, None), 37),
+        ] {
+            assert_eq!(fits(&header, follows), Ok(()));
+        }
+        for (header, follows) in [
+            (header(Suite::Digest, 0, tag), 4),
+            (header(Suite::Digest, 0, None), 5),
+            (header(Suite::Digest, 2, tag), 3),
+            (header(Suite::Digest, 6, tag), 0),
+            (header(Suite::Thesis, 5, None), 32),
+            (header(Suite::Thesis, 0, tag), 37),
+        ] {
+            assert_eq!(fits(&header, follows).unwrap_err().code, code::NETWORK);
         }
     }
 

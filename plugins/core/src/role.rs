@@ -517,7 +517,8 @@ pub trait Host {
     // Jobs.
 
     /// Takes the body that the link offers, runs the checks over it, and makes it a durable blob. Gives the blob
-    /// with its size; it may be pinned in the handler of the answer. On a fault nothing is kept.
+    /// with its size; it may be pinned in the handler of the answer. On a fault nothing is kept, and the link is of no
+    /// more use than to say so: the role closes it.
     fn receive(&mut self, link: LinkId, reception: Reception<'_>, done: Then);
     /// Computes a value over a pinned blob (or one that the event in hand carries).
     fn compute(&mut self, job: Job<'_>, done: Then);

@@ -91,7 +91,7 @@ fn on_a_good_network_the_thesis_suite_works_as_well() {
 
 #[test]
 fn crashes_resets_and_lost_requests_only_delay_it() {
-    run(&Scenario { network: Network::BAD, releases: 3, ..Scenario::default() }, 600);
+    run(&Scenario { network: Network::BAD, releases: 3, ..Scenario::default() }, 1800);
 }
 
 #[test]
@@ -106,11 +106,11 @@ fn several_manufacturers_models_brokers_and_gateways_do_not_disturb_each_other()
         network: Network::BAD,
         ..Scenario::default()
     };
-    run(&scenario, 40);
+    run(&scenario, 120);
 }
 
 #[test]
 fn releases_that_do_not_work_are_reverted_and_strand_nobody() {
     let scenario = Scenario { releases: 4, faulty: 300_000, network: Network::BAD, ..Scenario::default() };
-    run(&scenario, 200);
+    run(&scenario, 400);
 }

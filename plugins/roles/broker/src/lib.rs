@@ -207,10 +207,6 @@ impl Broker {
             }
         };
         if let Err(fault) = outcome {
-            let peer = self.links.get(&link).and_then(|link| link.peer.as_ref());
-            if let Some(peer) = peer.filter(|_| fault.code == code::AUTHENTICATION) {
-                host.audit(&format!("what came as a release of {} is refused: {fault}", peer.subject));
-            }
             self.drop_link(host, now, link, &fault.to_string());
         }
     }

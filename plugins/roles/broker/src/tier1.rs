@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 use serde_json::json;
 use trireme_core::exchange;
 use trireme_core::message::{Ack, Header, Held, LARGEST_MESSAGE, Push, RESPONSE, TIER_1, Verdict};
-use trireme_core::release::{Channel, Mark, Novelty, binds, fits, open_header, verify_manifest, well_formed};
+use trireme_core::release::{
+    Channel, Mark, Novelty, binds, check_tag, fits, open_header, verify_manifest, well_formed,
+};
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
 use trireme_core::{Digest, Fault, Host, LinkId, RoleKind, Stamp, Suite, cbor, formula};
 
@@ -88,6 +90,7 @@ impl Broker {
                 self.ask_accept(host, now, id);
                 Ok(())
             }
+            Err(fault) if fault.code == code::NETWORK => Err(fault),
             Err(fault) => {
                 self.refuse(host, now, id, Incoming { header, mark: None, withdrawn: false, follows }, &fault)
             }
@@ -122,11 +125,11 @@ impl Broker {
             sequence: manifest.sequence,
         });
         let novelty = self.judge(header, mark.as_ref())?;
-        if let (Some(mark), Some(tag)) = (&mark, &header.tag) {
+        if let Some(mark) = &mark {
             // Suite 2 knows `D` without the body, so `S1` never waits for it.
             let s1 = formula::s1(&header.fields()).with_digest(mark.size, &mark.digest);
             let s1 = s1.ok_or_else(|| Fault::new(code::INTERNAL, "suite 2 knows its digest"))?;
-            host.check(id, &s1, tag)?;
+            check_tag(host, id, header, &s1)?;
             let here = novelty != Novelty::New || host.blob_size(&mark.digest) == Some(mark.size);
             if header.offset == header.size && !here {
                 return Err(Fault::new(code::UNKNOWN, "the image is not here, so its bytes are needed"));
@@ -255,6 +258,14 @@ impl Broker {
         let Some(mut incoming) = self.links.get_mut(&id).and_then(|link| link.incoming.take()) else {
             return Ok(());
         };
+        if let Err(fault) = &result {
+            if fault.code == code::STORAGE {
+                // Nothing is wrong with the release: its manufacturer shall know why it has to wait.
+                return self.refuse(host, now, id, incoming, fault);
+            }
+            let Header { model, version, id, .. } = &incoming.header;
+            host.audit(&format!("the image of {model} {version} of {id} is dropped: {fault}"));
+        }
         let (digest, size) =
             result?.blob.ok_or_else(|| Fault::new(code::INTERNAL, "a body came without a blob"))?;
         let Header { version, suite, .. } = incoming.header;

@@ -325,7 +325,8 @@ impl Broker {
         if waits { result.map(|_| ()) } else { Ok(()) }
     }
 
-    /// 5.6.4.2, step 3: `A` of the gateway. A refusal is remembered too: the same release is not sent again.
+    /// 5.6.4.2, step 3: `A` of the gateway. A refusal is remembered too: the same release is not sent again, unless
+    /// the refusal says nothing about the release itself.
     pub(crate) fn acknowledged(
         &mut self,
         host: &mut dyn Host,
@@ -344,6 +345,11 @@ impl Broker {
         let gateway = &peer.subject.id;
         let result: String = ack.result.chars().take(64).collect();
         host.audit(&format!("{gateway} answers for {channel} {}: {result:?}", stored.mark.version));
+        if exchange::passing(&result) {
+            // Tried again as after a failure, with a pause.
+            self.drop_link(host, now, id, &format!("the gateway answered {result}"));
+            return Ok(());
+        }
         let standing = Standing { mark: stored.mark.clone(), result };
         self.store.record(host, gateway, channel, standing);
         self.failures.remove(gateway);

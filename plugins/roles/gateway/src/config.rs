@@ -35,9 +35,9 @@ pub struct Config {
     pub offer_ms: u64,
     /// How long a sensor may take to install and report. Default ten minutes.
     pub install_ms: u64,
-    /// When a release that a sensor gave up is offered to it again. Default one hour.
+    /// When a release that a sensor gave up or refused is offered to it again. Default one hour.
     pub retry_reverted_ms: u64,
-    /// How often it is offered again. Default 3.
+    /// How often one that it gave up is offered again. Default 3.
     pub retry_reverted_times: u32,
     /// When a sensor that a policy denied is asked about again. Default ten minutes.
     pub denied_ms: u64,

@@ -26,7 +26,7 @@ pub(crate) struct Known {
     pub(crate) running: Version,
     #[n(3)]
     pub(crate) generation: u32,
-    /// The release that it refused: not offered again until there is a newer manifest.
+    /// The release that it refused last: offered again after a pause, or at once under a newer manifest.
     #[n(4)]
     pub(crate) refused: Option<Mark>,
     /// The release that it gave up after a trial.
@@ -144,6 +144,12 @@ impl Sensors {
     pub(crate) fn remove(&mut self, host: &mut dyn Host, id: &SensorId) {
         host.delete(&format!("sensor/{id}"));
         self.by_id.remove(id);
+    }
+
+    /// There is something new for a model: whoever refused what was there before need not wait.
+    pub(crate) fn hear_of(&mut self, model: &ModelName) {
+        let refused = |sensor: &&mut Sensor| sensor.known.model == *model && sensor.known.refused.is_some();
+        self.by_id.values_mut().filter(refused).for_each(|sensor| sensor.not_before = 0);
     }
 
     /// The manufacturers of all sensors.

@@ -5,7 +5,7 @@ use alloc::string::ToString;
 
 use trireme_core::exchange;
 use trireme_core::message::{Ack, Header, Held, RESPONSE, Sealed, TIER_2, Talk};
-use trireme_core::release::{Mark, Novelty, fits, open_header, verify_manifest, well_formed};
+use trireme_core::release::{Mark, Novelty, check_tag, fits, open_header, verify_manifest, well_formed};
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
 use trireme_core::{Digest, Fault, Host, LinkId, NodeId, RoleKind, Stamp, formula};
 
@@ -112,6 +112,7 @@ impl Gateway {
                 let digest = incoming.mark().map_or(Digest([0; 32]), |mark| mark.digest);
                 self.answer(host, now, link, &incoming, digest, Ack::STORED)
             }
+            Err(fault) if fault.code == code::NETWORK => Err(fault),
             Err(fault) => self.refuse(host, now, link, &incoming, &fault),
         }
     }
@@ -145,9 +146,8 @@ impl Gateway {
         let withdrawn = manifest.withdrawn;
         incoming.signed = Some((signer, manifest));
         let mark = incoming.mark().ok_or_else(no_session)?;
-        let tag = header.tag.as_ref().ok_or_else(no_session)?;
         let s2 = formula::s2(&header.fields()).with_digest(mark.size, &mark.digest).ok_or_else(no_session)?;
-        host.check(link, &s2, tag)?;
+        check_tag(host, link, &header, &s2)?;
         let novelty = self.releases.judge(&header.model, &mark, &header.token)?;
         let here = self.releases.uses(&mark.digest);
         match novelty {
@@ -206,7 +206,7 @@ impl Gateway {
         if let Err(fault) = outcome {
             let text = fault.to_string();
             let Header { model, version, .. } = &incoming.header;
-            host.audit(&format!("what came as {model} {version} is refused: {text}"));
+            host.audit(&format!("the image of {model} {version} is dropped: {text}"));
             host.close(link, &text);
             self.lost_broker(host, now, link, &text);
         }
@@ -275,6 +275,7 @@ impl Gateway {
         host.audit(&format!("release {model} {} of {} is kept", header.version, release.manufacturer));
         let Self { releases, sensors, .. } = self;
         releases.put(host, release, |digest| sensors.read(digest));
+        self.sensors.hear_of(&model);
         if !withdrawn {
             self.announce(host, now, &model);
         }

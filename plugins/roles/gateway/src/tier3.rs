@@ -108,11 +108,10 @@ impl Gateway {
         Ok(())
     }
 
-    /// The release that a sensor should get: `V > V_C`, for its manufacturer and generation, not refused by it.
+    /// The release that a sensor should get: `V > V_C`, for its manufacturer and generation, not given up by it.
     pub(crate) fn pending(&self, id: &SensorId) -> Option<&Release> {
         let known = &self.sensors.get(id)?.known;
         let release = self.releases.get(&known.model)?;
-        let refused = known.refused.as_ref() == Some(&release.mark);
         let given_up = known.reverted.as_ref().is_some_and(|mark| mark.digest == release.mark.digest)
             && known.reverts > self.config.retry_reverted_times;
         let wanted = release.image
@@ -120,7 +119,6 @@ impl Gateway {
             && release.manufacturer == known.manufacturer
             && release.mark.version > known.running
             && release.token(known.generation).is_some()
-            && !refused
             && !given_up;
         wanted.then_some(release)
     }
@@ -337,7 +335,17 @@ impl Gateway {
                 known.reverted = Some(release.mark.clone());
                 sensor.not_before = retry;
             }
-            Some(_) => known.refused = Some(release.mark.clone()),
+            // Nothing on the LAN proves that the sensor said it, or that it was our offer which it refused: so the
+            // release is offered again, soon where an altered offer is likely and trying again costs little.
+            Some(refusal) => {
+                let altered = matches!(refusal, Outcome::RefusedChecksum | Outcome::RefusedToken);
+                known.refused = Some(release.mark.clone());
+                sensor.failures = sensor.failures.saturating_add(1);
+                sensor.not_before = retry;
+                if altered && !release.suite.whole() {
+                    sensor.not_before = retry.min(now.monotonic_ms + BACKOFF.pause(host, sensor.failures));
+                }
+            }
             None => {}
         }
         self.sensors.put(host, now, id, known);

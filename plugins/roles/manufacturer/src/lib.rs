@@ -126,6 +126,9 @@ struct Broker {
     not_before: u64,
     /// When receipts are to be collected.
     collect_due: u64,
+    /// It could not take the release this time: the next visit is for its receipts alone, or they would wait for as
+    /// long as that lasts.
+    receipts_next: bool,
 }
 
 /// A release that is owed to a broker.

@@ -83,6 +83,9 @@ impl Manufacturer {
 
     /// The first release that may go to a broker.
     fn allowed_release(&self, host: &dyn Host, broker: &NodeId) -> Option<Release> {
+        if self.brokers.get(broker).is_some_and(|broker| broker.receipts_next) {
+            return None;
+        }
         let allowed = |((to, _), errand): &(&(NodeId, ModelName), &Errand)| {
             to == broker && errand.permission == Permission::Allowed
         };
@@ -309,8 +312,11 @@ impl Manufacturer {
             self.settle_errand(host, &broker, &model, version, "stored", "");
             return Ok(());
         }
-        if passing(&ack.result) {
+        if exchange::passing(&ack.result) {
             self.give_up(host, now, link, &format!("the broker answered {}", ack.result));
+            if let Some(broker) = self.brokers.get_mut(&broker) {
+                broker.receipts_next = true;
+            }
             return Ok(());
         }
         self.settle_errand(host, &broker, &model, version, "refused", &ack.result);
@@ -384,7 +390,9 @@ impl Manufacturer {
         };
         if let Some(broker) = self.brokers.get_mut(&visit.broker) {
             broker.visited = None;
-            broker.failures = 0;
+            if !core::mem::take(&mut broker.receipts_next) {
+                broker.failures = 0;
+            }
             broker.not_before = now.monotonic_ms;
             broker.collect_due = now.monotonic_ms + pause;
         }
@@ -403,6 +411,7 @@ impl Manufacturer {
         let Some(Visit { broker: name, release, .. }) = self.visits.remove(&link) else { return };
         if let Some(broker) = self.brokers.get_mut(&name) {
             broker.visited = None;
+            broker.receipts_next = false;
             broker.failures = broker.failures.saturating_add(1);
             broker.not_before = now.monotonic_ms + self.config.backoff().pause(host, broker.failures);
         }
@@ -440,10 +449,4 @@ impl Manufacturer {
         let (broker, model) = (broker.clone(), release.model.clone());
         self.show(host, &broker, &model, stage, sent, "");
     }
-}
-
-/// Whether a refusal says nothing about the release itself: it may do better later.
-fn passing(result: &str) -> bool {
-    [code::STORAGE, code::NETWORK, code::INTERNAL, code::TIME, code::POLICY, code::UNEXPECTED, code::UNKNOWN]
-        .contains(&result)
 }

@@ -182,6 +182,10 @@ impl Sensor {
             Err(fault) => {
                 host.audit(&format!("the image of {} did not arrive: {fault}", offer.version));
                 self.try_again(host);
+                if self.links.contains(&heard.link) {
+                    // What is left of the image would stand in the way of all that follows.
+                    self.drop_link(host, heard.link, &fault.to_string());
+                }
                 Ok(())
             }
         }

@@ -86,7 +86,7 @@ async fn broker(stage: &Stage, name: &str, findings: &mut Findings) {
     let releases = list(&status, "releases");
     let holding: u64 = releases.iter().filter_map(|release| release["holding_count"].as_u64()).sum();
     let audit = stage.processes.audit(name);
-    let refused = audit.lines().filter(|line| line.contains("is refused")).count();
+    let refused = audit.lines().filter(|line| line.contains("is dropped")).count();
     let fate = match name {
         "bk-1" => "killed in mid-delivery, restarted".to_owned(),
         _ => format!("refused {refused} altered release"),

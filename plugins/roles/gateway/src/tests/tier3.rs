@@ -68,11 +68,16 @@ fn an_install_without_time_is_audited() {
 }
 
 #[test]
-fn a_release_that_a_sensor_refused_is_offered_again_only_under_a_newer_manifest() {
+fn a_release_that_a_sensor_refused_is_offered_again_after_a_pause_and_at_once_under_a_newer_manifest() {
     let mut bench = Bench::agreed("");
     bench.release("1.1", b"image", 1);
     bench.offer("1.0").unwrap();
     bench.receipt("1.1", Outcome::RefusedToken, 1);
+    assert_eq!(bench.offer("1.0"), None);
+    bench.host.now.monotonic_ms += 1_001;
+    bench.offer("1.0").unwrap();
+    bench.receipt("1.1", Outcome::RefusedPolicy, 2);
+    bench.host.now.monotonic_ms += 3_599_000;
     assert_eq!(bench.offer("1.0"), None);
     let refresh = bench.manifest("1.1", b"image", 2);
     bench.deliver(&refresh, Suite::Digest, b"", 5);
