@@ -56,10 +56,15 @@ const MOST_FAILURES: u32 = 8;
 const FIRST_PAUSE_MS: u64 = 250;
 /// A role that ran this long without a failure has recovered.
 const RECOVERED_AFTER_MS: u64 = 60_000;
+/// A role whose state cannot be read or saved tries again at least so often: that the disk is full is no fault of its
+/// own, and ends by itself.
+const LONGEST_STORAGE_PAUSE_MS: u64 = 30_000;
 /// The most events that jobs done at once may add to one event.
 const MOST_INNER_EVENTS: usize = 4096;
 /// The most refusals a minute that go into the audit log; further ones are only logged.
 const MOST_AUDITED_FAULTS: u32 = 60;
+/// The longest of them, in characters: what a peer said may be part of it.
+const LONGEST_AUDITED_FAULT: usize = 512;
 
 /// What [`Role`] does not see: the tables behind [`trireme_core::Host`].
 pub(crate) struct Context {
@@ -83,6 +88,7 @@ pub struct Actor {
     config: Vec<u8>,
     condition: Condition,
     failures: u32,
+    falls: u64,
     started_ms: u64,
     audited: (u64, u32),
 }
@@ -129,6 +135,7 @@ impl Actor {
             config,
             condition: Condition::Stopped,
             failures: 0,
+            falls: 0,
             started_ms: 0,
             audited: (0, 0),
         }
@@ -145,11 +152,16 @@ impl Actor {
     /// open are closed by the effects.
     ///
     /// # Errors
-    /// [`StoreError`] when the state cannot be read or written; the actor is stopped then.
+    /// [`StoreError`] when the state cannot be read or written; it is tried again after a pause.
     pub fn start(&mut self, now_ms: u64) -> Result<Vec<Effect>, StoreError> {
         let mut effects = self.forget("the role starts anew");
-        self.context.state = self.store.load()?;
-        self.context.pins = self.store.pins()?;
+        match self.store.load().and_then(|state| Ok((state, self.store.pins()?))) {
+            Ok((state, pins)) => (self.context.state, self.context.pins) = (state, pins),
+            Err(error) => {
+                self.fail(now_ms, "start", Fault::new(code::STORAGE, error.to_string()));
+                return Err(error);
+            }
+        }
         self.started_ms = now_ms;
         let started = self.factory.make().and_then(|mut role| {
             let stamp = self.stamp(now_ms);
@@ -228,6 +240,13 @@ impl Actor {
         &self.condition
     }
 
+    /// How often it failed. What was open or under way when the number changed (links, jobs, requests) belongs to
+    /// nobody any more: whoever drives the actor ends it, and gives it no answer of a job from before.
+    #[must_use]
+    pub fn falls(&self) -> u64 {
+        self.falls
+    }
+
     /// Whether the role keeps this blob.
     #[must_use]
     pub fn pins(&self, blob: &Digest) -> bool {
@@ -243,23 +262,36 @@ impl Actor {
     ) -> Result<Vec<Effect>, StoreError> {
         let mut commit = Commit::default();
         let mut effects = Vec::new();
-        let mut inner = 0_usize;
+        // Events at the front that come from jobs done at once, and how many the event in hand led to.
+        let (mut inner, mut chain) = (0_usize, 0_usize);
         let mut take = |transaction: Transaction, events: &mut VecDeque<Event>, effects: &mut Vec<Effect>| {
             commit.puts.extend(transaction.commit.puts);
             commit.pins.extend(transaction.commit.pins);
             commit.audit.extend(transaction.commit.audit);
             effects.extend(transaction.effects);
-            inner += transaction.events.len();
-            if inner <= MOST_INNER_EVENTS {
-                transaction.events.into_iter().rev().for_each(|event| events.push_front(event));
-            }
+            let more = transaction.events.len();
+            transaction.events.into_iter().rev().for_each(|event| events.push_front(event));
+            more
         };
-        take(first, &mut events, &mut effects);
+        let more = take(first, &mut events, &mut effects);
+        (inner, chain) = (inner + more, chain + more);
         while let Some(event) = events.pop_front() {
+            match inner.checked_sub(1) {
+                Some(left) => inner = left,
+                None => chain = 0,
+            }
             let (transaction, trapped) = self.step(now_ms, event);
-            take(transaction, &mut events, &mut effects);
-            if trapped {
-                break;
+            let more = take(transaction, &mut events, &mut effects);
+            (inner, chain) = (inner + more, chain + more);
+            let endless = chain > MOST_INNER_EVENTS && self.role.is_some();
+            if endless {
+                let fault = Fault::new(code::LIMIT, "the role's jobs lead to ever more of them");
+                effects.extend(self.fail(now_ms, "jobs done at once", fault));
+            }
+            if trapped || endless {
+                // The role is gone; whoever asked it something still gets an answer.
+                events.retain(|event| matches!(event, Event::Request(_)));
+                inner = 0;
             }
         }
         if commit.is_empty() {
@@ -300,7 +332,10 @@ impl Actor {
                 (transaction, true)
             }
             Err(fault) => {
-                let audit = self.audited(now_ms).then(|| format!("refused during {}: {fault}", belongs.what));
+                let audit = self.audited(now_ms).then(|| {
+                    let line = format!("refused during {}: {fault}", belongs.what);
+                    line.chars().take(LONGEST_AUDITED_FAULT).collect()
+                });
                 (belongs.end(&fault, audit), false)
             }
         }
@@ -322,11 +357,14 @@ impl Actor {
     fn fail(&mut self, now_ms: u64, during: &str, fault: Fault) -> Vec<Effect> {
         let mut effects = self.forget("the role failed");
         effects.push(Effect::Failed { during: during.into(), fault: fault.clone() });
-        self.failures += 1;
-        self.condition = if self.failures > MOST_FAILURES {
+        self.failures = self.failures.saturating_add(1);
+        self.falls += 1;
+        let of_storage = fault.code == code::STORAGE;
+        self.condition = if self.failures > MOST_FAILURES && !of_storage {
             Condition::Quarantined(fault)
         } else {
             let pause = FIRST_PAUSE_MS << (self.failures - 1).min(16);
+            let pause = if of_storage { pause.min(LONGEST_STORAGE_PAUSE_MS) } else { pause };
             Condition::Waiting { until_ms: now_ms.saturating_add(pause), fault }
         };
         effects

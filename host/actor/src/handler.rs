@@ -82,6 +82,13 @@ impl<'a> Handler<'a> {
         }
     }
 
+    /// A job that is done already. Counted like what leaves: a handler must not make work without end.
+    fn event(&mut self, event: Event) {
+        if self.room(0) {
+            self.tx.events.push_back(event);
+        }
+    }
+
     /// Counts an entry of the transaction; the handler fails when there are too many.
     fn room(&mut self, bytes: usize) -> bool {
         self.tx.entries += 1;
@@ -458,7 +465,7 @@ impl Host for Handler<'_> {
             Ok(intake) => self.effect(Effect::Receive { link, intake: Box::new(intake), done }, 0),
             // A check that needs no byte failed: the body is not taken, and the link cannot go on past it.
             Err(fault) => {
-                self.tx.events.push_back(Event::Done(done, Err(fault.clone())));
+                self.event(Event::Done(done, Err(fault.clone())));
                 self.effect(Effect::Close { link, reason: fault.detail }, 0);
             }
         }
@@ -466,9 +473,9 @@ impl Host for Handler<'_> {
 
     fn compute(&mut self, job: Job<'_>, done: Then) {
         match self.begin_work(job) {
-            Ok(Ok(answer)) => self.tx.events.push_back(Event::Done(done, Ok(answer))),
+            Ok(Ok(answer)) => self.event(Event::Done(done, Ok(answer))),
             Ok(Err(work)) => self.effect(Effect::Compute { work: Box::new(work), done }, 0),
-            Err(fault) => self.tx.events.push_back(Event::Done(done, Err(fault))),
+            Err(fault) => self.event(Event::Done(done, Err(fault))),
         }
     }
 
@@ -485,7 +492,7 @@ impl Host for Handler<'_> {
                 };
                 self.effect(Effect::Deliver { link, shipment, done }, delivery.header.len());
             }
-            Err(fault) => self.tx.events.push_back(Event::Done(done, Err(fault))),
+            Err(fault) => self.event(Event::Done(done, Err(fault))),
         }
     }
 
@@ -504,7 +511,7 @@ impl Host for Handler<'_> {
     fn install(&mut self, blob: &Digest, version: Version, done: Then) {
         match self.must_have(blob) {
             Ok(_) => self.element(Effect::Install { blob: *blob, version, done }),
-            Err(fault) => self.tx.events.push_back(Event::Done(done, Err(fault))),
+            Err(fault) => self.event(Event::Done(done, Err(fault))),
         }
     }
 
@@ -525,7 +532,9 @@ impl Host for Handler<'_> {
     }
 
     fn reply(&mut self, to: RequestId, result: Result<Vec<u8>, Fault>) {
-        self.effect(Effect::Reply { to, result }, 0);
+        // Counted as far as one entry may go: a long answer is better than none.
+        let bytes = result.as_ref().map_or(0, Vec::len).min(4 * LARGEST_CALL);
+        self.effect(Effect::Reply { to, result }, bytes);
     }
 
     fn progress(&mut self, to: RequestId, body: Vec<u8>) {

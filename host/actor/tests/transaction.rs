@@ -253,3 +253,72 @@ fn nothing_is_done_when_the_commit_fails_and_the_role_goes_on_from_what_is_durab
     assert_eq!(memory.value("value"), None);
     assert!(matches!(actor.condition(), Condition::Waiting { .. }));
 }
+
+/// A store that can be read, and takes commits, only while this says so.
+struct Flaky(MemoryStore, std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Flaky {
+    fn ready(&self) -> Result<(), StoreError> {
+        let works = self.1.load(std::sync::atomic::Ordering::Relaxed);
+        works.then_some(()).ok_or_else(|| StoreError::Full("nothing is left".into()))
+    }
+}
+
+impl Store for Flaky {
+    fn load(&mut self) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+        self.ready()?;
+        self.0.load()
+    }
+    fn pins(&mut self) -> Result<BTreeMap<Digest, u64>, StoreError> {
+        self.0.pins()
+    }
+    fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
+        self.ready()?;
+        self.0.commit(commit)
+    }
+}
+
+#[test]
+fn a_role_outlasts_a_disk_that_is_full_for_long() {
+    let works = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let mut actor = actor(Flaky(MemoryStore::default(), works.clone()));
+    actor.start(0).unwrap();
+    works.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert!(actor.handle(1, ask("value", None)).is_err());
+    let mut now = 1;
+    for _ in 0..50 {
+        let Condition::Waiting { until_ms, .. } = *actor.condition() else {
+            panic!("it gave up: {:?}", actor.condition())
+        };
+        assert!(until_ms > now, "a pause between two attempts");
+        now = until_ms;
+        assert!(actor.fire(now).is_err());
+    }
+    works.store(true, std::sync::atomic::Ordering::Relaxed);
+    actor.fire(now + 60_000).unwrap();
+    assert_eq!(*actor.condition(), Condition::Running);
+    assert_eq!(actor.falls(), 51);
+}
+
+#[test]
+fn whoever_asked_in_the_same_batch_as_a_trap_still_gets_an_answer() {
+    let mut actor = actor(MemoryStore::default());
+    actor.start(0).unwrap();
+    let effects = actor.handle_all(1, ["value", "trap", "value", "value"].map(|path| ask(path, None)));
+    let answers = effects.unwrap().into_iter().filter(|effect| matches!(effect, Effect::Reply { .. }));
+    assert_eq!(answers.count(), 4);
+    assert_eq!(actor.falls(), 1);
+}
+
+#[test]
+fn what_a_peer_says_does_not_make_a_line_of_the_audit_log_too_long() {
+    let store = MemoryStore::default();
+    let mut actor = actor(store.clone());
+    actor.start(0).unwrap();
+    let path = "\u{20ac}".repeat(20_000);
+    let Event::Request(request) = ask("fault", None) else { return };
+    actor.handle(1, Event::Message(3, path, vec![])).unwrap();
+    actor.handle(2, Event::Request(Request { path: "fault".into(), ..request })).unwrap();
+    assert!(store.audit().iter().all(|line| line.len() <= 4096), "a store takes so much");
+    assert_eq!(store.audit().len(), 2);
+}

@@ -12,6 +12,8 @@ use crate::logging;
 
 /// How long a node may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// Threads for work that blocks: windows of bodies, names that are looked up, and the jobs, which the node limits.
+const BLOCKING_THREADS: usize = 64;
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +70,11 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
     let name = config.name.clone();
     let plan = assemble::plan(config)?;
     let leash = options.leash;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async move {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
+    let outcome: Result<(), RunError> = runtime.block_on(async move {
         // Before the node starts: a signal that comes meanwhile is not lost.
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -85,7 +90,10 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
             tracing::warn!(node = %name, "did not stop in time");
         }
         Ok(())
-    })
+    });
+    // A job that does not end does not keep the process from ending.
+    runtime.shutdown_timeout(GRACE);
+    outcome
 }
 
 /// Ends when standard input has ended; never without a leash. The thread that waits ends with the process.

@@ -9,7 +9,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -82,6 +82,13 @@ impl AdminServer {
     /// # Errors
     /// `configuration` when something else is there, or another node listens; `network` when the system refuses.
     pub async fn bind(path: &Path, handler: Arc<dyn AdminHandler>) -> Result<Self, Fault> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            // Where it is made here, nobody else can so much as look at the socket.
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|error| {
+                Fault::new(code::CONFIGURATION, format!("{} cannot be made: {error}", folder.display()))
+            })?;
+        }
         make_room(path).await?;
         let cannot = |error: io::Error| {
             Fault::new(code::NETWORK, format!("the administrator's socket {}: {error}", path.display()))

@@ -1,7 +1,7 @@
 //! How many connections an address has.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts connections by address.
@@ -25,6 +25,7 @@ impl Guests {
 
     /// One more connection; `None`: it has too many.
     pub(crate) fn enter(&self, address: IpAddr) -> Option<Guest> {
+        let address = network(address);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.get(&address).is_some_and(|&count| count >= self.most) || self.most == 0 {
             return None;
@@ -43,5 +44,13 @@ impl Drop for Guest {
                 counts.remove(&self.address);
             }
         }
+    }
+}
+
+/// What is counted as one address: whoever has one of IPv6 has all of its /64.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
     }
 }

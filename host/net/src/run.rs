@@ -418,6 +418,8 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
             Progress::Going => Ok(()),
             Progress::Complete => {
                 self.phase = Phase::Free;
+                // A link that is idle from here on does not keep the room that a body needed.
+                self.input = BytesMut::from(self.input.as_ref());
                 Ok(())
             }
             Progress::Broken(reason) => {

@@ -143,3 +143,13 @@ async fn a_dead_nodes_socket_is_replaced_and_a_live_ones_is_not() {
     assert!(AdminServer::bind(&file, Arc::new(Node(sink))).await.is_err());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
 }
+
+#[tokio::test]
+async fn a_missing_folder_of_the_socket_is_made_for_its_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    let socket = folder.join("admin.sock");
+    let _server = AdminServer::bind(&socket, Arc::new(Node(Sink::new()))).await.unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&socket)), (0o700, 0o600));
+}

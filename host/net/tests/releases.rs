@@ -254,6 +254,25 @@ async fn a_flood_of_push_ends_its_connection_and_no_other() {
 }
 
 #[tokio::test]
+async fn connecting_again_does_not_let_an_address_send_more_push() {
+    let (front, mut links) = front(FrontConfig { pushes_of_one: 2, ..FrontConfig::default() }).await;
+    let mut open = Vec::new();
+    for number in 0..3 {
+        let mut raw = Raw::hello(front.local_addr(), &format!("flood-{number}"), 60).await;
+        raw.write(&encode::push(b"push").unwrap()).await;
+        if number < 2 {
+            let (link, mut events) = soon(links.recv()).await.unwrap();
+            opened(&mut events).await;
+            assert_eq!(message(&mut events).await.1, b"push");
+            open.push((link, events, raw));
+        } else {
+            assert!(raw.end().await.is_empty());
+        }
+    }
+    assert!(links.try_recv().is_err(), "the third never became a link");
+}
+
+#[tokio::test]
 async fn an_adopted_peer_is_replaced_by_itself_only() {
     let (front, mut links) = front(FrontConfig::default()).await;
     let peer = NodeId::new("acme").unwrap();

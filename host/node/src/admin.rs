@@ -1,6 +1,7 @@
 //! The administrator's requests: each goes to the role that its path begins with.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use trireme_actor::{Condition, StoreError};
@@ -24,7 +25,8 @@ pub(crate) struct Administrator {
     images: Arc<Images>,
 }
 
-type Images = Mutex<HashMap<Digest, Held>>;
+/// By digest; two uploads of one image have a guard each.
+type Images = Mutex<HashMap<Digest, Vec<Held>>>;
 
 impl Administrator {
     pub(crate) fn new(node: String, cells: Vec<Arc<Cell>>, database: Arc<Database>) -> Self {
@@ -101,13 +103,23 @@ impl AdminHandler for Administrator {
         let cell = self.cell(&request.path);
         let image = request.image.map(|(digest, _)| {
             let missing = || Fault::new(code::INTERNAL, "the image is gone");
-            self.images.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest).ok_or_else(missing)
+            take_one(&self.images, digest).ok_or_else(missing)
         });
         Box::pin(async move {
             let (cell, path) = cell?;
             cell.ask(Origin::Admin, None, path, request.body, image.transpose()?, Some(reports)).await
         })
     }
+}
+
+fn take_one(images: &Images, digest: Digest) -> Option<Held> {
+    let mut images = images.lock().unwrap_or_else(PoisonError::into_inner);
+    let Entry::Occupied(mut entry) = images.entry(digest) else { return None };
+    let held = entry.get_mut().pop();
+    if entry.get().is_empty() {
+        entry.remove();
+    }
+    held
 }
 
 /// An image on its way in; its guard is kept until the request is handed over.
@@ -126,7 +138,7 @@ impl BodySink for Upload {
         let Self { inner, shelf, images } = *self;
         inner.finish(digest)?;
         if let Some(held) = take(&shelf) {
-            images.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, held);
+            images.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().push(held);
         }
         Ok(())
     }

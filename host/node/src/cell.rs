@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use trireme_actor::{Actor, Condition, Effect, StoreError};
-use trireme_core::role::{Answer, LinkId, Origin, Request, Subject, Then, code};
+use trireme_core::role::{Answer, LinkId, Origin, Request, RequestId, Subject, Then, code};
 use trireme_core::{Digest, Event, Fault};
 use trireme_net::link::{Link, LinkEvent};
 use trireme_net::mqtt::front::Front;
@@ -38,6 +38,10 @@ pub(crate) struct Cell {
     pub(crate) mailbox: Mailbox,
     pub(crate) actor: Mutex<Actor>,
     pub(crate) slot: OnceLock<Weak<Slot>>,
+    /// The actor's condition as it was last, so that nobody waits for a handler to learn it.
+    pub(crate) shown: Mutex<Condition>,
+    /// How many jobs of this node may run at a time.
+    pub(crate) seats: Arc<Semaphore>,
 }
 
 impl Cell {
@@ -51,26 +55,34 @@ impl Cell {
         {
             return Err(fault.clone());
         }
+        let fell = actor.falls() > 0;
         carry_out(self, &mut actor, effects);
+        if fell {
+            self.fallen(&actor);
+        }
+        self.show(&actor);
         drop(actor);
         self.wake();
         Ok(())
     }
 
-    /// How its actor is.
+    /// How its actor is, or was before the handler in hand.
     pub(crate) fn condition(&self) -> Condition {
-        self.actor.lock().unwrap_or_else(PoisonError::into_inner).condition().clone()
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The answer of a job.
-    pub(crate) fn done(&self, then: Then, outcome: Result<Answer, Fault>, held: Option<Held>) {
-        self.mailbox.push(Letter { event: Event::Done(then, outcome), held });
-        self.wake();
+    fn show(&self, actor: &Actor) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = actor.condition().clone();
     }
 
-    /// An event of the network; waits while too many wait already.
-    pub(crate) async fn deliver(&self, event: Event) {
-        self.mailbox.push_when_room(event.into()).await;
+    /// A job that the role asked for.
+    pub(crate) fn job(self: &Arc<Self>, then: Then) -> Ticket {
+        Ticket { cell: self.clone(), then: Some(then), life: self.ports.life() }
+    }
+
+    /// An event of the network, in this life of the role; waits while too many wait already.
+    async fn deliver(&self, event: Event, life: u64) {
+        self.mailbox.push_when_room(Letter { event, held: None, life }).await;
         self.wake();
     }
 
@@ -85,10 +97,13 @@ impl Cell {
         progress: Option<mpsc::Sender<Vec<u8>>>,
     ) -> Result<Vec<u8>, Fault> {
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let id = self.ports.ask(Waiting { answer, progress });
+        let stops = || Fault::new(code::NETWORK, "the node stops");
+        let (id, life) = self.ports.ask(Waiting { answer, progress }).ok_or_else(stops)?;
+        // Whoever asked may leave, and with it this future.
+        let _asked = Asked(self, id);
         let blob = image.as_ref().map(|held| (held.digest(), held.size()));
         let request = Request { id, origin, caller, path, body, blob };
-        self.mailbox.push_when_room(Letter { event: Event::Request(request), held: image }).await;
+        self.mailbox.push_when_room(Letter { event: Event::Request(request), held: image, life }).await;
         self.wake();
         let lost = |_| Fault::new(code::INTERNAL, format!("{} gave no answer", self.name));
         answered.await.map_err(lost)?
@@ -101,7 +116,12 @@ impl Cell {
     }
 
     /// Follows a link: its events become the role's.
-    pub(crate) fn follow(self: &Arc<Self>, id: LinkId, link: u64, mut events: mpsc::Receiver<LinkEvent>) {
+    pub(crate) fn follow(
+        self: &Arc<Self>,
+        (id, life): (LinkId, u64),
+        link: u64,
+        mut events: mpsc::Receiver<LinkEvent>,
+    ) {
         let cell = self.clone();
         self.runtime.spawn(async move {
             let mut reason = String::from("the link ended");
@@ -111,12 +131,14 @@ impl Cell {
                         reason = why;
                         break;
                     }
-                    event => cell.deliver(role_event(id, event)).await,
+                    // What a link still says after its number went to another, or after the role began anew, is nobody's.
+                    event if cell.ports.is(id, link) => cell.deliver(role_event(id, event), life).await,
+                    _ => {}
                 }
             }
             tracing::debug!(role = cell.name, link = id, reason, "link closed");
             if cell.ports.gone(id, link) {
-                cell.deliver(Event::Closed(id, reason)).await;
+                cell.deliver(Event::Closed(id, reason), life).await;
             }
         });
     }
@@ -129,15 +151,93 @@ impl Cell {
         events: mpsc::Receiver<LinkEvent>,
     ) {
         let number = link.id();
-        let id = self.ports.incoming(Port { link, kind });
-        self.follow(id, number, events);
+        match self.ports.incoming(Port { link: link.clone(), kind }) {
+            Some(id) => self.follow(id, number, events),
+            None => link.close("the node stops"),
+        }
     }
 
-    /// What a failed commit leaves: the role starts again by itself, and all that it had open is closed.
-    fn commit_failed(&self, error: &StoreError) {
-        tracing::error!(role = self.name, %error, "nothing is committed; the role starts anew after a pause");
-        self.ports.close_all("the state could not be saved");
-        self.ports.answer_all(&Fault::new(code::STORAGE, error.to_string()));
+    /// The role failed: it starts again by itself, and all that it had open or under way is ended.
+    fn fallen(&self, actor: &Actor) {
+        let (Condition::Waiting { fault, .. } | Condition::Quarantined(fault)) = actor.condition() else {
+            return;
+        };
+        let outward = match fault.code.as_ref() {
+            code::STORAGE => fault.clone(),
+            _ => Fault::new(code::INTERNAL, format!("{} failed: {}", self.name, fault.detail)),
+        };
+        self.ports.renew("the role failed", &outward);
+    }
+
+    /// Acts on what handlers led to. Everything of the life before is ended before anything of the next begins.
+    fn act(self: &Arc<Self>, actor: &mut Actor, falls: u64, outcome: Result<Vec<Effect>, StoreError>) {
+        match outcome {
+            Ok(effects) => carry_out(self, actor, effects),
+            Err(error) => {
+                tracing::error!(role = self.name, %error, "nothing is committed; the role starts anew after a pause");
+            }
+        }
+        if actor.falls() > falls {
+            self.fallen(actor);
+        }
+    }
+}
+
+/// A request that somebody waits for.
+struct Asked<'a>(&'a Cell, RequestId);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.ports.forget(self.1);
+    }
+}
+
+/// A job that is under way. It is answered once: at the latest when this is dropped.
+pub(crate) struct Ticket {
+    cell: Arc<Cell>,
+    then: Option<Then>,
+    life: u64,
+}
+
+impl Ticket {
+    /// The job's answer.
+    pub(crate) fn done(mut self, outcome: Result<Answer, Fault>, held: Option<Held>) {
+        self.give(outcome, held);
+    }
+
+    /// Whether nobody waits for it any more: the role began anew since.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.cell.ports.life() != self.life
+    }
+
+    /// Does the job on the pool for blocking work, as soon as one of the node's seats is free.
+    pub(crate) fn blocking(self, work: impl FnOnce() -> Result<Answer, Fault> + Send + 'static) {
+        let runtime = self.cell.runtime.clone();
+        runtime.spawn(async move {
+            // The seats are never closed.
+            let _seat = self.cell.seats.clone().acquire_owned().await;
+            let job = tokio::task::spawn_blocking(move || {
+                if !self.is_stale() {
+                    let outcome = work();
+                    self.done(outcome, None);
+                }
+            });
+            // One that ended in a fault was answered when its ticket was dropped.
+            let _ = job.await;
+        });
+    }
+
+    fn give(&mut self, outcome: Result<Answer, Fault>, held: Option<Held>) {
+        if let Some(then) = self.then.take() {
+            self.cell.mailbox.push(Letter { event: Event::Done(then, outcome), held, life: self.life });
+            self.cell.wake();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.give(Err(Fault::new(code::INTERNAL, "the job ended early")), None);
     }
 }
 
@@ -149,18 +249,24 @@ impl Task for CellTask {
         let cell = &self.0;
         let mut actor = cell.actor.lock().unwrap_or_else(PoisonError::into_inner);
         let now = cell.clock.now_ms();
-        let letters = cell.mailbox.take(BATCH);
-        // Guards of blobs live until the events that carry them were handled.
-        let (events, _held): (Vec<Event>, Vec<Option<Held>>) =
-            letters.into_iter().map(|letter| (letter.event, letter.held)).unzip();
+        // First, and acted on before anything else: a timer may end the life that letters were written in.
+        let falls = actor.falls();
         let fired = actor.fire(now);
-        let handled = if events.is_empty() { Ok(Vec::new()) } else { actor.handle_all(now, events) };
-        for effects in [fired, handled] {
-            match effects {
-                Ok(effects) => carry_out(cell, &mut actor, effects),
-                Err(error) => cell.commit_failed(&error),
-            }
+        cell.act(&mut actor, falls, fired);
+        let letters = cell.mailbox.take(BATCH);
+        let life = cell.ports.life();
+        // Guards of blobs live until the events that carry them were handled.
+        let (events, _held): (Vec<Event>, Vec<Option<Held>>) = letters
+            .into_iter()
+            .filter(|letter| letter.life == life)
+            .map(|letter| (letter.event, letter.held))
+            .unzip();
+        if !events.is_empty() {
+            let falls = actor.falls();
+            let handled = actor.handle_all(now, events);
+            cell.act(&mut actor, falls, handled);
         }
+        cell.show(&actor);
         if !cell.mailbox.is_empty() {
             cell.wake();
         }
@@ -184,10 +290,10 @@ fn carry_out(cell: &Arc<Cell>, actor: &mut Actor, effects: Vec<Effect>) {
 
 /// Power off, power on: links and all that waited are gone, the boot loader decides what runs.
 fn restart(cell: &Arc<Cell>, actor: &mut Actor) {
-    cell.ports.close_all("the device restarts");
-    cell.mailbox.clear();
+    cell.ports.renew("the device restarts", &Fault::new(code::NETWORK, "the device restarts"));
     if let Some(Err(fault)) = cell.device.as_ref().map(|device| device.boot()) {
-        tracing::error!(role = cell.name, %fault, "the device does not boot");
+        tracing::error!(role = cell.name, %fault, "the device does not boot; it stays off until the node starts again");
+        drop(actor.stop());
         return;
     }
     match actor.start(cell.clock.now_ms()) {
@@ -200,7 +306,10 @@ fn restart(cell: &Arc<Cell>, actor: &mut Actor) {
                 tracing::error!(role = cell.name, "the role asked for a reboot while it started; not done");
             }
         }
-        Err(error) => cell.commit_failed(&error),
+        // Whoever asked for the restart sees that it failed, and ends what is open.
+        Err(error) => {
+            tracing::error!(role = cell.name, %error, "the role cannot start; it is tried again after a pause");
+        }
     }
 }
 

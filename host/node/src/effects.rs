@@ -12,6 +12,7 @@ use trireme_core::{Digest, Fault, RoleKind, Version, cbor};
 use trireme_net::http::HttpConfig;
 use trireme_net::link::{BodySource, EVENTS, LinkCommand};
 use trireme_net::{http, lan, mqtt};
+use trireme_store::Blobs;
 
 use crate::body::{FromStore, IntoStore, take};
 use crate::cell::{Cell, blob_answer};
@@ -60,8 +61,8 @@ fn connect(cell: &Arc<Cell>, address: &str, id: LinkId) {
         ("mqtt", mqtt::client::connect(address, mqtt::client::ClientConfig::new(cell.id.clone()), events))
     };
     let number = link.id();
-    cell.ports.outgoing(id, Port { link, kind });
-    cell.follow(id, number, receiver);
+    let life = cell.ports.outgoing(id, Port { link, kind });
+    cell.follow((id, life), number, receiver);
 }
 
 fn close(cell: &Arc<Cell>, link: LinkId, reason: &str) {
@@ -89,33 +90,30 @@ fn broadcast(cell: &Arc<Cell>, network: &str, kind: &str, payload: &[u8]) {
 
 fn receive(cell: &Arc<Cell>, link: LinkId, intake: Box<Intake>, done: Then) {
     let Some(open) = cell.ports.link(link) else {
-        return cell.done(done, Err(gone()), None);
+        return cell.job(done).done(Err(gone()), None);
     };
     let (sink, shelf) = match IntoStore::new(&cell.blobs, intake.size()) {
         Ok(sink) => sink,
         // Nothing was read, and the link waits: its role can still say why, and has to close it, since the body
         // cannot be passed over.
-        Err(error) => return cell.done(done, Err(storage(&error)), None),
+        Err(error) => return cell.job(done).done(Err(storage(&error)), None),
     };
-    let answering = cell.clone();
+    let job = cell.job(done);
     let answer = Box::new(move |result: Result<(Digest, u64), Fault>| {
-        answering.done(done, result.map(blob_answer), take(&shelf));
+        job.done(result.map(blob_answer), take(&shelf));
     });
     // `send` answers for itself when the link is gone.
     let _ = open.send(LinkCommand::Receive { intake, sink: Box::new(sink), done: answer });
 }
 
 fn compute(cell: &Arc<Cell>, work: Work, done: Then) {
-    let cell = cell.clone();
-    cell.runtime.clone().spawn_blocking(move || {
-        let outcome = compute_now(&cell, work);
-        cell.done(done, outcome, None);
-    });
+    let blobs = cell.blobs.clone();
+    cell.job(done).blocking(move || compute_now(&blobs, work));
 }
 
-fn compute_now(cell: &Cell, mut work: Work) -> Result<Answer, Fault> {
+fn compute_now(blobs: &Blobs, mut work: Work) -> Result<Answer, Fault> {
     let (digest, _) = work.image();
-    let mut reader = cell.blobs.open(&digest).map_err(|error| storage(&error))?;
+    let mut reader = blobs.open(&digest).map_err(|error| storage(&error))?;
     let mut window = vec![0; Work::WINDOW];
     loop {
         match reader.read(&mut window).map_err(|error| storage(&error))? {
@@ -127,16 +125,16 @@ fn compute_now(cell: &Cell, mut work: Work) -> Result<Answer, Fault> {
 
 fn deliver(cell: &Arc<Cell>, link: LinkId, shipment: Shipment, done: Then) {
     let Some(open) = cell.ports.link(link) else {
-        return cell.done(done, Err(gone()), None);
+        return cell.job(done).done(Err(gone()), None);
     };
     let body = shipment.blob.map(|(digest, _)| cell.blobs.open(&digest)).transpose();
     let body = match body {
         Ok(body) => body.map(|reader| Arc::new(FromStore(reader)) as Arc<dyn BodySource>),
-        Err(error) => return cell.done(done, Err(storage(&error)), None),
+        Err(error) => return cell.job(done).done(Err(storage(&error)), None),
     };
-    let answering = cell.clone();
+    let job = cell.job(done);
     let answer = Box::new(move |result: Result<(), Fault>| {
-        answering.done(done, result.map(|()| Answer::default()), None);
+        job.done(result.map(|()| Answer::default()), None);
     });
     let _ = open.send(LinkCommand::Deliver { shipment, body, done: answer });
 }
@@ -146,15 +144,14 @@ fn ask(cell: &Arc<Cell>, hook: String, questions: Vec<Vec<u8>>, done: Then) {
     let answer =
         |verdicts: Vec<Verdict>| Answer { blob: None, values: verdicts.iter().map(cbor::encode).collect() };
     if policies.is_empty() {
-        return cell.done(done, Ok(answer(vec![Verdict::Allow; questions.len()])), None);
+        return cell.job(done).done(Ok(answer(vec![Verdict::Allow; questions.len()])), None);
     }
-    let cell = cell.clone();
-    cell.runtime.clone().spawn_blocking(move || {
+    cell.job(done).blocking(move || {
         let decide = |question: &Vec<u8>| {
             let verdicts = policies.iter().map(|policy| policy.decide(&hook, question));
             verdicts.reduce(stricter).unwrap_or(Verdict::Allow)
         };
-        cell.done(done, Ok(answer(questions.iter().map(decide).collect())), None);
+        Ok(answer(questions.iter().map(decide).collect()))
     });
 }
 
@@ -177,12 +174,12 @@ fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: T
     let Some(tls) = cell.tls.clone() else {
         let fault =
             Fault::new(code::CONFIGURATION, format!("{} has no certificate to ask {url} with", cell.name));
-        return cell.done(done, Err(fault), None);
+        return cell.job(done).done(Err(fault), None);
     };
-    let cell = cell.clone();
-    cell.runtime.clone().spawn(async move {
+    let job = cell.job(done);
+    cell.runtime.spawn(async move {
         let outcome = http::post(&tls, &HttpConfig::default(), role, &url, body).await;
-        cell.done(done, outcome.map(|body| Answer { blob: None, values: vec![body] }), None);
+        job.done(outcome.map(|body| Answer { blob: None, values: vec![body] }), None);
     });
 }
 
@@ -194,13 +191,9 @@ fn install(cell: &Arc<Cell>, blob: Digest, version: Version, done: Then) {
 fn on_device(cell: &Arc<Cell>, done: Then, work: impl FnOnce(&Device) -> Result<(), Fault> + Send + 'static) {
     let Some(device) = cell.device.clone() else {
         let fault = Fault::new(code::NOT_GRANTED, format!("{} has no device", cell.name));
-        return cell.done(done, Err(fault), None);
+        return cell.job(done).done(Err(fault), None);
     };
-    let cell = cell.clone();
-    cell.runtime.clone().spawn_blocking(move || {
-        let outcome = work(&device).map(|()| Answer::default());
-        cell.done(done, outcome, None);
-    });
+    cell.job(done).blocking(move || work(&device).map(|()| Answer::default()));
 }
 
 fn gone() -> Fault {

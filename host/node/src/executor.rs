@@ -126,12 +126,15 @@ impl Shared {
             let due = std::mem::replace(&mut queues.alarms, later);
             let slots: Vec<_> =
                 due.iter().filter_map(|(_, number)| queues.slots.get(*number)?.upgrade()).collect();
-            let next = queues.alarms.first().map(|(at, _)| at.saturating_sub(now));
             drop(queues);
             slots.iter().for_each(Slot::wake);
+            drop(slots);
             queues = self.lock();
-            let pause = Duration::from_millis(next.unwrap_or(1_000).clamp(1, 1_000));
-            if queues.alarms.first().is_none_or(|(at, _)| *at > self.now_ms()) {
+            // Read only now: an alarm that came meanwhile found nobody waiting.
+            let now = self.now_ms();
+            let next = queues.alarms.first().map_or(u64::MAX, |(at, _)| at.saturating_sub(now));
+            if next > 0 && !self.stopping.load(Ordering::Acquire) {
+                let pause = Duration::from_millis(next.min(1_000));
                 queues = self.clock.wait_timeout(queues, pause).unwrap_or_else(PoisonError::into_inner).0;
             }
         }

@@ -2,6 +2,7 @@
 //! always find it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -15,18 +16,15 @@ const CAPACITY: usize = 1024;
 pub(crate) struct Letter {
     pub(crate) event: Event,
     pub(crate) held: Option<Held>,
-}
-
-impl From<Event> for Letter {
-    fn from(event: Event) -> Self {
-        Self { event, held: None }
-    }
+    /// In which life of the role it was written: see [`crate::ports::Ports::renew`].
+    pub(crate) life: u64,
 }
 
 #[derive(Default)]
 pub(crate) struct Mailbox {
     letters: Mutex<VecDeque<Letter>>,
     room: Notify,
+    shut: AtomicBool,
 }
 
 impl Mailbox {
@@ -39,6 +37,9 @@ impl Mailbox {
     pub(crate) async fn push_when_room(&self, letter: Letter) {
         loop {
             let room = self.room.notified();
+            if self.shut.load(Ordering::Acquire) {
+                return;
+            }
             if self.with(|letters| letters.len()) < CAPACITY {
                 break;
             }
@@ -60,12 +61,32 @@ impl Mailbox {
         self.with(|letters| letters.is_empty())
     }
 
-    /// Drops all that waits: after a restart it belongs to nobody.
-    pub(crate) fn clear(&self) {
+    /// Nobody reads letters any more: who waits for room waits no longer.
+    pub(crate) fn shut(&self) {
+        self.shut.store(true, Ordering::Release);
         self.take(usize::MAX);
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut VecDeque<Letter>) -> T) -> T {
         what(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn whoever_waits_for_room_is_let_go_when_nobody_reads_any_more() {
+        let mailbox = Mailbox::default();
+        let letter = || Letter { event: Event::Timer(1), held: None, life: 0 };
+        (0..CAPACITY).for_each(|_| mailbox.push(letter()));
+        let waits = mailbox.push_when_room(letter());
+        tokio::pin!(waits);
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut waits).await.is_err());
+        mailbox.shut();
+        tokio::time::timeout(Duration::from_secs(5), waits).await.unwrap();
+        assert!(mailbox.is_empty());
     }
 }

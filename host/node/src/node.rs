@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use trireme_actor::{Actor, ProvenTime, SensorKeys, Trust};
+use tokio::sync::Semaphore;
+use trireme_actor::{Actor, Condition, ProvenTime, SensorKeys, Trust};
 use trireme_core::Fault;
 use trireme_core::role::{Certified, Origin, code};
 use trireme_net::admin::AdminServer;
@@ -75,6 +76,8 @@ pub struct Node {
     executor: Option<Executor>,
     clock: Option<tokio::task::JoinHandle<()>>,
     database: Arc<Database>,
+    /// For the jobs of all roles: however many are asked for, so many run.
+    seats: Arc<Semaphore>,
 }
 
 /// Held for as long as the node listens.
@@ -109,6 +112,7 @@ impl Node {
             executor: None,
             clock,
             database,
+            seats: Arc::new(Semaphore::new(2 * cores)),
         };
         let mut listens = Vec::new();
         for role in roles {
@@ -182,6 +186,8 @@ impl Node {
             mailbox: Mailbox::default(),
             actor: Mutex::new(actor),
             slot: OnceLock::new(),
+            shown: Mutex::new(Condition::Stopped),
+            seats: self.seats.clone(),
         }))
     }
 
@@ -232,8 +238,8 @@ impl Node {
         self.executor = None;
         self.slots.clear();
         for cell in self.cells.drain(..) {
-            cell.ports.close_all("the node stops");
-            cell.ports.answer_all(&Fault::new(code::NETWORK, "the node stops"));
+            cell.ports.end("the node stops", &Fault::new(code::NETWORK, "the node stops"));
+            cell.mailbox.shut();
         }
     }
 }

@@ -22,6 +22,7 @@ use trireme_mqtt::guard::{Admission, Rules};
 use trireme_mqtt::lane::Out;
 use trireme_mqtt::{Limits, Refusal};
 
+use super::flood::Flood;
 use super::peer::Peer;
 use super::registry::{Claim, Registry};
 use super::router::{Attached, Router};
@@ -50,6 +51,12 @@ pub struct FrontConfig {
     pub pushes: u32,
     /// … in this time.
     pub pushes_in: Duration,
+    /// PUSH packets that all connections of one address may send in that time. Many peers may share an address.
+    pub pushes_of_one: u32,
+    /// PUSH packets in all in that time: each costs a key agreement.
+    pub pushes_in_all: u32,
+    /// Connections of one address, let in or not.
+    pub connections_of_one: usize,
 }
 
 impl Default for FrontConfig {
@@ -63,6 +70,9 @@ impl Default for FrontConfig {
             queue: 2 * 1024 * 1024,
             pushes: 16,
             pushes_in: Duration::from_secs(60),
+            pushes_of_one: 600,
+            pushes_in_all: 6_000,
+            connections_of_one: 5_000,
         }
     }
 }
@@ -79,6 +89,7 @@ pub(super) struct Shared {
     pub(super) config: FrontConfig,
     pub(super) registry: Registry,
     pub(super) router: Arc<Router>,
+    pub(super) flood: Flood,
     on_link: OnLink,
     seats: Arc<Semaphore>,
 }
@@ -98,6 +109,7 @@ impl Front {
             config,
             registry: Registry::default(),
             router: Arc::new(Router::start(config.connections)),
+            flood: Flood::new(config.pushes_of_one, config.pushes_in_all, config.pushes_in),
             on_link,
             seats: Arc::new(Semaphore::new(config.connections)),
         });
@@ -147,6 +159,7 @@ impl Shared {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let strangers = Guests::new(shared.config.half_open);
+    let guests = Guests::new(shared.config.connections_of_one);
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -161,6 +174,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             tracing::warn!(%address, limit = shared.config.connections, "connection refused: all seats are taken");
             continue;
         };
+        let Some(place) = guests.enter(address.ip()) else {
+            tracing::warn!(%address, "connection refused: too many from this address");
+            continue;
+        };
         let Some(guest) = strangers.enter(address.ip()) else {
             tracing::warn!(%address, "connection refused: too many from this address that say nothing");
             continue;
@@ -170,7 +187,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             if let Err(reason) = serve(stream, address, guest, shared).await {
                 tracing::info!(%address, reason, "connection ended");
             }
-            drop(seat);
+            drop((seat, place));
         });
     }
 }

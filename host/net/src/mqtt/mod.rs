@@ -2,6 +2,7 @@
 //! ([`client`]).
 
 pub mod client;
+mod flood;
 pub mod front;
 mod peer;
 mod registry;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::Instant;
 use trireme_actor::Shipment;
 use trireme_core::Fault;
 use trireme_core::message::{PUSH, RESPONSE};
@@ -19,6 +18,7 @@ use trireme_mqtt::packet::Publish;
 use trireme_mqtt::topics::{FilterKind, filter_kind};
 use trireme_mqtt::{Kind, ReleaseTopic};
 
+use super::flood::Allowance;
 use super::front::Shared;
 use super::router::{Attached, Routed};
 use crate::link::{Link, LinkInfo};
@@ -212,7 +212,9 @@ impl Wire for Peer {
             }
             Input::ReleasePuback(_) => Arrival::Other,
             Input::Push(payload) => {
-                if !self.pushes.take() {
+                // A connection that may not send more takes nothing of what its address may.
+                let now = std::time::Instant::now();
+                if !self.pushes.take(now) || !self.shared.flood.take(self.address.ip(), now) {
                     return Err("the client sends more PUSH packets than it may".to_owned());
                 }
                 self.is_role();
@@ -316,32 +318,6 @@ impl Wire for Peer {
         {
             tracing::warn!(client = %self.id, reason, "the will of a client could not be published");
         }
-    }
-}
-
-/// So many in such a time, and no more.
-struct Allowance {
-    most: u32,
-    every: Duration,
-    left: f64,
-    at: Instant,
-}
-
-impl Allowance {
-    fn new(most: u32, every: Duration) -> Self {
-        Self { most, every, left: f64::from(most), at: Instant::now() }
-    }
-
-    fn take(&mut self) -> bool {
-        let now = Instant::now();
-        let refill = (now - self.at).as_secs_f64() / self.every.as_secs_f64().max(0.001);
-        self.left = (self.left + refill * f64::from(self.most)).min(f64::from(self.most));
-        self.at = now;
-        let fine = self.left >= 1.0;
-        if fine {
-            self.left -= 1.0;
-        }
-        fine
     }
 }
 
