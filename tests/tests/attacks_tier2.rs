@@ -154,7 +154,8 @@ impl Trap {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("mqtt://{}", listener.local_addr().unwrap());
         let md = model("MD-01");
-        let maker = lab.manufacturer(&centre, "acme", &[], &[("bk-1", url)]).await;
+        let models = std::slice::from_ref(&md);
+        let maker = lab.manufacturer(&centre, "acme", models, &[("bk-1", url)]).await;
         let acme = Party::new("acme", &lab.certify(RoleKind::Manufacturer, "acme", Some("acme"), &["MD-01"]));
         let gateway =
             lab.gateway_with(&centre, "gw-1", &json!({ "retry_reverted_ms": 1000, "offer_ms": 1000 })).await;
