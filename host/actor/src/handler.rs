@@ -9,7 +9,7 @@ use trireme_core::role::{
 };
 use trireme_core::{
     Digest, Event, Fault, Formula, Host, ModelName, NodeId, Point, RoleKind, SensorId, Signature, Tag, Token,
-    Version, formula,
+    Version,
 };
 use trireme_crypto::certificate::CertificateError;
 use trireme_crypto::image::{Computation, ImageKey};
@@ -549,21 +549,14 @@ impl Host for Handler<'_> {
     }
 
     fn prove_time(&mut self, answer: &TimeAnswer) -> Result<(), Fault> {
-        let refuse =
-            |detail: &str| Fault::new(code::AUTHENTICATION, format!("the time is not proven: {detail}"));
-        let asked = self.context.challenge.take().ok_or_else(|| refuse("nobody asked for it"))?;
-        let nonce = hex::decode(&answer.nonce).map_err(|_| refuse("its nonce is not hexadecimal"))?;
-        if nonce != asked {
-            return Err(refuse("it answers another question"));
-        }
-        let certificate =
-            hex::decode(&answer.certificate).map_err(|_| refuse("its certificate is not hexadecimal"))?;
-        let signed = formula::time(&nonce, answer.unix_ms);
-        let certified = self.verify(&certificate, &signed, &answer.signature)?;
-        if certified.subject.role != RoleKind::Authority {
-            return Err(refuse(&format!("it is signed by {}, not by the authority", certified.subject)));
-        }
-        self.context.time.prove(answer.unix_ms, self.now_ms);
+        let refuse = |why: &dyn std::fmt::Display| {
+            Fault::new(code::AUTHENTICATION, format!("the time is not proven: {why}"))
+        };
+        let asked = self.context.challenge.take().ok_or_else(|| refuse(&"nobody asked for it"))?;
+        let trust = self.context.keys.trust.as_ref();
+        let trust = trust.ok_or_else(|| refuse(&"this role knows no authority"))?;
+        let unix_ms = trust.time(answer, &asked).map_err(|error| refuse(&error))?;
+        self.context.time.prove(unix_ms, self.now_ms);
         Ok(())
     }
 }

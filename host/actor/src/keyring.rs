@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use trireme_core::api::TimeAnswer;
 use trireme_core::role::{Certified, Identity, Running};
 use trireme_core::{ModelName, NodeId, Version};
 use trireme_crypto::certificate::{Certificate, CertificateError, TrustAnchor, VerifiedCache};
@@ -49,6 +50,17 @@ impl Trust {
         now_ms: Option<u64>,
     ) -> Result<(Certified, PublicKey), CertificateError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).verify(der, now_ms)
+    }
+}
+
+impl Trust {
+    /// The authority's answer to `nonce`: its time, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// What is wrong with the answer.
+    pub fn time(&self, answer: &TimeAnswer, nonce: &[u8]) -> Result<u64, CertificateError> {
+        let anchor = self.0.lock().unwrap_or_else(PoisonError::into_inner).anchor().clone();
+        trireme_crypto::time::check(&anchor, answer, nonce)
     }
 }
 

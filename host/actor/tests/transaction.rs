@@ -10,9 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trireme_actor::{
     Actor, Commit, Condition, Effect, Grants, Keyring, MemoryStore, ModelKeys, ProvenTime, Store, StoreError,
+    Trust,
 };
+use trireme_core::api::TimeAnswer;
 use trireme_core::role::{About, Answer, Event, Identity, LinkInfo, Origin, Request, Stamp, Subject, code};
 use trireme_core::{Digest, Fault, Host, NodeId, Role, RoleKind};
+use trireme_crypto::certificate::TrustAnchor;
+use trireme_crypto::issue;
+use trireme_crypto::key::{self, SoftwareKey};
 
 /// A role that does what the request's path says.
 struct Puppet;
@@ -41,6 +46,12 @@ impl Role for Puppet {
         match request.path.as_str() {
             "keep" => host.pin(&request.blob.unwrap().0),
             "let-go" => host.unpin(&Digest([1; 32])),
+            "challenge" => {
+                let nonce = host.time_challenge();
+                host.reply(request.id, Ok(nonce));
+                return Ok(());
+            }
+            "prove" => host.prove_time(&serde_json::from_slice(&request.body).unwrap())?,
             "arm" => host.arm(7, 100),
             "reserved" => host.put("!receipt-counter", vec![0]),
             "sign" => drop(host.sign(&trireme_core::Formula::new("trireme/1/m1", []))?),
@@ -321,4 +332,54 @@ fn what_a_peer_says_does_not_make_a_line_of_the_audit_log_too_long() {
     actor.handle(2, Event::Request(Request { path: "fault".into(), ..request })).unwrap();
     assert!(store.audit().iter().all(|line| line.len() <= 4096), "a store takes so much");
     assert_eq!(store.audit().len(), 2);
+}
+
+/// The authority's time over a nonce, signed by this key, under this certificate.
+fn time_answer(signer: &SoftwareKey, certificate: &[u8], nonce: &[u8]) -> Vec<u8> {
+    let signature =
+        key::sign_formula(signer, &trireme_core::formula::time(nonce, 1_700_000_000_000)).unwrap();
+    let answer = TimeAnswer {
+        nonce: hex::encode(nonce),
+        unix_ms: 1_700_000_000_000,
+        signature,
+        certificate: hex::encode(certificate),
+    };
+    serde_json::to_vec(&answer).unwrap()
+}
+
+#[test]
+fn time_is_proven_by_the_authority_over_our_nonce_and_by_nobody_else() {
+    let (root, stranger) = (SoftwareKey::generate().unwrap(), SoftwareKey::generate().unwrap());
+    let certificate =
+        issue::root(&root, &NodeId::new("root").unwrap(), 0, 4_000_000_000_000, [1; 16]).unwrap();
+    let time = ProvenTime::default();
+    let trust = Some(Trust::new(TrustAnchor::from_certificate(&certificate).unwrap()));
+    let factory = || Ok(Box::new(Puppet) as Box<dyn Role + Send>);
+    let (keys, store) = (Keyring { trust, ..keyring() }, MemoryStore::default());
+    let mut actor = Actor::new(factory, keys, Grants::default(), store, time.clone(), vec![]);
+    actor.start(0).unwrap();
+    let challenge = |actor: &mut Actor| {
+        let effects = actor.handle(1, ask("challenge", None)).unwrap();
+        let nonce = effects.into_iter().find_map(|effect| match effect {
+            Effect::Reply { result, .. } => result.ok(),
+            _ => None,
+        });
+        nonce.unwrap()
+    };
+    let prove = |actor: &mut Actor, body: Vec<u8>| {
+        let request =
+            Request { id: 2, origin: Origin::Admin, caller: None, path: "prove".into(), body, blob: None };
+        actor.handle(5, Event::Request(request)).unwrap()
+    };
+    let nonce = challenge(&mut actor);
+    assert!(refused(&prove(&mut actor, time_answer(&stranger, &certificate, &nonce)), code::AUTHENTICATION));
+    challenge(&mut actor);
+    assert!(refused(&prove(&mut actor, time_answer(&root, &certificate, &[7; 32])), code::AUTHENTICATION));
+    assert_eq!(time.at(5), None);
+    let nonce = challenge(&mut actor);
+    let answer = time_answer(&root, &certificate, &nonce);
+    prove(&mut actor, answer.clone());
+    assert_eq!(time.at(15), Some(1_700_000_000_010));
+    // An answer serves once.
+    assert!(refused(&prove(&mut actor, answer), code::AUTHENTICATION));
 }
