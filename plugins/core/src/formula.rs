@@ -329,6 +329,10 @@ pub mod label {
     pub const BROKERS: &str = "trireme/1/brokers";
     /// The authority's signature over its time.
     pub const TIME: &str = "trireme/1/time";
+    /// A node's request for the renewal of its certificate.
+    pub const RENEW: &str = "trireme/1/renew";
+    /// What an authority keeps of an enrolment token's secret.
+    pub const ENROL: &str = "trireme/1/enrol";
 }
 
 /// The session key that `label` takes; `None` when the label is not one of a session.
@@ -544,6 +548,19 @@ pub fn brokers<'a>(
 #[must_use]
 pub fn time(nonce: &[u8], unix_ms: u64) -> Formula<'_> {
     Formula::new(label::TIME, [nonce.into(), unix_ms.into()])
+}
+
+/// A request for renewal, under the key of the present certificate: `Sign(request, certificate)`. `certificate` is the
+/// present one with its issuers.
+#[must_use]
+pub fn renew<'a>(request: &'a [u8], certificate: &'a [u8]) -> Formula<'a> {
+    Formula::new(label::RENEW, [request.into(), certificate.into()])
+}
+
+/// What an authority keeps of an enrolment token: `H(secret)`.
+#[must_use]
+pub fn enrol(secret: &[u8]) -> Formula<'_> {
+    Formula::new(label::ENROL, [secret.into()])
 }
 
 #[cfg(test)]

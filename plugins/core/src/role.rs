@@ -179,6 +179,77 @@ pub struct Identity {
     pub certificate: Vec<u8>,
 }
 
+/// Something that moves trust and is passed on by whoever has it: a revocation list (RFC 5280, 5) or a link
+/// certificate from root to root (RFC 4210, 4.4).
+#[derive(
+    Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode, serde::Serialize, serde::Deserialize,
+)]
+#[cbor(map)]
+pub struct TrustItem {
+    /// Of a list: SHA-256 of its issuer's public key (the uncompressed point). Of a link certificate: of its DER.
+    #[n(0)]
+    pub id: Digest,
+    /// The list's number; 0 for a link certificate.
+    #[n(1)]
+    pub number: u64,
+}
+
+/// What a certificate says of itself, whether or not it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// Whom it names; none where it names nobody of this protocol.
+    pub subject: Option<Subject>,
+    /// Its serial number, big endian, without leading zeros.
+    pub serial: Vec<u8>,
+    /// SHA-256 of its DER, without its issuers.
+    pub digest: Digest,
+    /// Its key.
+    pub key: Point,
+    /// From when it is valid, milliseconds since 1970.
+    pub not_before_ms: u64,
+    /// Until when it is valid, milliseconds since 1970.
+    pub not_after_ms: u64,
+}
+
+/// A revocation list that an authority wants signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListOrder {
+    /// Its number: above every earlier one of the issuer, and no further than the second in which it is made.
+    pub number: u64,
+    /// What is revoked; at most [`ListOrder::MOST`].
+    pub entries: Vec<RevokedSerial>,
+    /// When it is made, milliseconds since 1970.
+    pub this_update_ms: u64,
+    /// When the next one is there at the latest, milliseconds since 1970.
+    pub next_update_ms: u64,
+}
+
+impl ListOrder {
+    /// The most entries: a list travels in one message, in hexadecimal too.
+    pub const MOST: usize = 768;
+}
+
+/// One entry of a revocation list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokedSerial {
+    /// The serial number, big endian, without leading zeros.
+    pub serial: Vec<u8>,
+    /// Since when, milliseconds since 1970.
+    pub at_ms: u64,
+    /// `unspecified`, `key-compromise`, `ca-compromise`, `affiliation-changed`, `superseded` or
+    /// `cessation-of-operation` (RFC 5280, 5.3.1).
+    pub reason: String,
+}
+
+/// A key pair that an authority made for somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeIdentity {
+    /// The certificate with its issuers.
+    pub certificate: Vec<u8>,
+    /// The private key, PKCS#8 in PEM, encrypted under the secret that was given.
+    pub sealed_key: String,
+}
+
 /// What is known of a link when it opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkInfo {
@@ -251,6 +322,9 @@ pub enum Event {
     BodyOffered(LinkId, Vec<u8>, u64),
     /// A request from the administrator or the network.
     Request(Request),
+    /// What is trusted changed: a revocation list, a root, or the role's own certificate. Links whose peer counts no
+    /// more are closed by the host; what a role accepted and keeps is its own to judge anew.
+    TrustChanged,
 }
 
 /// One side of a key agreement, with all that its peer said.
@@ -391,8 +465,8 @@ pub trait Host {
     fn sign(&mut self, formula: &Formula<'_>) -> Result<Signature, Fault>;
     /// SHA-256.
     fn hash(&self, formula: &Formula<'_>) -> Digest;
-    /// Verifies a certificate under the authority's key. Dates are judged once the time is proven. What verified is
-    /// remembered, so asking again costs nothing.
+    /// Verifies a certificate, followed by its issuers', up to a root that is trusted. Dates are judged once the time is
+    /// proven, revocation always. What verified is remembered, so asking again costs nothing.
     ///
     /// # Errors
     /// `certificate`, saying what is wrong with it.
@@ -407,12 +481,52 @@ pub trait Host {
         formula: &Formula<'_>,
         signature: &Signature,
     ) -> Result<Certified, Fault>;
-    /// Authority only: a certificate for this request, in X.509 DER. The request's own signature is verified; its
+    /// Authority only: a certificate for this request, in X.509 DER, followed by its issuers'. The request's own signature is verified; its
     /// key is taken, its names are not: `certified` says for whom and what.
     ///
     /// # Errors
     /// `malformed` or `authentication` for a bad request, `not-granted` for any role but an authority.
     fn certify(&mut self, request: &[u8], certified: &Certified) -> Result<Vec<u8>, Fault>;
+
+    /// Verifies a signature under this key, whoever's it is.
+    ///
+    /// # Errors
+    /// `malformed` for a point off the curve, `authentication`.
+    fn verify_key(&self, key: &Point, formula: &Formula<'_>, signature: &Signature) -> Result<(), Fault>;
+    /// What a certificate (with or without its issuers) says of itself. Nothing of it is verified.
+    ///
+    /// # Errors
+    /// `malformed`.
+    fn describe(&self, der: &[u8]) -> Result<Described, Fault>;
+
+    // Trust over time.
+
+    /// Takes a revocation list or a link certificate that came from anywhere. `true` where it was news: it counts
+    /// for every role of the node from now on, is kept, and [`Event::TrustChanged`] follows.
+    ///
+    /// # Errors
+    /// `certificate` where nobody trusted signed it, `version` for a list older than the known one, `malformed`,
+    /// `limit`, `time`.
+    fn learn(&mut self, item: &[u8]) -> Result<bool, Fault>;
+    /// The newest of everything that was learned, in an order in which another can learn it.
+    fn trust_items(&self) -> Vec<TrustItem>;
+    /// One of them, as [`Host::learn`] takes it.
+    fn trust_item(&self, id: &Digest) -> Option<Vec<u8>>;
+    /// The roots that are trusted, X.509 DER, newest first.
+    fn roots(&self) -> Vec<Vec<u8>>;
+    /// Authority only: a new key pair, certified for this, the private key encrypted under `secret`. The key is
+    /// kept nowhere else (5.2).
+    ///
+    /// # Errors
+    /// As [`Host::certify`].
+    fn certify_new(&mut self, certified: &Certified, secret: &[u8]) -> Result<MadeIdentity, Fault>;
+    /// Authority only: whose lists it signs, as [`TrustItem::id`]; the first one issues certificates.
+    fn issuers(&self) -> Vec<Digest>;
+    /// Authority only: signs a revocation list, which is learned here at once; gives what others learn.
+    ///
+    /// # Errors
+    /// `unknown` for an issuer that is none of ours, `limit`, `not-granted`.
+    fn revocation_list(&mut self, issuer: &Digest, order: &ListOrder) -> Result<Vec<u8>, Fault>;
 
     // The session of a link.
 

@@ -12,8 +12,9 @@ use crate::bytes::{Digest, Point, Signature, Tag, Token};
 use crate::formula::{self, Formula, ImageFormula, SessionKey, d2, session_key};
 use crate::names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
 use crate::role::{
-    Agreement, Answer, Certified, Delivery, Event, Fault, Host, Identity, Job, JobKey, LinkId, LinkInfo,
-    Origin, Reception, Request, RequestId, Role, Running, Stamp, Subject, Then, TimerId, code,
+    Agreement, Answer, Certified, Delivery, Described, Event, Fault, Host, Identity, Job, JobKey, LinkId,
+    LinkInfo, ListOrder, MadeIdentity, Origin, Reception, Request, RequestId, Role, Running, Stamp, Subject,
+    Then, TimerId, TrustItem, code,
 };
 use crate::version::Version;
 
@@ -93,6 +94,12 @@ pub struct Fake {
     pub labels: Vec<String>,
     /// The time that events carry.
     pub now: Stamp,
+    /// Serial numbers ([`serial`]) of certificates that a list revoked.
+    pub revoked: BTreeSet<Vec<u8>>,
+    /// What was learned, by what it is.
+    pub items: BTreeMap<Digest, (u64, Vec<u8>)>,
+    /// Names of the CAs whose lists an authority signs.
+    pub issuers: Vec<String>,
     /// What the role asked for since [`Fake::acts`] was last called.
     acts: Vec<Act>,
     sessions: BTreeMap<LinkId, (Digest, bool)>,
@@ -117,6 +124,9 @@ impl Fake {
             generations: BTreeMap::new(),
             labels: Vec::new(),
             now: Stamp { monotonic_ms: 0, unix_ms: None },
+            revoked: BTreeSet::new(),
+            items: BTreeMap::new(),
+            issuers: ["issuer".to_string()].into(),
             acts: Vec::new(),
             sessions: BTreeMap::new(),
             ephemerals: BTreeMap::new(),
@@ -242,6 +252,13 @@ impl Fake {
         }
     }
 
+    fn read(&self, der: &[u8]) -> Result<Certified, Fault> {
+        if self.revoked.contains(&serial(der)) {
+            return Err(Fault::new(code::CERTIFICATE, "the certificate is revoked"));
+        }
+        read_certificate(der)
+    }
+
     fn key(&self, link: LinkId, label: &str) -> String {
         format!("{:?} {:?}", self.sessions.get(&link).map(|session| session.0), session_key(label))
     }
@@ -262,6 +279,33 @@ impl Fake {
 #[must_use]
 pub fn certificate(role: RoleKind, id: &str, topic: Option<&str>, models: &[&str]) -> Vec<u8> {
     format!("{role}|{id}|{}|{}", topic.unwrap_or(""), models.join(",")).into_bytes()
+}
+
+/// The serial number of such a certificate.
+#[must_use]
+pub fn serial(der: &[u8]) -> Vec<u8> {
+    checksum("serial", der).into_iter().take(16).collect()
+}
+
+/// A revocation list that every [`Fake`] learns: of this issuer, under this number, with these serial numbers.
+#[must_use]
+pub fn list(issuer: &str, number: u64, serials: &[Vec<u8>]) -> Vec<u8> {
+    let serials: Vec<String> = serials.iter().map(hex::encode).collect();
+    format!("list|{issuer}|{number}|{}", serials.join(",")).into_bytes()
+}
+
+/// What such a list is known by.
+#[must_use]
+pub fn issuer_id(issuer: &str) -> Digest {
+    Digest(checksum("issuer", issuer.as_bytes()))
+}
+
+fn read_list(item: &[u8]) -> Option<(Digest, u64, Vec<Vec<u8>>)> {
+    let mut parts = core::str::from_utf8(item).ok()?.split('|');
+    (parts.next()? == "list").then_some(())?;
+    let (issuer, number) = (parts.next()?, parts.next()?.parse().ok()?);
+    let serials = parts.next()?.split(',').filter(|one| !one.is_empty()).map(|one| hex::decode(one).ok());
+    Some((issuer_id(issuer), number, serials.collect::<Option<_>>()?))
 }
 
 /// The signature of the holder of `subject`, written as `role id`.
@@ -322,10 +366,10 @@ impl Host for Fake {
         Digest(checksum("hash", &formula.to_vec()))
     }
     fn certificate(&mut self, der: &[u8]) -> Result<Certified, Fault> {
-        read_certificate(der)
+        self.read(der)
     }
     fn verify(&mut self, der: &[u8], formula: &Formula<'_>, signed: &Signature) -> Result<Certified, Fault> {
-        let certified = read_certificate(der)?;
+        let certified = self.read(der)?;
         if signature(&certified.subject.to_string(), formula) == *signed {
             Ok(certified)
         } else {
@@ -333,12 +377,80 @@ impl Host for Fake {
         }
     }
     fn certify(&mut self, request: &[u8], certified: &Certified) -> Result<Vec<u8>, Fault> {
-        if request != b"request" {
+        // Whatever follows makes it another request, and another certificate.
+        let Some(other) = request.strip_prefix(b"request") else {
             return Err(Fault::new(code::MALFORMED, "no request for a certificate"));
-        }
+        };
         let models: Vec<&str> = certified.models.iter().map(ModelName::as_str).collect();
         let Subject { role, id } = &certified.subject;
-        Ok(certificate(*role, id.as_str(), certified.topic.as_ref().map(TopicName::as_str), &models))
+        let topic = certified.topic.as_ref().map(TopicName::as_str);
+        let mut made = certificate(*role, id.as_str(), topic, &models);
+        if !other.is_empty() {
+            made.push(b'|');
+            made.extend_from_slice(other);
+        }
+        Ok(made)
+    }
+    fn verify_key(&self, key: &Point, formula: &Formula<'_>, signed: &Signature) -> Result<(), Fault> {
+        let subject = key.0.iter().skip(1).copied().take_while(|byte| *byte != 0).collect();
+        let subject = String::from_utf8(subject).unwrap_or_default();
+        if signature(&subject, formula) == *signed {
+            return Ok(());
+        }
+        Err(Fault::new(code::AUTHENTICATION, "the signature does not verify"))
+    }
+    fn describe(&self, der: &[u8]) -> Result<Described, Fault> {
+        let subject = read_certificate(der)?.subject;
+        // The key is its owner's name: enough to tell whose signature it is.
+        let mut key = Point([0; 65]);
+        key.0.iter_mut().skip(1).zip(subject.to_string().bytes()).for_each(|(to, from)| *to = from);
+        Ok(Described {
+            subject: Some(subject),
+            serial: serial(der),
+            digest: Digest(checksum("certificate", der)),
+            key,
+            not_before_ms: 0,
+            not_after_ms: u64::MAX,
+        })
+    }
+    fn learn(&mut self, item: &[u8]) -> Result<bool, Fault> {
+        let wrong = || Fault::new(code::CERTIFICATE, "nobody trusted signed this list");
+        let (id, number, serials) = read_list(item).ok_or_else(wrong)?;
+        match self.items.get(&id) {
+            Some((known, _)) if *known > number => {
+                return Err(Fault::new(code::VERSION, "a newer list is known"));
+            }
+            Some((known, _)) if *known == number => return Ok(false),
+            _ => {}
+        }
+        self.revoked.extend(serials);
+        self.items.insert(id, (number, item.into()));
+        Ok(true)
+    }
+    fn trust_items(&self) -> Vec<TrustItem> {
+        self.items.iter().map(|(id, (number, _))| TrustItem { id: *id, number: *number }).collect()
+    }
+    fn trust_item(&self, id: &Digest) -> Option<Vec<u8>> {
+        self.items.get(id).map(|(_, item)| item.clone())
+    }
+    fn roots(&self) -> Vec<Vec<u8>> {
+        [b"root".to_vec()].into()
+    }
+    fn certify_new(&mut self, certified: &Certified, secret: &[u8]) -> Result<MadeIdentity, Fault> {
+        let certificate = self.certify(b"request", certified)?;
+        let sealed_key = format!("key under {}", String::from_utf8_lossy(secret));
+        Ok(MadeIdentity { certificate, sealed_key })
+    }
+    fn issuers(&self) -> Vec<Digest> {
+        self.issuers.iter().map(|name| issuer_id(name)).collect()
+    }
+    fn revocation_list(&mut self, issuer: &Digest, order: &ListOrder) -> Result<Vec<u8>, Fault> {
+        let none = || Fault::new(code::UNKNOWN, "no issuer of ours");
+        let name = self.issuers.iter().find(|name| issuer_id(name) == *issuer).ok_or_else(none)?;
+        let serials: Vec<Vec<u8>> = order.entries.iter().map(|entry| entry.serial.clone()).collect();
+        let item = list(name, order.number, &serials);
+        self.learn(&item)?;
+        Ok(item)
     }
     fn ephemeral(&mut self, link: LinkId) -> Result<Point, Fault> {
         self.counter += 1;

@@ -9,6 +9,7 @@ use super::receipt::SignedBatch;
 use crate::bytes::{Digest, Point, Signature, Tag};
 use crate::cbor;
 use crate::names::{ModelName, NodeId, TopicName};
+use crate::role::TrustItem;
 use crate::version::Version;
 
 /// `PUSH(Cert, M1 or M3, ID, Q)`.
@@ -161,6 +162,18 @@ pub enum Talk {
     /// Broker → manufacturer: gateways that hold a release, by model.
     #[n(4)]
     Spread(#[n(0)] Vec<Spread>),
+    /// Either way: the revocation lists and link certificates that are known here; at most
+    /// [`Talk::MOST_TRUST_ITEMS`]. Whoever knows a newer one sends it.
+    #[n(5)]
+    TrustKnown(#[n(0)] Vec<TrustItem>),
+    /// Either way: one of them, as `Host::learn` takes it.
+    #[n(6)]
+    Trust(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+}
+
+impl Talk {
+    /// The most entries of [`Talk::TrustKnown`].
+    pub const MOST_TRUST_ITEMS: usize = 64;
 }
 
 /// A batch of receipts under a broker's number.
@@ -194,6 +207,9 @@ pub struct Spread {
     /// Gateways that acknowledged it.
     #[n(4)]
     pub holding: Vec<NodeId>,
+    /// Sequence number of the manifest that these have, or have not, acknowledged; 0 in suite 1.
+    #[n(5)]
+    pub sequence: u64,
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! JSON bodies: the directory's two questions, the authority's services, and the local administrator's commands.
 
+mod authority;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -9,6 +11,12 @@ use crate::bytes::{Digest, Signature};
 use crate::formula::{Formula, Suite, brokers};
 use crate::names::{ModelName, NodeId, SensorId, TopicName};
 use crate::version::Version;
+
+pub use authority::{
+    Enrol, Enrolled, IdentityQuestion, IdentityStatus, Issued, Page, Register, Registered, Renewal, Renewed,
+    Revoke, Revoked, Roots, Taught, Teach, TokenMade, TokenStatus, TokenWish, Tokens, TrustAnswer,
+    TrustQuestion, WithdrawToken,
+};
 
 /// Paths of requests; a node prefixes them with the role's name for its administrator.
 pub mod path {
@@ -22,10 +30,38 @@ pub mod path {
     pub const TIME: &str = "/v1/time";
     /// Authority: the parameters of both tiers. Body: `{}`.
     pub const PARAMETERS: &str = "/v1/parameters";
-    /// Authority: a new certificate for the caller. Body: [`super::Renewal`].
+    /// Authority, from anyone: my first certificate. Body: [`super::Enrol`].
+    pub const ENROL: &str = "/v1/enrol";
+    /// Authority, from anyone: a new certificate for the holder of this one. Body: [`super::Renewal`].
     pub const RENEW: &str = "/v1/renew";
+    /// Authority, from anyone: revocation lists and link certificates that are newer than mine. Body:
+    /// [`super::TrustQuestion`].
+    pub const TRUST: &str = "/v1/trust";
+    /// Authority, from anyone: the roots. Body: `{}`. Whoever asks compares fingerprints.
+    pub const ROOTS: &str = "/v1/roots";
+    /// Authority, from its administrator: make a token. Body: [`super::TokenWish`].
+    pub const TOKEN: &str = "/v1/token";
+    /// Authority, from its administrator: list the tokens. Body: [`super::Page`].
+    pub const TOKENS: &str = "/v1/tokens";
+    /// Authority, from its administrator: withdraw a token. Body: [`super::WithdrawToken`].
+    pub const WITHDRAW_TOKEN: &str = "/v1/token/withdraw";
+    /// Authority, from its administrator: revoke what a node was certified. Body: [`super::Revoke`].
+    pub const REVOKE: &str = "/v1/revoke";
+    /// Authority, from its administrator: certificates that were issued elsewhere. Body: [`super::Register`].
+    pub const REGISTER: &str = "/v1/register";
+    /// Authority, from its administrator: all that was issued. Body: [`super::Page`].
+    pub const ISSUED: &str = "/v1/issued";
+    /// Authority, from its administrator: trust items that were signed offline. Body: [`super::Teach`].
+    pub const TEACH: &str = "/v1/teach";
+    /// Any role with a certificate, from its administrator: the certificate, its renewal, the lists. Body:
+    /// [`super::IdentityQuestion`]. The host answers it.
+    pub const IDENTITY: &str = "/v1/identity";
     /// Manufacturer, from its administrator: publish the image handed in. Body: [`super::Publish`].
     pub const PUBLISH: &str = "/v1/publish";
+    /// Manufacturer, from its administrator: sign a release anew. Body: [`super::Refresh`].
+    pub const REFRESH: &str = "/v1/refresh";
+    /// Manufacturer, from its administrator: withdraw a release. Body: [`super::Withdraw`].
+    pub const WITHDRAW: &str = "/v1/withdraw";
     /// Any role, from its administrator. Body: `{}`.
     pub const STATUS: &str = "/v1/status";
 }
@@ -154,22 +190,6 @@ impl TierParameters {
     }
 }
 
-/// "Renew my certificate": the caller is who its present certificate says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Renewal {
-    /// PKCS#10, DER in hexadecimal.
-    pub request: String,
-}
-
-/// The renewed certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Renewed {
-    /// X.509 DER in hexadecimal.
-    pub certificate: String,
-}
-
 /// "Publish this image."
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,7 +225,36 @@ pub struct PublishProgress {
     pub detail: String,
 }
 
-/// The end of a publication.
+/// "Sign this release anew": a new expiry, under the present certificate. No image is sent to who holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    /// `MD`.
+    pub model: ModelName,
+    /// `V`.
+    pub version: Version,
+    /// Days from now until no install starts any more; as the configuration says, where none is named. 0 means never.
+    #[serde(default)]
+    pub expires_days: Option<u32>,
+    /// Answer at once, not when every broker has it.
+    #[serde(default)]
+    pub detach: bool,
+}
+
+/// "Withdraw this release": brokers drop its image, gateways stop offering it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withdraw {
+    /// `MD`.
+    pub model: ModelName,
+    /// `V`.
+    pub version: Version,
+    /// Answer at once, not when every broker has it.
+    #[serde(default)]
+    pub detach: bool,
+}
+
+/// The end of a publication, a refresh or a withdrawal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     /// `MD`.
@@ -240,6 +289,18 @@ pub struct ReleaseStatus {
     pub size: u64,
     /// Digest of the image.
     pub digest: Digest,
+    /// Sequence number of the newest manifest; 0 in suite 1.
+    #[serde(default)]
+    pub sequence: u64,
+    /// No install starts after it, milliseconds since 1970; 0 means never.
+    #[serde(default)]
+    pub expires_ms: u64,
+    /// Whether it was withdrawn.
+    #[serde(default)]
+    pub withdrawn: bool,
+    /// Generations of the model's secrets that it carries a Token for, newest first.
+    #[serde(default)]
+    pub generations: Vec<u32>,
     /// Each broker, with what it holds.
     pub brokers: Vec<BrokerStatus>,
     /// Each sensor that is known to be of the model.
@@ -256,9 +317,9 @@ pub struct BrokerStatus {
     /// Why, where something went wrong.
     #[serde(default)]
     pub detail: String,
-    /// Gateways that subscribe there and do not hold the release yet.
+    /// Gateways that subscribe there and have not heard of the newest manifest yet.
     pub pending: Vec<NodeId>,
-    /// Gateways that hold it.
+    /// Gateways that have acknowledged it: they hold the release or, where it was withdrawn, have let it go.
     pub holding: Vec<NodeId>,
 }
 
