@@ -6,6 +6,7 @@ use trireme_core::role::{LinkId, TimerId, code};
 use trireme_core::{Digest, Event, Fault, Role, Stamp};
 
 use crate::clock::ProvenTime;
+use crate::custodian::{self, Custodian, Custody};
 use crate::effect::Effect;
 use crate::grants::Grants;
 use crate::handler::{Handler, Transaction};
@@ -86,11 +87,37 @@ pub struct Actor {
     store: Box<dyn Store>,
     context: Context,
     config: Vec<u8>,
+    custodian: Custodian,
     condition: Condition,
     failures: u32,
     falls: u64,
     started_ms: u64,
     audited: (u64, u32),
+}
+
+impl Context {
+    /// 127 random bits, never zero (RFC 5280, 4.1.2.2).
+    pub(crate) fn serial(&mut self) -> [u8; 16] {
+        let mut serial = [0; 16];
+        serial.iter_mut().zip(self.random.bytes(16)).for_each(|(to, from)| *to = from);
+        if let Some(first) = serial.first_mut() {
+            *first = (*first & 0x7f) | 0x40;
+        }
+        serial
+    }
+
+    /// Closes the links whose peer was revoked.
+    pub(crate) fn close_revoked(&mut self, now_ms: u64, tx: &mut Transaction) {
+        let (Some(trust), now) = (&self.keys.trust, self.time.at(now_ms)) else { return };
+        for (link, certificate) in self.links.peers() {
+            let Err(error) = trust.verify(certificate, now) else { continue };
+            let fault = Fault::from(error);
+            if fault.code == code::REVOKED {
+                tx.commit.audit.push(format!("a link is closed: {}", fault.detail));
+                tx.effects.push(Effect::Close { link, reason: fault.detail });
+            }
+        }
+    }
 }
 
 impl Actor {
@@ -133,6 +160,7 @@ impl Actor {
             store,
             context,
             config,
+            custodian: Custodian::default(),
             condition: Condition::Stopped,
             failures: 0,
             falls: 0,
@@ -145,6 +173,13 @@ impl Actor {
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.context.random = Random::seeded(seed);
+        self
+    }
+
+    /// Looks after the role's certificate and after what is trusted.
+    #[must_use]
+    pub fn with_custody(mut self, custody: Custody) -> Self {
+        self.custodian = Custodian::new(custody);
         self
     }
 
@@ -163,6 +198,7 @@ impl Actor {
             }
         }
         self.started_ms = now_ms;
+        let custody = self.custodian.started(&mut self.context, now_ms);
         let started = self.factory.make().and_then(|mut role| {
             let stamp = self.stamp(now_ms);
             let mut handler = Handler::new(&mut self.context, now_ms, None);
@@ -170,9 +206,10 @@ impl Actor {
             Ok((role, handler.finish()?))
         });
         match started {
-            Ok((role, transaction)) => {
+            Ok((role, mut transaction)) => {
                 self.role = Some(role);
                 self.condition = Condition::Running;
+                transaction.absorb(custody);
                 effects.extend(self.settle(now_ms, transaction, VecDeque::new())?);
             }
             Err(fault) => effects.extend(self.fail(now_ms, "start", fault)),
@@ -280,7 +317,14 @@ impl Actor {
                 Some(left) => inner = left,
                 None => chain = 0,
             }
-            let (transaction, trapped) = self.step(now_ms, event);
+            let (mut transaction, trapped) = match self.of_custody(now_ms, event) {
+                Ok(transaction) => (transaction, false),
+                Err(event) => self.step(now_ms, event),
+            };
+            if let Some(news) = self.role.is_some().then(|| self.custodian.news(&mut self.context, now_ms)).flatten() {
+                transaction.absorb(news);
+                transaction.events.push_back(Event::TrustChanged);
+            }
             let more = take(transaction, &mut events, &mut effects);
             (inner, chain) = (inner + more, chain + more);
             let endless = chain > MOST_INNER_EVENTS && self.role.is_some();
@@ -304,6 +348,21 @@ impl Actor {
                 self.fail(now_ms, "commit", Fault::new(code::STORAGE, error.to_string()));
                 Err(error)
             }
+        }
+    }
+
+    /// What is for the custodian and not for the role.
+    fn of_custody(&mut self, now_ms: u64, event: Event) -> Result<Transaction, Event> {
+        let Self { custodian, context, role: Some(_), .. } = self else { return Err(event) };
+        match event {
+            Event::Timer(timer) if timer >= custodian::FIRST_TIMER => Ok(custodian.tick(context, now_ms)),
+            Event::Done(then, result) if then >= custodian::FIRST_THEN => {
+                Ok(custodian.done(context, now_ms, then, result))
+            }
+            Event::Request(request) if custodian.answers(&request) => {
+                Ok(custodian.request(context, now_ms, &request))
+            }
+            event => Err(event),
         }
     }
 
@@ -415,6 +474,7 @@ impl Belonging {
                 (format!("a release offered on link {link}"), Some(*link), None)
             }
             Event::Request(request) => (format!("the request {}", request.path), None, Some(request.id)),
+            Event::TrustChanged => ("a change of what is trusted".into(), None, None),
         };
         Self { what, link, request }
     }

@@ -110,6 +110,8 @@ pub enum Effect {
         body: Vec<u8>,
         /// Number of the answer.
         done: Then,
+        /// Whether the own certificate is not shown: it may be worthless.
+        anonymous: bool,
     },
     /// Write an image to the sensor's spare slot and mark it for a trial boot.
     Install {
@@ -158,6 +160,24 @@ pub enum Effect {
         /// Why.
         fault: Fault,
     },
+}
+
+impl Effect {
+    /// The number under which a job is answered.
+    pub(crate) fn done(&self) -> Option<Then> {
+        match self {
+            Self::Receive { done, .. }
+            | Self::Compute { done, .. }
+            | Self::Deliver { done, .. }
+            | Self::Ask { done, .. }
+            | Self::Request { done, .. }
+            | Self::Install { done, .. }
+            | Self::SelfTest { done }
+            | Self::Confirm { done }
+            | Self::Revert { done } => Some(*done),
+            _ => None,
+        }
+    }
 }
 
 /// A header, and the blob and trailer that follow it.

@@ -4,21 +4,24 @@ use std::collections::{BTreeMap, VecDeque};
 
 use trireme_core::api::TimeAnswer;
 use trireme_core::role::{
-    Agreement, Answer, Certified, Delivery, FIRST_HOST_LINK, Identity, Job, JobKey, LARGEST_CALL, LinkId,
-    Reception, RequestId, Running, Then, TimerId, code,
+    Agreement, Answer, Certified, Delivery, Described, FIRST_HOST_LINK, Identity, Job, JobKey, LARGEST_CALL,
+    LinkId, ListOrder, MadeIdentity, Reception, RequestId, RevokedSerial, Running, Then, TimerId, TrustItem,
+    code,
 };
 use trireme_core::{
     Digest, Event, Fault, Formula, Host, ModelName, NodeId, Point, RoleKind, SensorId, Signature, Tag, Token,
     Version,
 };
-use trireme_crypto::certificate::CertificateError;
+use trireme_crypto::certificate::{Certificate, CertificateError, chain};
 use trireme_crypto::image::{Computation, ImageKey};
-use trireme_crypto::issue;
-use trireme_crypto::key::PublicKey;
+use trireme_crypto::issue::{self, RevocationReason, RevokedEntry};
+use trireme_crypto::key::{PublicKey, SoftwareKey};
 
 use crate::actor::Context;
+use crate::custodian::{FIRST_THEN, FIRST_TIMER};
 use crate::effect::{Effect, Shipment};
 use crate::intake::{Intake, Prepared, Work};
+use crate::keyring::{Issuer, Trust};
 use crate::store::{Commit, apply};
 
 /// The most effects and state changes of one handler.
@@ -45,6 +48,17 @@ pub(crate) struct Transaction {
     bytes: usize,
     /// The first thing that cannot be; it makes the handler fail, whatever the role answers.
     broken: Option<Fault>,
+}
+
+impl Transaction {
+    /// Adds what was done besides, by the custodian.
+    pub(crate) fn absorb(&mut self, more: Self) {
+        self.commit.puts.extend(more.commit.puts);
+        self.commit.pins.extend(more.commit.pins);
+        self.commit.audit.extend(more.commit.audit);
+        self.effects.extend(more.effects);
+        self.events.extend(more.events);
+    }
 }
 
 /// The host as the handler in hand sees it.
@@ -77,6 +91,9 @@ impl<'a> Handler<'a> {
     }
 
     fn effect(&mut self, effect: Effect, bytes: usize) {
+        if effect.done().is_some_and(|done| done >= FIRST_THEN) {
+            return self.fail(Fault::new(code::LIMIT, "a role numbers its jobs below 2^63"));
+        }
         if self.room(bytes) {
             self.tx.effects.push(effect);
         }
@@ -204,12 +221,30 @@ impl<'a> Handler<'a> {
         Ok(Ok(Answer { blob: Some((job.image, size)), values: value.into_bytes().into_iter().collect() }))
     }
 
+    /// A certificate by the newest issuer, followed by the issuer's own.
+    fn issue(&mut self, request: &issue::Request, certified: &Certified) -> Result<Vec<u8>, Fault> {
+        let now = self.context.time.at(self.now_ms);
+        let now =
+            now.ok_or_else(|| Fault::new(code::TIME, "the time is not proven, so nothing is issued"))?;
+        let serial = self.context.serial();
+        let issuer = self.context.keys.issuers.first();
+        let issuer =
+            issuer.ok_or_else(|| Fault::new(code::NOT_GRANTED, "this role has no key to issue with"))?;
+        // An hour back: a node whose clock is a little late must be able to use it.
+        let from = now.saturating_sub(3_600_000);
+        let until = certified.not_after_ms;
+        let (signer, certificate) = (issuer.signer.as_ref(), &issuer.certificate);
+        let mut made = issue::certify(signer, certificate, request, certified, from, until, serial)
+            .map_err(|error| Fault::new(code::MALFORMED, error.to_string()))?;
+        made.extend_from_slice(&issuer.chain);
+        Ok(made)
+    }
+
     fn parse(&mut self, der: &[u8]) -> Result<(PublicKey, Certified), Fault> {
         let now = self.context.time.at(self.now_ms);
         let trust = self.context.keys.trust.as_ref();
         let trust = trust.ok_or_else(|| Fault::new(code::CERTIFICATE, "this role knows no authority"))?;
-        let refuse = |error: CertificateError| Fault::new(code::CERTIFICATE, error.to_string());
-        let (certified, key) = trust.verify(der, now).map_err(refuse)?;
+        let (certified, key) = trust.verify(der, now)?;
         Ok((key, certified))
     }
 }
@@ -274,21 +309,95 @@ impl Host for Handler<'_> {
 
     fn certify(&mut self, request: &[u8], certified: &Certified) -> Result<Vec<u8>, Fault> {
         self.context.grants.certify()?;
-        let issuer = self.context.keys.issuer.as_ref();
-        let issuer =
-            issuer.ok_or_else(|| Fault::new(code::NOT_GRANTED, "this role has no key to issue with"))?;
-        let now = self.context.time.at(self.now_ms);
-        let now =
-            now.ok_or_else(|| Fault::new(code::TIME, "the time is not proven, so nothing is issued"))?;
         let refuse = |error: CertificateError| Fault::new(code::MALFORMED, error.to_string());
         let request = issue::parse_request(request).map_err(refuse)?;
-        let mut serial = [0; 16];
-        serial.iter_mut().zip(self.context.random.bytes(16)).for_each(|(to, from)| *to = from);
-        // An hour back: a node whose clock is a little late must be able to use it.
-        let from = now.saturating_sub(3_600_000);
-        let until = certified.not_after_ms;
-        issue::certify(issuer.signer.as_ref(), &issuer.certificate, &request, certified, from, until, serial)
-            .map_err(refuse)
+        self.issue(&request, certified)
+    }
+
+    fn verify_key(&self, key: &Point, formula: &Formula<'_>, signature: &Signature) -> Result<(), Fault> {
+        Ok(PublicKey::from_sec1(key.as_bytes())?.verify(formula, signature)?)
+    }
+
+    fn describe(&self, der: &[u8]) -> Result<Described, Fault> {
+        let malformed = |error: CertificateError| Fault::new(code::MALFORMED, error.to_string());
+        let leaf = chain::split(der).map_err(malformed)?.into_iter().next();
+        let leaf = leaf.ok_or_else(|| Fault::new(code::MALFORMED, "there is no certificate"))?;
+        let certificate = Certificate::parse(&leaf).map_err(malformed)?;
+        Ok(Described {
+            subject: certificate.subject().ok(),
+            serial: certificate.serial().to_vec(),
+            digest: trireme_crypto::hash::of_bytes(&leaf),
+            key: certificate.public_key().to_point(),
+            not_before_ms: certificate.not_before_ms(),
+            not_after_ms: certificate.not_after_ms(),
+        })
+    }
+
+    fn learn(&mut self, item: &[u8]) -> Result<bool, Fault> {
+        let now = self.context.time.at(self.now_ms);
+        let trust = self.context.keys.trust.as_ref();
+        let trust = trust.ok_or_else(|| Fault::new(code::CERTIFICATE, "this role knows no authority"))?;
+        Ok(trust.learn(item, now)?)
+    }
+
+    fn trust_items(&self) -> Vec<TrustItem> {
+        self.context.keys.trust.as_ref().map(Trust::items).unwrap_or_default()
+    }
+
+    fn trust_item(&self, id: &Digest) -> Option<Vec<u8>> {
+        self.context.keys.trust.as_ref().and_then(|trust| trust.item(id))
+    }
+
+    fn roots(&self) -> Vec<Vec<u8>> {
+        self.context.keys.trust.as_ref().map(Trust::roots).unwrap_or_default()
+    }
+
+    fn certify_new(&mut self, certified: &Certified, secret: &[u8]) -> Result<MadeIdentity, Fault> {
+        self.context.grants.certify()?;
+        let key = SoftwareKey::generate()?;
+        let malformed = |error: CertificateError| Fault::new(code::MALFORMED, error.to_string());
+        let request = issue::request(&key, &certified.subject).map_err(malformed)?;
+        let request = issue::parse_request(&request).map_err(malformed)?;
+        let certificate = self.issue(&request, certified)?;
+        let sealed_key = key.to_pkcs8_encrypted_pem(secret)?;
+        Ok(MadeIdentity { certificate, sealed_key: sealed_key.to_string() })
+    }
+
+    fn issuers(&self) -> Vec<Digest> {
+        self.context.keys.issuers.iter().map(Issuer::id).collect()
+    }
+
+    fn revocation_list(&mut self, issuer: &Digest, order: &ListOrder) -> Result<Vec<u8>, Fault> {
+        self.context.grants.certify()?;
+        if order.entries.len() > ListOrder::MOST {
+            let text = format!(
+                "a revocation list has at most {} entries; certify a new intermediate and let this one go",
+                ListOrder::MOST
+            );
+            return Err(Fault::new(code::LIMIT, text));
+        }
+        let entry = |entry: &RevokedSerial| {
+            let wrong = || Fault::new(code::MALFORMED, format!("{:?} is no reason", entry.reason));
+            let reason = RevocationReason::parse(&entry.reason).ok_or_else(wrong)?;
+            Ok(RevokedEntry { serial: entry.serial.clone(), at_ms: entry.at_ms, reason })
+        };
+        let entries = order.entries.iter().map(entry).collect::<Result<Vec<_>, Fault>>()?;
+        let mut issuers = self.context.keys.issuers.iter();
+        let issuer = issuers.find(|one| one.id() == *issuer);
+        let issuer = issuer.ok_or_else(|| Fault::new(code::UNKNOWN, "no such issuing key is held here"))?;
+        let malformed = |error: CertificateError| Fault::new(code::MALFORMED, error.to_string());
+        let mut item = issue::revocation_list(
+            issuer.signer.as_ref(),
+            &issuer.certificate,
+            order.number,
+            &entries,
+            order.this_update_ms,
+            order.next_update_ms,
+        )
+        .map_err(malformed)?;
+        item.extend_from_slice(&issuer.chain);
+        self.learn(&item)?;
+        Ok(item)
     }
 
     fn ephemeral(&mut self, link: LinkId) -> Result<Point, Fault> {
@@ -449,13 +558,15 @@ impl Host for Handler<'_> {
     }
 
     fn arm(&mut self, timer: TimerId, ms: u64) {
-        if self.room(0) {
+        if timer >= FIRST_TIMER {
+            self.fail(Fault::new(code::LIMIT, "a role numbers its timers below 2^31"));
+        } else if self.room(0) {
             self.tx.timers.insert(timer, Some(self.now_ms.saturating_add(ms)));
         }
     }
 
     fn disarm(&mut self, timer: TimerId) {
-        if self.room(0) {
+        if timer < FIRST_TIMER && self.room(0) {
             self.tx.timers.insert(timer, None);
         }
     }
@@ -505,7 +616,7 @@ impl Host for Handler<'_> {
     fn request(&mut self, role: RoleKind, url: &str, body: Vec<u8>, done: Then) {
         let bytes = body.len();
         let grant = self.context.grants.request(role);
-        self.granted(grant, Effect::Request { role, url: url.into(), body, done }, bytes);
+        self.granted(grant, Effect::Request { role, url: url.into(), body, done, anonymous: false }, bytes);
     }
 
     fn install(&mut self, blob: &Digest, version: Version, done: Then) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use trireme_core::api::TimeAnswer;
 use trireme_core::role::{Certified, Identity, Running};
-use trireme_core::{ModelName, NodeId, Version};
+use trireme_core::{Digest, ModelName, NodeId, Version};
 use trireme_crypto::certificate::{Certificate, CertificateError, TrustAnchor, VerifiedCache};
 use trireme_crypto::element::{ModelSecrets, SensorSecrets};
 use trireme_crypto::key::{PublicKey, Signer};
@@ -18,8 +18,8 @@ pub struct Keyring {
     pub signer: Option<Arc<dyn Signer>>,
     /// `K_TTP` and what verified under it; a sensor has none.
     pub trust: Option<Trust>,
-    /// Authority: what it issues with.
-    pub issuer: Option<Issuer>,
+    /// Authority: what it issues with, newest first. The first one issues; of all of them it signs the lists.
+    pub issuers: Vec<Issuer>,
     /// Manufacturer: secrets of its models.
     pub models: ModelKeys,
     /// Sensor: its secure element.
@@ -64,12 +64,22 @@ impl Trust {
     }
 }
 
-/// The authority's issuing key and certificate.
+/// An issuing key of the authority, and its certificate.
 pub struct Issuer {
     /// The issuing key.
     pub signer: Arc<dyn Signer>,
     /// Its certificate.
     pub certificate: Certificate,
+    /// The same, followed by those of its own issuers, without the root; empty where the key is a root's.
+    pub chain: Vec<u8>,
+}
+
+impl Issuer {
+    /// What its lists are known by: SHA-256 of its public key.
+    #[must_use]
+    pub fn id(&self) -> Digest {
+        trireme_crypto::hash::of_bytes(self.certificate.public_key().to_point().as_bytes())
+    }
 }
 
 /// Secrets of models, by name and generation.

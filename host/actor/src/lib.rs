@@ -14,6 +14,7 @@
 
 mod actor;
 mod clock;
+mod custodian;
 mod effect;
 mod grants;
 mod handler;
@@ -25,6 +26,7 @@ mod store;
 
 pub use actor::{Actor, Condition, RoleFactory};
 pub use clock::ProvenTime;
+pub use custodian::{Custody, KeyStore, MemoryKeys};
 pub use effect::{Effect, Shipment};
 pub use grants::Grants;
 pub use intake::{Intake, Work};

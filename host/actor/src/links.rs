@@ -14,6 +14,8 @@ pub(crate) struct Links(BTreeMap<LinkId, LinkKeys>);
 struct LinkKeys {
     ephemeral: Option<Ephemeral>,
     session: Option<Session>,
+    /// The certificate that the session's peer showed, with its issuers.
+    peer: Vec<u8>,
 }
 
 impl Links {
@@ -27,6 +29,12 @@ impl Links {
 
     pub(crate) fn numbers(&self) -> Vec<LinkId> {
         self.0.keys().copied().collect()
+    }
+
+    /// The links with a session, and what their peers showed.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (LinkId, &[u8])> {
+        let agreed = self.0.iter().filter(|(_, keys)| keys.session.is_some());
+        agreed.map(|(link, keys)| (*link, keys.peer.as_slice()))
     }
 
     pub(crate) fn clear(&mut self) {
@@ -67,6 +75,7 @@ impl Links {
         };
         let refuse = |error| Fault::new(code::AUTHENTICATION, format!("no keys with {peer}: {error}"));
         keys.session = Some(ephemeral.agree(input).map_err(refuse)?);
+        keys.peer = agreement.certificate.to_vec();
         Ok(th)
     }
 

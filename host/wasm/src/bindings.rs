@@ -35,6 +35,14 @@ pub(crate) mod requests {
     });
 }
 
+pub(crate) mod trust {
+    wasmtime::component::bindgen!({
+        path: ["../../wit/host", "../../wit/role"],
+        world: "trireme:role/face-trust",
+        with: { "trireme:host": crate::bindings::imports::trireme::host },
+    });
+}
+
 pub(crate) mod model {
     wasmtime::component::bindgen!({
         path: "../../wit/model",

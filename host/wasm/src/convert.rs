@@ -6,14 +6,14 @@ use trireme_core::{
     bytes::Digest,
     formula::{Field, Formula, ImageFormula},
     role::{
-        Answer, Certified, Check, Delivery, Event, Expect, Fault, Identity, Job, JobKey, LinkInfo, Origin,
-        Reception, Request, Running, Stamp, Subject,
+        Answer, Certified, Check, Delivery, Described, Event, Expect, Fault, Identity, Job, JobKey, LinkInfo,
+        ListOrder, Origin, Reception, Request, RevokedSerial, Running, Stamp, Subject,
     },
 };
 
 use crate::{
     bindings::{
-        imports::trireme::host::{element, tx, types as wit},
+        imports::trireme::host::{element, trust, tx, types as wit},
         links::exports::trireme::role::links,
         requests::exports::trireme::role::requests,
     },
@@ -66,6 +66,31 @@ pub(crate) fn certified(certified: Certified) -> wit::Certified {
     }
 }
 
+pub(crate) fn described(described: Described) -> trust::Described {
+    trust::Described {
+        subject: described.subject.as_ref().map(subject),
+        serial: described.serial,
+        digest: described.digest.0.into(),
+        key: described.key.0.into(),
+        not_before_ms: described.not_before_ms,
+        not_after_ms: described.not_after_ms,
+    }
+}
+
+pub(crate) fn list_order(order: trust::ListOrder) -> ListOrder {
+    let entry = |entry: trust::RevokedSerial| RevokedSerial {
+        serial: entry.serial,
+        at_ms: entry.at_ms,
+        reason: entry.reason,
+    };
+    ListOrder {
+        number: order.number,
+        entries: order.entries.into_iter().map(entry).collect(),
+        this_update_ms: order.this_update_ms,
+        next_update_ms: order.next_update_ms,
+    }
+}
+
 pub(crate) fn running(running: Running) -> element::RunningImage {
     element::RunningImage {
         sensor: running.sensor.into(),
@@ -83,7 +108,7 @@ pub(crate) fn running(running: Running) -> element::RunningImage {
 pub(crate) fn event_size(event: &Event) -> usize {
     let all = |texts: &[String]| texts.iter().map(String::len).sum();
     match event {
-        Event::Timer(_) => 0,
+        Event::Timer(_) | Event::TrustChanged => 0,
         Event::Done(_, Ok(answer)) => answer.values.iter().map(Vec::len).sum(),
         Event::Done(_, Err(fault)) => fault.code.len() + fault.detail.len(),
         Event::Opened(_, info) => {

@@ -10,7 +10,7 @@ use wasmtime::{
 };
 
 use crate::{
-    bindings::imports::trireme::host::{element, keys, sessions, state, tx, types as wit},
+    bindings::imports::trireme::host::{element, keys, sessions, state, trust, tx, types as wit},
     convert::{self, fixed, formula, parse},
     error::Error,
     limits::{Cap, Imports},
@@ -28,6 +28,7 @@ pub(crate) fn check(
         let given = match interface {
             Some("types") => continue,
             Some("keys") => granted.keys,
+            Some("trust") => granted.keys,
             Some("sessions") => granted.sessions,
             Some("element") => granted.element,
             Some("state") => granted.state,
@@ -48,6 +49,7 @@ pub(crate) fn check(
 /// Everything that a role may import.
 pub(crate) fn link(linker: &mut Linker<Cap>) -> Result<()> {
     keys::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
+    trust::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
     sessions::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
     element::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
     state::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
@@ -121,6 +123,57 @@ impl keys::Host for Cap {
 
     fn certify(&mut self, request: Vec<u8>, certified: wit::Certified) -> Answer<Vec<u8>> {
         answer(|host| Ok(host.certify(&request, &convert::certified_in(&certified)?)?))
+    }
+}
+
+impl trust::Host for Cap {
+    fn verify_key(&mut self, key: Vec<u8>, what: wit::Formula, signature: Vec<u8>) -> Answer<()> {
+        answer(|host| {
+            let (key, signature) = (fixed("key", &key)?, fixed("signature", &signature)?);
+            Ok(host.verify_key(&key, &formula(what), &signature)?)
+        })
+    }
+
+    fn describe(&mut self, der: Vec<u8>) -> Answer<trust::Described> {
+        answer(|host| Ok(convert::described(host.describe(&der)?)))
+    }
+
+    fn learn(&mut self, item: Vec<u8>) -> Answer<bool> {
+        answer(|host| Ok(host.learn(&item)?))
+    }
+
+    fn items(&mut self) -> Result<Vec<wit::TrustItem>> {
+        scope::host(|host| {
+            let items = host.trust_items().into_iter();
+            items.map(|item| wit::TrustItem { id: item.id.0.into(), number: item.number }).collect()
+        })
+    }
+
+    fn item(&mut self, id: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        let id = or_trap(fixed("trust item", &id))?;
+        scope::host(|host| host.trust_item(&id))
+    }
+
+    fn roots(&mut self) -> Result<Vec<Vec<u8>>> {
+        scope::host(|host| host.roots())
+    }
+
+    fn certify_new(&mut self, certified: wit::Certified, secret: Vec<u8>) -> Answer<trust::MadeIdentity> {
+        answer(|host| {
+            let made = host.certify_new(&convert::certified_in(&certified)?, &secret)?;
+            Ok(trust::MadeIdentity { certificate: made.certificate, sealed_key: made.sealed_key })
+        })
+    }
+
+    fn issuers(&mut self) -> Result<Vec<Vec<u8>>> {
+        scope::host(|host| host.issuers().into_iter().map(|issuer| issuer.0.into()).collect())
+    }
+
+    fn revocation_list(&mut self, issuer: Vec<u8>, order: trust::ListOrder) -> Answer<Vec<u8>> {
+        answer(|host| {
+            let issuer = fixed("issuer", &issuer)?;
+            Ok(host.revocation_list(&issuer, &convert::list_order(order))?)
+        })
     }
 }
 

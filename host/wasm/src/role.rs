@@ -11,6 +11,7 @@ use crate::{
         lifecycle::{FaceLifecycle, FaceLifecyclePre},
         links::{FaceLinks, FaceLinksPre},
         requests::{FaceRequests, FaceRequestsPre},
+        trust::{FaceTrust, FaceTrustPre},
     },
     convert,
     engine::{Engine, trusted},
@@ -102,6 +103,7 @@ impl RoleFactory {
                 // `check_exports` has seen that a family is whole or absent.
                 links: FaceLinks::new(&mut *store, instance).ok(),
                 requests: FaceRequests::new(&mut *store, instance).ok(),
+                trust: FaceTrust::new(&mut *store, instance).ok(),
             })
         })
     }
@@ -112,6 +114,7 @@ struct Faces {
     lifecycle: FaceLifecycle,
     links: Option<FaceLinks>,
     requests: Option<FaceRequests>,
+    trust: Option<FaceTrust>,
 }
 
 fn check_exports(engine: &Engine, component: &Component, pre: &InstancePre<Cap>) -> Result<(), Error> {
@@ -123,6 +126,9 @@ fn check_exports(engine: &Engine, component: &Component, pre: &InstancePre<Cap>)
         }
         if name.starts_with("trireme:role/requests@") {
             FaceRequestsPre::new(pre.clone()).map_err(wrong)?;
+        }
+        if name.starts_with("trireme:role/trust-events@") {
+            FaceTrustPre::new(pre.clone()).map_err(wrong)?;
         }
     }
     Ok(())
@@ -170,6 +176,11 @@ impl Role for Instance {
                     let question = convert::question(request);
                     return requests.trireme_role_requests().call_request(store, now, &question);
                 }
+                Event::TrustChanged => {
+                    // Whoever keeps nothing that it accepted has nothing to judge anew.
+                    let Some(trust) = &faces.trust else { return Ok(Ok(())) };
+                    return trust.trireme_role_trust_events().call_changed(store, now);
+                }
                 of_a_link => of_a_link,
             };
             let Some(links) = &faces.links else { return Ok(Err(absent("links"))) };
@@ -183,7 +194,7 @@ impl Role for Instance {
                 Event::BodyOffered(link, header, size) => {
                     links.call_body_offered(store, now, link, &header, size)
                 }
-                Event::Timer(_) | Event::Done(..) | Event::Request(_) => Ok(Ok(())),
+                Event::Timer(_) | Event::Done(..) | Event::Request(_) | Event::TrustChanged => Ok(Ok(())),
             }
         })
     }

@@ -110,6 +110,8 @@ pub mod code {
     pub const UNEXPECTED: &str = "unexpected";
     /// A certificate that does not verify, or not for this.
     pub const CERTIFICATE: &str = "certificate";
+    /// A certificate that was revoked, or whose issuer was.
+    pub const REVOKED: &str = "revoked";
     /// A signature, MAC, tag or Token that does not verify.
     pub const AUTHENTICATION: &str = "authentication";
     /// Authenticated, but not allowed to do this.

@@ -12,12 +12,12 @@ use core::str::FromStr;
 use trireme_core::bytes::Digest;
 use trireme_core::formula::{Field, Formula, ImageFormula};
 use trireme_core::role::{
-    Agreement, Certified, Check, Delivery, Expect, Fault, Identity, Job, JobKey, Reception, Running, Stamp,
-    Subject, code,
+    Agreement, Certified, Check, Delivery, Described, Expect, Fault, Identity, Job, JobKey, ListOrder,
+    Reception, Running, Stamp, Subject, code,
 };
 
 use crate::broken;
-use crate::role_bindings::trireme::host::{element, sessions, tx, types as wit};
+use crate::role_bindings::trireme::host::{element, sessions, trust, tx, types as wit};
 
 // Into the guest.
 
@@ -44,6 +44,17 @@ pub(crate) fn certified(certified: wit::Certified) -> Result<Certified, Fault> {
         topic: topic.as_deref().map(parse).transpose()?,
         models: models.iter().map(|name| parse(name)).collect::<Result<_, _>>()?,
         not_after_ms,
+    })
+}
+
+pub(crate) fn described(described: trust::Described) -> Result<Described, Fault> {
+    Ok(Described {
+        subject: described.subject.map(subject).transpose()?,
+        serial: described.serial,
+        digest: digest(&described.digest),
+        key: fixed(&described.key)?,
+        not_before_ms: described.not_before_ms,
+        not_after_ms: described.not_after_ms,
     })
 }
 
@@ -102,6 +113,20 @@ pub(crate) fn certified_out(certified: &Certified) -> wit::Certified {
         topic: topic.as_ref().map(ToString::to_string),
         models: models.iter().map(ToString::to_string).collect(),
         not_after_ms: *not_after_ms,
+    }
+}
+
+pub(crate) fn list_order(order: &ListOrder) -> trust::ListOrder {
+    let entries = order.entries.iter().map(|entry| trust::RevokedSerial {
+        serial: entry.serial.clone(),
+        at_ms: entry.at_ms,
+        reason: entry.reason.clone(),
+    });
+    trust::ListOrder {
+        number: order.number,
+        entries: entries.collect(),
+        this_update_ms: order.this_update_ms,
+        next_update_ms: order.next_update_ms,
     }
 }
 

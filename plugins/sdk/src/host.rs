@@ -8,14 +8,14 @@ use trireme_core::bytes::{Digest, Point, Signature, Tag, Token};
 use trireme_core::formula::Formula;
 use trireme_core::names::{ModelName, NodeId, RoleKind, SensorId};
 use trireme_core::role::{
-    Agreement, Certified, Delivery, Fault, Host, Identity, Job, LinkId, Reception, RequestId, Running, Then,
-    TimerId, code,
+    Agreement, Certified, Delivery, Described, Fault, Host, Identity, Job, LinkId, ListOrder, MadeIdentity,
+    Reception, RequestId, Running, Then, TimerId, TrustItem, code,
 };
 use trireme_core::version::Version;
 
 use crate::broken;
 use crate::convert::{self, digest, fault, fault_out, fixed, formula};
-use crate::role_bindings::trireme::host::{element, keys, sessions, state, tx};
+use crate::role_bindings::trireme::host::{element, keys, sessions, state, trust, tx};
 
 /// The host of the component that runs.
 pub(crate) struct Imports;
@@ -47,6 +47,45 @@ impl Host for Imports {
 
     fn certify(&mut self, request: &[u8], certified: &Certified) -> Result<Vec<u8>, Fault> {
         keys::certify(request, &convert::certified_out(certified)).map_err(fault)
+    }
+
+    fn verify_key(&self, key: &Point, what: &Formula<'_>, signature: &Signature) -> Result<(), Fault> {
+        trust::verify_key(&key.0, &formula(what), &signature.0).map_err(fault)
+    }
+
+    fn describe(&self, der: &[u8]) -> Result<Described, Fault> {
+        convert::described(trust::describe(der).map_err(fault)?)
+    }
+
+    fn learn(&mut self, item: &[u8]) -> Result<bool, Fault> {
+        trust::learn(item).map_err(fault)
+    }
+
+    fn trust_items(&self) -> Vec<TrustItem> {
+        let item = |item: trust::TrustItem| TrustItem { id: digest(&item.id), number: item.number };
+        trust::items().into_iter().map(item).collect()
+    }
+
+    fn trust_item(&self, id: &Digest) -> Option<Vec<u8>> {
+        trust::item(&id.0)
+    }
+
+    fn roots(&self) -> Vec<Vec<u8>> {
+        trust::roots()
+    }
+
+    fn certify_new(&mut self, certified: &Certified, secret: &[u8]) -> Result<MadeIdentity, Fault> {
+        let trust::MadeIdentity { certificate, sealed_key } =
+            trust::certify_new(&convert::certified_out(certified), secret).map_err(fault)?;
+        Ok(MadeIdentity { certificate, sealed_key })
+    }
+
+    fn issuers(&self) -> Vec<Digest> {
+        trust::issuers().iter().map(|issuer| digest(issuer)).collect()
+    }
+
+    fn revocation_list(&mut self, issuer: &Digest, order: &ListOrder) -> Result<Vec<u8>, Fault> {
+        trust::revocation_list(&issuer.0, &convert::list_order(order)).map_err(fault)
     }
 
     fn ephemeral(&mut self, link: LinkId) -> Result<Point, Fault> {

@@ -116,6 +116,12 @@ impl<P: Place> exports::requests::Guest for Exported<P> {
     }
 }
 
+impl<P: Place> exports::trust_events::Guest for Exported<P> {
+    fn changed(now: wit::Stamp) -> Result<(), wit::Fault> {
+        Self::handle(now, Event::TrustChanged)
+    }
+}
+
 fn request(question: exports::requests::Question) -> Result<Request, wit::Fault> {
     let exports::requests::Question { id, origin, caller, path, body, blob } = question;
     let id: RequestId = id;

@@ -1,0 +1,208 @@
+//! Revocation lists and link certificates: fetched, learned, kept.
+
+use std::collections::BTreeMap;
+
+use trireme_core::api::{TrustAnswer, TrustQuestion, path};
+use trireme_core::role::{Answer, code};
+use trireme_core::{Fault, RoleKind, json};
+
+use super::{Custody, FETCH, KEYS, pause_ms};
+use crate::actor::Context;
+use crate::effect::Effect;
+use crate::handler::Transaction;
+
+/// How long the authority may hold a question open, in milliseconds.
+const WAIT_MS: u64 = 20_000;
+/// An answer without news that came sooner than this was not held open: the next question waits as long.
+const SOON_MS: u64 = 2_000;
+/// The longest pause after failures, in milliseconds; shorter than lists are held for, and the same for all.
+const LONGEST_PAUSE_MS: u64 = 60_000;
+/// So long after the time was proven lists are demanded, whether or not one could be fetched.
+const GRACE_MS: u64 = 60_000;
+/// The most bytes of a trust item in an answer.
+const LARGEST_ITEM: usize = 48 * 1024;
+/// The most items of an answer.
+const MOST_ITEMS: usize = 64;
+const ALARM: &str = "lists";
+
+/// Where the fetching stands.
+#[derive(Default)]
+pub(crate) struct Lists {
+    /// When to ask next; none while an answer is due.
+    next_ms: Option<u64>,
+    asked_ms: u64,
+    pub(super) fetched_ms: Option<u64>,
+    failures: u32,
+    demanded: bool,
+    proven_ms: Option<u64>,
+    /// What of the shared trust this role has taken note of.
+    epoch: u64,
+}
+
+impl Lists {
+    /// Learns what the state holds, and begins anew.
+    pub(super) fn restart(&mut self, context: &mut Context, now_ms: u64) {
+        *self = Self { next_ms: Some(now_ms), ..Self::default() };
+        let Some(trust) = &context.keys.trust else { return };
+        let now = context.time.at(now_ms);
+        let mut kept: Vec<&Vec<u8>> =
+            context.state.range(KEYS.to_owned()..).take_while(|(key, _)| key.starts_with(KEYS)).map(|(_, item)| item).collect();
+        // A list may need a link certificate that comes later in the order of keys.
+        loop {
+            let before = kept.len();
+            kept.retain(|item| trust.learn(item, now).is_err());
+            if kept.is_empty() || kept.len() == before {
+                break;
+            }
+        }
+        self.epoch = trust.epoch();
+    }
+
+    /// Asks, when it is time.
+    pub(super) fn go_on(
+        &mut self,
+        custody: &Custody,
+        context: &mut Context,
+        now_ms: u64,
+        tx: &mut Transaction,
+        alarms: &mut BTreeMap<&'static str, String>,
+    ) {
+        let (Some(authority), Some(trust)) = (&custody.authority, &context.keys.trust) else { return };
+        if !self.demanded && context.time.at(now_ms).is_some() {
+            let since = *self.proven_ms.get_or_insert(now_ms);
+            if now_ms.saturating_sub(since) >= GRACE_MS {
+                self.demand(context);
+                alarms.entry(ALARM).or_insert_with(|| {
+                    "no revocation list could be fetched since the start; peers are refused until one is".into()
+                });
+            }
+        }
+        if self.next_ms.is_none_or(|next| next > now_ms) {
+            return;
+        }
+        self.next_ms = None;
+        self.asked_ms = now_ms;
+        let mut have = trust.items();
+        have.truncate(TrustQuestion::MOST);
+        let wait_ms = if custody.follow && self.fetched_ms.is_some() { WAIT_MS } else { 0 };
+        tx.effects.push(Effect::Request {
+            role: RoleKind::Authority,
+            url: format!("{}{}", authority.trim_end_matches('/'), path::TRUST),
+            body: json::write(&TrustQuestion { have, wait_ms }),
+            done: FETCH,
+            anonymous: true,
+        });
+    }
+
+    /// When it wants to be woken.
+    pub(super) fn due(&self, custody: &Custody) -> Option<u64> {
+        custody.authority.as_ref()?;
+        let grace = self.proven_ms.filter(|_| !self.demanded).map(|since| since.saturating_add(GRACE_MS));
+        [self.next_ms, grace].into_iter().flatten().min()
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        custody: &Custody,
+        context: &mut Context,
+        now_ms: u64,
+        result: Result<Answer, Fault>,
+        tx: &mut Transaction,
+        alarms: &mut BTreeMap<&'static str, String>,
+    ) {
+        match result.and_then(|answer| read(&answer)) {
+            Ok(answer) => {
+                let news = learn(context, now_ms, &answer, tx);
+                self.failures = 0;
+                self.fetched_ms = Some(now_ms);
+                self.demand(context);
+                alarms.remove(ALARM);
+                let held_open = now_ms.saturating_sub(self.asked_ms) >= SOON_MS;
+                let pause = match (custody.follow, answer.more || news || held_open) {
+                    (true, true) => 0,
+                    (true, false) => SOON_MS,
+                    (false, _) if answer.more && news => 0,
+                    (false, _) => custody.every_ms,
+                };
+                self.next_ms = Some(now_ms.saturating_add(pause));
+            }
+            Err(fault) => {
+                self.failures = self.failures.saturating_add(1);
+                if self.failures == 1 {
+                    tx.commit.audit.push(format!("revocation lists could not be fetched: {fault}"));
+                }
+                if self.fetched_ms.is_some() || self.failures > 5 {
+                    alarms.insert(ALARM, format!("revocation lists could not be fetched: {fault}"));
+                }
+                self.next_ms = Some(now_ms.saturating_add(pause_ms(self.failures, 1000, LONGEST_PAUSE_MS)));
+            }
+        }
+    }
+
+    /// From now on an intermediate without a list certifies nobody.
+    fn demand(&mut self, context: &Context) {
+        if let Some(trust) = context.keys.trust.as_ref().filter(|_| !self.demanded) {
+            trust.demand_lists();
+            self.demanded = true;
+        }
+    }
+
+    /// Takes note of what the shared trust learned, by whomever, and makes it durable.
+    pub(super) fn absorb(&mut self, context: &mut Context, tx: &mut Transaction) -> bool {
+        let Some(trust) = &context.keys.trust else { return false };
+        let epoch = trust.epoch();
+        if epoch == self.epoch {
+            return false;
+        }
+        self.epoch = epoch;
+        let items = trust.items();
+        let mut stale: Vec<String> =
+            context.state.range(KEYS.to_owned()..).map(|(key, _)| key.clone()).take_while(|key| key.starts_with(KEYS)).collect();
+        for item in items {
+            let key = format!("{KEYS}{}", hex::encode(item.id.as_bytes()));
+            stale.retain(|old| *old != key);
+            let Some(bytes) = trust.item(&item.id) else { continue };
+            if context.state.get(&key) != Some(&bytes) {
+                tx.commit.audit.push(if item.number == 0 {
+                    format!("learned the link certificate {}", item.id.short())
+                } else {
+                    format!("learned revocation list {} of issuer {}", item.number, item.id.short())
+                });
+                context.state.insert(key.clone(), bytes.clone());
+                tx.commit.puts.insert(key, Some(bytes));
+            }
+        }
+        for key in stale {
+            context.state.remove(&key);
+            tx.commit.puts.insert(key, None);
+        }
+        true
+    }
+
+    pub(super) fn fetch_now(&mut self, now_ms: u64) {
+        if self.next_ms.is_some() {
+            self.next_ms = Some(now_ms);
+        }
+    }
+}
+
+fn read(answer: &Answer) -> Result<TrustAnswer, Fault> {
+    json::read(answer.values.first().map_or(&[], Vec::as_slice), "the authority's answer")
+}
+
+/// Learns what the authority said; what cannot be learned is passed over, and said once.
+fn learn(context: &Context, now_ms: u64, answer: &TrustAnswer, tx: &mut Transaction) -> bool {
+    let Some(trust) = &context.keys.trust else { return false };
+    let now = context.time.at(now_ms);
+    let mut news = false;
+    for item in answer.items.iter().take(MOST_ITEMS) {
+        let learned = json::hexadecimal(item, LARGEST_ITEM, "the trust item")
+            .and_then(|item| trust.learn(&item, now).map_err(Fault::from));
+        match learned {
+            Ok(new) => news |= new,
+            Err(fault) if fault.code == code::VERSION => {}
+            Err(fault) => tx.commit.audit.push(format!("the authority sent what does not count: {fault}")),
+        }
+    }
+    news
+}
