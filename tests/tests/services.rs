@@ -13,27 +13,28 @@ use trireme_actor::Trust;
 use trireme_core::role::{Certified, Subject, code};
 use trireme_core::{Fault, NodeId, RoleKind};
 use trireme_crypto::issue;
-use trireme_net::http::{self, HttpConfig};
+use trireme_net::http::{self, HttpConfig, Who};
 use trireme_net::tls::{PeerVerifier, TlsIdentity};
 use trireme_tests::lab::{Certificated, Lab};
 
 struct Believes(Trust);
 
 impl PeerVerifier for Believes {
-    fn verify(&self, der: &[u8]) -> Result<Certified, Fault> {
+    fn verify(&self, chain: &[u8]) -> Result<Certified, Fault> {
         let refuse = |error| Fault::new(code::CERTIFICATE, format!("{error}"));
-        self.0.verify(der, None).map(|(certified, _)| certified).map_err(refuse)
+        self.0.verify(chain, None).map(|(certified, _)| certified).map_err(refuse)
     }
 }
 
 fn identity(lab: &Lab, keys: &Certificated) -> TlsIdentity {
     let verifier = Arc::new(Believes(lab.trust()));
-    TlsIdentity { certificate: keys.certificate.clone(), signer: keys.signer.clone(), verifier }
+    TlsIdentity::new(keys.certificate.clone(), keys.signer.clone(), verifier)
 }
 
 async fn post(me: &TlsIdentity, role: RoleKind, url: &str, path: &str, body: Value) -> Result<Value, Fault> {
     let url = format!("{url}{path}");
-    let answer = http::post(me, &HttpConfig::default(), role, &url, body.to_string().into_bytes()).await?;
+    let body = body.to_string().into_bytes();
+    let answer = http::post(me, Who::Certified, &HttpConfig::default(), role, &url, body).await?;
     Ok(serde_json::from_slice(&answer).unwrap())
 }
 
