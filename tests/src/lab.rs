@@ -137,6 +137,7 @@ impl Lab {
             grants: grants(kind),
             config: config.to_string().into_bytes(),
             listen,
+            open: vec![],
             device: None,
             policies: BTreeMap::new(),
         }
@@ -346,6 +347,7 @@ impl Lab {
             grants: grants(RoleKind::Sensor),
             config: config.to_string().into_bytes(),
             listen: vec![],
+            open: vec![],
             device: Some(device),
             policies: BTreeMap::new(),
         }

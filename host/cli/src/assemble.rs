@@ -97,6 +97,7 @@ fn certified(
         grants,
         config: config.settings,
         listen: listen.into_iter().collect(),
+        open: Vec::new(),
         device: None,
         policies: asked_by(config.role, policies),
     })
@@ -139,6 +140,7 @@ fn sensor(
         grants,
         config: config.settings,
         listen: Vec::new(),
+        open: Vec::new(),
         device: Some(device),
         policies: asked_by(RoleKind::Sensor, policies),
     })

@@ -9,7 +9,7 @@ use trireme_actor::{Effect, Intake, Shipment, Work};
 use trireme_core::message::Verdict;
 use trireme_core::role::{Answer, LinkId, Then, code};
 use trireme_core::{Digest, Fault, RoleKind, Version, cbor};
-use trireme_net::http::HttpConfig;
+use trireme_net::http::{HttpConfig, Who};
 use trireme_net::link::{BodySource, EVENTS, LinkCommand};
 use trireme_net::{http, lan, mqtt};
 use trireme_store::Blobs;
@@ -178,7 +178,7 @@ fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: T
     };
     let job = cell.job(done);
     cell.runtime.spawn(async move {
-        let outcome = http::post(&tls, &HttpConfig::default(), role, &url, body).await;
+        let outcome = http::post(&tls, Who::Certified, &HttpConfig::default(), role, &url, body).await;
         job.done(outcome.map(|body| Answer { blob: None, values: vec![body] }), None);
     });
 }

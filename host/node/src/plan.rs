@@ -42,6 +42,8 @@ pub struct RolePlan {
     pub config: Vec<u8>,
     /// Where it listens.
     pub listen: Vec<Listen>,
+    /// Paths of its HTTPS server that need no certificate.
+    pub open: Vec<String>,
     /// A sensor's device.
     pub device: Option<DevicePlan>,
     /// Policies by hook; a hook without any allows.
