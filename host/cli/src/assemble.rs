@@ -98,6 +98,8 @@ fn certified(
         config: config.settings,
         listen: listen.into_iter().collect(),
         open: Vec::new(),
+        custody: None,
+        credentials: None,
         device: None,
         policies: asked_by(config.role, policies),
     })
@@ -141,6 +143,8 @@ fn sensor(
         config: config.settings,
         listen: Vec::new(),
         open: Vec::new(),
+        custody: None,
+        credentials: None,
         device: Some(device),
         policies: asked_by(RoleKind::Sensor, policies),
     })

@@ -277,7 +277,7 @@ where
 fn failure(fault: &Fault) -> Response<Full<Bytes>> {
     let (status, detail) = match fault.code.as_ref() {
         code::MALFORMED | code::UNEXPECTED => (StatusCode::BAD_REQUEST, None),
-        code::AUTHENTICATION | code::CERTIFICATE | code::FORBIDDEN | code::NOT_GRANTED => {
+        code::AUTHENTICATION | code::CERTIFICATE | code::REVOKED | code::FORBIDDEN | code::NOT_GRANTED => {
             (StatusCode::FORBIDDEN, Some("refused"))
         }
         code::UNKNOWN => (StatusCode::NOT_FOUND, None),

@@ -15,7 +15,7 @@ use trireme_net::lan::{LanConfig, LanListener};
 use trireme_net::link::Link;
 use trireme_net::link::OnLink;
 use trireme_net::mqtt::front::{Front, FrontConfig};
-use trireme_net::tls::{PeerVerifier, TlsIdentity};
+use trireme_net::tls::{Credentials, PeerVerifier, TlsIdentity};
 use trireme_store::{Database, OpenError, Options, SlotError};
 
 use crate::admin::Administrator;
@@ -153,7 +153,8 @@ impl Node {
     }
 
     fn cell(&self, executor: &Executor, time: &ProvenTime, plan: RolePlan) -> Result<Arc<Cell>, NodeError> {
-        let RolePlan { name, factory, mut keys, grants, config, listen: _, open, device, policies } = plan;
+        let RolePlan { name, factory, mut keys, grants, config, listen: _, open, custody, credentials, device, policies } =
+            plan;
         let device = match device {
             Some(plan) => {
                 let device = Device::open(&plan);
@@ -167,10 +168,15 @@ impl Node {
         let id = keys.identity.subject.id.to_string();
         let tls = keys.signer.clone().zip(keys.trust.clone()).map(|(signer, trust)| {
             let verifier = Verifier { trust, time: time.clone(), clock: executor.clock() };
-            TlsIdentity::new(keys.identity.certificate.clone(), signer, Arc::new(verifier))
+            let chain = keys.identity.certificate.clone();
+            let own = credentials.unwrap_or_else(|| Credentials::new(chain, signer));
+            TlsIdentity { own, verifier: Arc::new(verifier) }
         });
         let namespace = self.database.namespace(&name);
-        let actor = Actor::boxed(factory, keys, grants, Box::new(namespace), time.clone(), config);
+        let mut actor = Actor::boxed(factory, keys, grants, Box::new(namespace), time.clone(), config);
+        if let Some(custody) = custody {
+            actor = actor.with_custody(custody);
+        }
         Ok(Arc::new(Cell {
             name,
             id,
@@ -286,8 +292,7 @@ struct Verifier {
 impl PeerVerifier for Verifier {
     fn verify(&self, chain: &[u8]) -> Result<Certified, Fault> {
         let now = self.time.at(self.clock.now_ms());
-        let refuse = |error| Fault::new(code::CERTIFICATE, format!("{error}"));
-        self.trust.verify(chain, now).map(|(certified, _)| certified).map_err(refuse)
+        Ok(self.trust.verify(chain, now)?.0)
     }
 }
 
