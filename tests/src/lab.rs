@@ -79,7 +79,7 @@ impl Lab {
     /// What nodes of this lab trust.
     #[must_use]
     pub fn trust(&self) -> Trust {
-        Trust::new(TrustAnchor::from_certificate(self.certificate.der()).unwrap())
+        Trust::new(vec![TrustAnchor::from_certificate(self.certificate.der()).unwrap()])
     }
 
     /// A new key with a certificate for this role; a manufacturer's names its topic and models.

@@ -41,7 +41,7 @@ pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
     files::make_private_folder(&config.data)?;
     let mut plugins = Plugins::new(&config.data.join("cache"))?;
     let policies = plugins.policies(&config.policies)?;
-    let trust = config.authority.map(Trust::new);
+    let trust = config.authority.map(|anchor| Trust::new(vec![anchor]));
     let own_time = config.roles.iter().any(|role| role.role == RoleKind::Authority);
     let mut plans = Vec::new();
     for role in config.roles {

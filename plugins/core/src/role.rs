@@ -21,6 +21,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
 use crate::bytes::{Digest, Point, Signature, Tag, Token};
 use crate::formula::{Formula, ImageFormula};
 use crate::names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
@@ -177,6 +180,18 @@ pub struct Identity {
     pub subject: Subject,
     /// The certificate, X.509 DER.
     pub certificate: Vec<u8>,
+}
+
+/// A revocation list or a link certificate: what it is about, and which one it is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(map)]
+pub struct TrustItem {
+    /// Of a list, SHA-256 of its issuer's uncompressed point; of a link certificate, SHA-256 of its DER.
+    #[n(0)]
+    pub id: Digest,
+    /// Of a list, its number; of a link certificate, zero.
+    #[n(1)]
+    pub number: u64,
 }
 
 /// What is known of a link when it opens.
