@@ -153,8 +153,19 @@ impl Node {
     }
 
     fn cell(&self, executor: &Executor, time: &ProvenTime, plan: RolePlan) -> Result<Arc<Cell>, NodeError> {
-        let RolePlan { name, factory, mut keys, grants, config, listen: _, open, custody, credentials, device, policies } =
-            plan;
+        let RolePlan {
+            name,
+            factory,
+            mut keys,
+            grants,
+            config,
+            listen: _,
+            open,
+            custody,
+            credentials,
+            device,
+            policies,
+        } = plan;
         let device = match device {
             Some(plan) => {
                 let device = Device::open(&plan);
