@@ -97,6 +97,16 @@ pub fn write_secret(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write(file, bytes, 0o600)
 }
 
+/// Writes a file that everybody may read, in place of one that is there.
+///
+/// # Errors
+/// [`FileError`].
+pub fn replace(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let beside = beside(file, bytes, 0o644)?;
+    beside.persist(file).map_err(|error| FileError::io(file, "cannot be written")(error.error))?;
+    sync_folder(file)
+}
+
 /// Adds a line to a file, durably.
 ///
 /// # Errors
@@ -166,6 +176,12 @@ pub fn check_private(file: &Path) -> Result<(), FileError> {
 
 /// Written beside, then put in place in one step that overwrites nothing.
 fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let beside = beside(file, bytes, mode)?;
+    beside.persist_noclobber(file).map_err(|error| FileError::io(file, "cannot be written")(error.error))?;
+    sync_folder(file)
+}
+
+fn beside(file: &Path, bytes: &[u8], mode: u32) -> Result<tempfile::NamedTempFile, FileError> {
     let folder = parent(file);
     let failed = |doing| FileError::io(file, doing);
     let mut beside = tempfile::NamedTempFile::new_in(folder).map_err(failed("cannot be made"))?;
@@ -173,8 +189,7 @@ fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     beside.as_file().set_permissions(permissions).map_err(failed("cannot get its mode"))?;
     beside.write_all(bytes).map_err(failed("cannot be written"))?;
     beside.as_file().sync_all().map_err(failed("cannot be written"))?;
-    beside.persist_noclobber(file).map_err(|error| failed("cannot be written")(error.error))?;
-    sync_folder(file)
+    Ok(beside)
 }
 
 fn sync_folder(file: &Path) -> Result<(), FileError> {

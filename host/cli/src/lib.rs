@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`config`] | a node's TOML file, checked against one table of all keys |
 //! | [`init`] | writes a whole network; tests and the demo use it as well |
-//! | [`authority`] | offline root, requests, certificates |
+//! | [`authority`] | roots and intermediates, requests, certificates; the administrator of a running authority |
+//! | [`enrol`] | a node's first certificate, for a token |
 //! | [`models`], [`provisioning`] | secrets of models; sensors' bundles, made and used once |
 //! | [`plugins`], [`assemble`] | from a configuration to what a node runs |
 //! | [`run`], [`supervise`] | one node in this process; several as children |
@@ -18,6 +19,7 @@ pub mod assemble;
 pub mod authority;
 pub mod commands;
 pub mod config;
+pub mod enrol;
 pub mod files;
 pub mod init;
 pub mod logging;

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trireme_core::{ModelName, NodeId, RoleKind, SensorId, Suite, TopicName, Version};
+use trireme_core::{ModelName, NodeId, RoleKind, SensorId, Suite, Version};
 
+use super::authority::AuthorityCommand;
+use super::enrol::Enrol;
 use crate::init::Counts;
 
 /// Secure firmware updates from a manufacturer to every sensor, through six roles
@@ -35,9 +37,11 @@ pub(super) enum Command {
     Config(ConfigCommand),
     /// Write a complete small network, ready to run
     Init(Init),
-    /// The authority, offline: its root, certificates, the register
+    /// The authority: offline its roots, intermediates, certificates; online tokens, revocation, lists
     #[command(subcommand)]
     Authority(AuthorityCommand),
+    /// Get a node its first certificate: exchange a token for it
+    Enrol(Enrol),
     /// Make a key and a request for a certificate; the key stays here
     Request(Request),
     /// Models' secrets, and sensors' bundles
@@ -137,68 +141,6 @@ impl Init {
             sensors: self.sensors.unwrap_or(base.sensors),
         }
     }
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum AuthorityCommand {
-    /// Make a root: key, certificate, register
-    #[command(after_help = "  trireme authority init root --name my-authority")]
-    Init {
-        /// The folder to make
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-        /// The authority's name
-        #[arg(long, default_value = "authority-root")]
-        name: NodeId,
-        /// Days that the root is valid
-        #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
-        days: u32,
-    },
-    /// Certify the key of a request
-    Issue(Issue),
-    /// Show what was issued
-    List {
-        /// The root's folder
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-        /// As JSON, a line for each certificate
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The request says who it is for; you say who it really is for: role, identifier, and for a manufacturer its topic and
-models. Nobody else may publish for these.
-
-  trireme authority issue root --request gw-1.csr --role gateway --id gw-1
-  trireme authority issue root --request acme.csr --role manufacturer --id acme --topic acme --model MD-01 --model MD-02")]
-pub(super) struct Issue {
-    /// The root's folder
-    #[arg(value_name = "DIR")]
-    pub(super) folder: PathBuf,
-    /// The request, as `trireme request` or openssl made it
-    #[arg(long, value_name = "FILE")]
-    pub(super) request: PathBuf,
-    /// The owner's role
-    #[arg(long)]
-    pub(super) role: RoleKind,
-    /// The owner's identifier
-    #[arg(long)]
-    pub(super) id: NodeId,
-    /// A manufacturer's topic
-    #[arg(long)]
-    pub(super) topic: Option<TopicName>,
-    /// A model of a manufacturer; again for each
-    #[arg(long = "model", value_name = "MODEL")]
-    pub(super) models: Vec<ModelName>,
-    /// Days that the certificate is valid
-    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-    pub(super) days: u32,
-    /// Where the certificate goes; beside the request as <id>.pem, where nothing is said
-    #[arg(long, value_name = "FILE")]
-    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -7,13 +7,16 @@
 //! | [`schema`] | what a value may be; the check of a table against its keys |
 //! | [`source`] | where in the file something is wrong |
 //! | [`example`] | the commented examples, made from the same data |
+//! | [`enrolment`] | what is read of a node that has no certificate yet |
 //! | `read`, `identity`, `sensors` | what the keys refer to: certificates, keys, secrets, bundles |
 //! | [`network`] | what several files have to agree on |
 //!
 //! Unknown keys are errors, except in the table of a role with a `plugin` of its own: those are the plugin's.
 
+pub mod enrolment;
 pub mod example;
 mod identity;
+mod issuing;
 mod network;
 mod read;
 pub mod roles;
@@ -31,7 +34,7 @@ use trireme_core::role::Certified;
 use trireme_core::{NodeId, RoleKind, SensorId, Version};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
 use trireme_crypto::element::ModelSecrets;
-use trireme_crypto::key::SoftwareKey;
+use trireme_crypto::key::{Signer, SoftwareKey};
 
 pub use network::check;
 pub use source::{Problem, Problems};
@@ -57,8 +60,8 @@ pub struct NodeConfig {
     pub disk_reserve: u64,
     /// What it logs, as a filter of `tracing`.
     pub log: String,
-    /// Whom it believes; a node of sensors alone believes nobody.
-    pub authority: Option<TrustAnchor>,
+    /// The roots that it believes; a node of sensors alone believes nobody.
+    pub trust: Vec<TrustAnchor>,
     /// Its roles, but for sensors.
     pub roles: Vec<RoleConfig>,
     /// Its sensors.
@@ -80,8 +83,10 @@ pub struct PluginConfig {
 pub struct RoleConfig {
     /// Which.
     pub role: RoleKind,
-    /// Its certificate, verified under the authority's.
-    pub certificate: Certificate,
+    /// Its certificate, followed by its issuers', up to the authority's root.
+    pub certificate: Vec<u8>,
+    /// Where that is, and its key: renewed there.
+    pub files: KeyFiles,
     /// For whom and what that certificate is.
     pub certified: Certified,
     /// Its private key.
@@ -92,10 +97,46 @@ pub struct RoleConfig {
     pub plugin: PluginConfig,
     /// The role's own settings, as JSON.
     pub settings: Vec<u8>,
-    /// Authority: what it renews certificates with.
-    pub issuer: Option<(Arc<SoftwareKey>, Certificate)>,
+    /// How its certificate and what it trusts are looked after.
+    pub care: Care,
+    /// Authority: what it issues with, newest first.
+    pub issuers: Vec<Issuing>,
+    /// Authority: the register of the folder that it issues from.
+    pub issued: Option<PathBuf>,
     /// Manufacturer: secrets of its models.
     pub models: Vec<Arc<ModelSecrets>>,
+}
+
+/// How a role's certificate and what it trusts are looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Care {
+    /// The authority's service, where one is named; the authority itself has none.
+    pub authority: Option<String>,
+    /// Whether the authority is to tell news of revocation at once.
+    pub follow: bool,
+    /// How often it is asked otherwise, in milliseconds.
+    pub every_ms: u64,
+    /// Whether the certificate is renewed, with a new key each time.
+    pub renew: bool,
+}
+
+/// Where a role's key and certificate are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// The private key.
+    pub key: PathBuf,
+    /// The certificate.
+    pub certificate: PathBuf,
+}
+
+/// A key that an authority issues with, or signs lists with.
+pub struct Issuing {
+    /// The key.
+    pub key: Arc<dyn Signer>,
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// The same, followed by its issuers' without the root; empty for a root's key.
+    pub chain: Vec<u8>,
 }
 
 /// An emulated sensor.
@@ -198,4 +239,24 @@ pub fn socket_of(file: &Path) -> Result<(PathBuf, bool), Problems> {
     let text = files::read_text(file, LARGEST_CONFIGURATION)
         .map_err(|error| Problems::of_file(file, error.to_string()))?;
     read::socket(&source::Source { file: file.into(), text })
+}
+
+/// What is needed to enrol the node of this file.
+///
+/// # Errors
+/// A file that cannot be read or is not TOML, and what is missing in it.
+pub fn enrolment_of(file: &Path, role: Option<RoleKind>) -> Result<enrolment::Enrolment, Problems> {
+    let text = files::read_text(file, LARGEST_CONFIGURATION)
+        .map_err(|error| Problems::of_file(file, error.to_string()))?;
+    enrolment::read(&source::Source { file: file.into(), text }, role)
+}
+
+/// The register that the authority of this file issues from, where it names one.
+///
+/// # Errors
+/// A file that cannot be read or is not TOML.
+pub fn register_of(file: &Path) -> Result<Option<PathBuf>, Problems> {
+    let text = files::read_text(file, LARGEST_CONFIGURATION)
+        .map_err(|error| Problems::of_file(file, error.to_string()))?;
+    enrolment::register(&source::Source { file: file.into(), text })
 }

@@ -13,8 +13,8 @@ pub const NODE: &[Key] = &[
     host(
         "admin",
         Kind::Path,
-        Absent::Nothing("\"data/admin.sock\""),
-        "administrator's Unix socket; admin.sock in the data folder where none is named",
+        Absent::Nothing("\"admin.sock\""),
+        "administrator's Unix socket, at most 107 bytes long; admin.sock within `data` where none is named",
     ),
     host(
         "workers",
@@ -39,9 +39,9 @@ pub const NODE: &[Key] = &[
 /// `[trust]`.
 pub const TRUST: &[Key] = &[host(
     "authority",
-    Kind::File,
+    Kind::FileOrFiles,
     Absent::Needed,
-    "the authority's root certificate, in PEM: whom this node believes",
+    "the authority's root certificate, in PEM: whom this node believes; a list, where there are several roots",
 )];
 
 /// `[policies]`.
@@ -130,7 +130,27 @@ const GRANTS: Key = host(
     Absent::Nothing("{ labels = [], links = [] }"),
     "what the plugin may do; what the shipped one may, where nothing is said",
 );
-const TIME_FROM: &str = "the authority's service, for the time";
+const TIME_FROM: &str = "the authority's service: the time, news of revocation, renewal of the certificate";
+const CARE_FROM: &str = "the authority's service: news of revocation, renewal of the certificate";
+
+const RENEW: Key = host(
+    "renew",
+    Kind::Flag,
+    Absent::Default("true"),
+    "whether the certificate is renewed at two thirds of its life, with a new key each time",
+);
+const FOLLOW_LISTS: Key = host(
+    "follow_lists",
+    Kind::Flag,
+    Absent::Default("true"),
+    "whether the authority tells news of revocation at once, over a question that it holds open",
+);
+const LISTS_EVERY: Key = host(
+    "lists_every_s",
+    Kind::Number(1, 86_400),
+    Absent::Default("60"),
+    "how often the authority is asked for news of revocation where it does not tell them at once, in seconds",
+);
 
 const GRANT_KEYS: &[Key] = &[
     host("labels", Kind::Texts, Absent::Nothing("[]"), "labels that it may sign or MAC under"),
@@ -154,24 +174,65 @@ const AUTHORITY: &[Key] = &[
     host(
         "issuing_key",
         Kind::File,
-        Absent::Nothing("\"root/authority.key\""),
-        "the root's private key, with which certificates are renewed; without it none are",
+        Absent::Nothing("\"issuing/issuing.key\""),
+        "an intermediate's private key, with which certificates are issued and lists signed; without it none are",
     ),
     host(
         "issuing_certificate",
         Kind::File,
-        Absent::Nothing("\"authority.pem\""),
-        "the root's certificate, which belongs to issuing_key",
+        Absent::Nothing("\"issuing/issuing.pem\""),
+        "the intermediate's certificate, which belongs to issuing_key, with those of its issuers below the root",
     ),
-    role("certificate_days", Kind::Number(1, 3650), "90", "how long a renewed certificate is valid"),
+    host(
+        "issued",
+        Kind::Path,
+        Absent::Nothing("\"issuing/register.jsonl\""),
+        "what was issued with issuing_key by hand; read at each start, so that it can be revoked and renewed",
+    ),
+    host(
+        "retired",
+        Kind::Tables(RETIRED),
+        Absent::Nothing("[{ key = \"issuing-1/issuing.key\", certificate = \"issuing-1/issuing.pem\" }]"),
+        "earlier issuing keys, which issue nothing any more; their lists go on while certificates of theirs live",
+    ),
+    host(
+        "renew",
+        Kind::Flag,
+        Absent::Default("true"),
+        "whether it renews its own certificate, by issuing_key",
+    ),
+    role("certificate_days", Kind::Number(1, 3650), "90", "how long a certificate is valid"),
+    role(
+        "list_days",
+        Kind::Number(1, 90),
+        "7",
+        "how long a revocation list is valid; a node that is cut off for longer trusts nobody until it has a new one",
+    ),
+    role(
+        "list_every_hours",
+        Kind::Number(1, 1080),
+        "24",
+        "how often lists are signed anew, at most half of list_days; at once when something is revoked",
+    ),
+    role("waiting", Kind::Number(0, 16_384), "4096", "the most questions for news of revocation held open"),
     optional(
         "register",
         Kind::Tables(REGISTER),
         "[{ role = \"manufacturer\", id = \"acme\", topic = \"acme\", models = [\"MD-01\"] }]",
-        "what nodes are certified for; a manufacturer needs an entry to renew",
+        "what manufacturers are certified for; where any is listed, one that is not renews nothing",
     ),
     PLUGIN,
     GRANTS,
+];
+
+const RETIRED: &[Key] = &[
+    host("key", Kind::File, Absent::Needed, "the private key"),
+    host(
+        "certificate",
+        Kind::File,
+        Absent::Needed,
+        "its certificate, with those of its issuers below the root",
+    ),
 ];
 
 const REGISTER: &[Key] = &[
@@ -194,6 +255,10 @@ const DIRECTORY: &[Key] = &[
     CERTIFICATE,
     KEY,
     host("listen", Kind::Address, Absent::Needed, "where its service listens (HTTPS)"),
+    host("authority", Kind::Url("https"), Absent::Nothing("\"https://127.0.0.1:8443\""), CARE_FROM),
+    RENEW,
+    FOLLOW_LISTS,
+    LISTS_EVERY,
     PLUGIN,
     GRANTS,
 ];
@@ -236,6 +301,9 @@ const MANUFACTURER: &[Key] = &[
     ),
     role("list_days", Kind::Number(1, 36500), "30", "how long the announced list of brokers is good for"),
     role("concurrency", Kind::Number(1, 256), "8", "how many brokers are served at once"),
+    RENEW,
+    FOLLOW_LISTS,
+    LISTS_EVERY,
     PLUGIN,
     GRANTS,
 ];
@@ -267,6 +335,9 @@ const BROKER: &[Key] = &[
     role("pushes_per_address", COUNT, "600", "the most PUSHes of unproven links of one address in a minute"),
     role("pushes_in_all", COUNT, "6000", "the most PUSHes from and to all unproven links in a minute"),
     role("denied_ms", MS, "600000", "after which a gateway that a policy denied is asked about again"),
+    RENEW,
+    FOLLOW_LISTS,
+    LISTS_EVERY,
     PLUGIN,
     GRANTS,
 ];
@@ -302,6 +373,10 @@ const GATEWAY: &[Key] = &[
         "starts installs although the time is not proven; each is audited",
     ),
     role("receipts", COUNT, "10000", "the most receipts kept until a broker takes them"),
+    RENEW,
+    // Gateways are many: they hear of revocation from their brokers at once, and ask themselves now and then.
+    Key { absent: Absent::Default("false"), ..FOLLOW_LISTS },
+    LISTS_EVERY,
     PLUGIN,
     GRANTS,
 ];

@@ -52,6 +52,8 @@ pub enum Kind {
     Texts,
     /// A list of paths of files that are there.
     Files,
+    /// The path of a file that is there, or a list of them.
+    FileOrFiles,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A table within this one.
@@ -170,6 +172,7 @@ pub(crate) fn expectation(kind: Kind) -> String {
         Kind::Names => "a list of names".into(),
         Kind::Texts => "a list of texts".into(),
         Kind::Files => "a list of paths of files".into(),
+        Kind::FileOrFiles => "the path of a file, or a list of them".into(),
         Kind::Choice(words) => format!("one of {}", words.join(", ")),
         Kind::Table(_) => "a table".into(),
         Kind::Tables(_) => "a list of tables".into(),
@@ -195,7 +198,7 @@ fn check_value(
             }
             return;
         }
-        (Kind::Names | Kind::Texts | Kind::Files, DeValue::Array(items)) => {
+        (Kind::Names | Kind::Texts | Kind::Files | Kind::FileOrFiles, DeValue::Array(items)) => {
             let kind = match kind {
                 Kind::Names => Kind::Name,
                 Kind::Texts => Kind::Text,
@@ -220,6 +223,8 @@ fn check_value(
 
 /// Fine, or what is wrong where there is more to say than "expected … found …".
 fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option<String>> {
+    let kind =
+        if matches!((kind, value), (Kind::FileOrFiles, DeValue::String(_))) { Kind::File } else { kind };
     let text = || value.as_str().ok_or(None);
     let fine = |fine: bool| if fine { Ok(()) } else { Err(None) };
     match kind {
@@ -260,7 +265,9 @@ fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option
             }
             other => fine(matches!(other.as_str(), Some("pass" | "fail"))),
         },
-        Kind::Names | Kind::Texts | Kind::Files | Kind::Table(_) | Kind::Tables(_) => Err(None),
+        Kind::Names | Kind::Texts | Kind::Files | Kind::FileOrFiles | Kind::Table(_) | Kind::Tables(_) => {
+            Err(None)
+        }
     }
 }
 

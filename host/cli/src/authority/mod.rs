@@ -1,30 +1,41 @@
-//! The authority (TTPKGC), offline: a folder with the root's key and certificate, and a register of all that was
-//! issued. And the other side: a node's request, made where its key stays.
+//! The authority (TTPKGC), by hand: folders with the keys of a root and of intermediates, a register of all that was
+//! issued, what a root does offline; and the administrator's side of an authority that is online.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`folder`] | a root's or an intermediate's key, certificate and register; issues certificates |
+//! | [`register`] | the lines of a register |
+//! | [`duties`] | a root's lists and its successor, offline |
+//! | [`online`] | tokens, revocation and lists of a running authority, over its administrator's socket |
+//!
+//! And the other side of a certificate by hand: a node's request, made where its key stays.
+
+pub mod duties;
+pub mod folder;
+pub mod online;
+pub mod register;
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-use trireme_core::role::{Certified, Subject};
+use serde::de::DeserializeOwned;
+use trireme_core::role::Subject;
 use trireme_core::{ModelName, NodeId, RoleKind, TopicName};
-use trireme_crypto::certificate::{Certificate, CertificateError};
+use trireme_crypto::certificate::CertificateError;
 use trireme_crypto::issue;
 use trireme_crypto::key::{KeyError, SoftwareKey};
 use trireme_crypto::pem::{self, PemError};
-use zeroize::Zeroizing;
+
+pub use folder::Folder;
+pub use register::Issued;
 
 use crate::files::{self, FileError};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// A certificate begins this much before it was issued: clocks differ.
 const EARLIER_MS: u64 = 60 * 60 * 1000;
-/// The most bytes of a certificate, key or request in PEM.
-const LARGEST_PEM: u64 = 16 * 1024;
-/// The most bytes of a register.
-const LARGEST_REGISTER: u64 = 64 * 1024 * 1024;
-const KEY: &str = "authority.key";
-const CERTIFICATE: &str = "authority.pem";
-const REGISTER: &str = "register.jsonl";
+/// The most bytes of a key, a request, or a certificate with its issuers', in PEM.
+pub(crate) const LARGEST_PEM: u64 = 64 * 1024;
 
 /// Why the authority did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -74,34 +85,56 @@ pub enum AuthorityError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// A folder without an authority.
+    #[error("{} has no authority; make a root with `trireme authority create`", .0.display())]
+    NoFolder(PathBuf),
+    /// Only a root does this.
+    #[error("{} holds an intermediate, and only a root {duty}; name the root's folder", folder.display())]
+    NotARoot {
+        /// Which folder.
+        folder: PathBuf,
+        /// What was wanted of it.
+        duty: &'static str,
+    },
+    /// A key and a certificate that do not belong together.
+    #[error("{} is not the key of {}", key.display(), certificate.display())]
+    OtherKey {
+        /// The key.
+        key: PathBuf,
+        /// The certificate.
+        certificate: PathBuf,
+    },
+    /// An authority whose certificate ran out.
+    #[error("{} has run out; nothing is issued under it any more", .0.display())]
+    Ended(PathBuf),
+    /// Two authorities of one name.
+    #[error("{0} is the root's own name; an authority under it needs another, say with --name")]
+    SameName(NodeId),
+    /// A damaged record of what was revoked.
+    #[error("{} has a serial number that is none; it is damaged", .0.display())]
+    Revoked(PathBuf),
+    /// What is not this root's to revoke.
+    #[error("{} was not issued by the root of {}", certificate.display(), root.display())]
+    NotIssued {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The root's folder.
+        root: PathBuf,
+    },
+    /// A successor that does not come after its root.
+    #[error("the root of {} began before that of {}; a successor is made later", new.display(), old.display())]
+    Earlier {
+        /// The successor's folder.
+        new: PathBuf,
+        /// The present root's folder.
+        old: PathBuf,
+    },
     /// A sensor has no certificate.
     #[error("a sensor has no certificate; it is provisioned with `trireme model provision`")]
     Sensor,
     /// The machine has no usable clock.
     #[error("this machine's clock is before 1970; set it, certificates carry dates")]
     Clock,
-}
-
-/// A certificate that was issued, as the register keeps it: one line of JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Issued {
-    /// Its serial number, in hexadecimal.
-    pub serial: String,
-    /// The owner's role.
-    pub role: RoleKind,
-    /// The owner's identifier.
-    pub id: NodeId,
-    /// A manufacturer's topic.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub topic: Option<TopicName>,
-    /// A manufacturer's models.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub models: Vec<ModelName>,
-    /// Milliseconds since 1970.
-    pub not_before_ms: u64,
-    /// Milliseconds since 1970.
-    pub not_after_ms: u64,
 }
 
 /// For whom and what a certificate is to be.
@@ -122,124 +155,6 @@ impl Grant {
     #[must_use]
     pub fn plain(role: RoleKind, id: NodeId, days: u32) -> Self {
         Self { subject: Subject { role, id }, topic: None, models: Vec::new(), days }
-    }
-}
-
-/// An opened root.
-pub struct Root {
-    folder: PathBuf,
-    key: SoftwareKey,
-    certificate: Certificate,
-}
-
-impl Root {
-    /// Makes a root in this folder: a new key (0600), its certificate, an empty register.
-    ///
-    /// # Errors
-    /// [`AuthorityError`]; a root that is there already is not touched.
-    pub fn create(folder: &Path, name: &NodeId, days: u32) -> Result<Self, AuthorityError> {
-        files::make_private_folder(folder)?;
-        let key = new_key(&folder.join(KEY))?;
-        let now = now_ms()?;
-        let subject = Subject { role: RoleKind::Authority, id: name.clone() };
-        let until = now.saturating_add(u64::from(days) * DAY_MS);
-        let der = issue::root(&key, name, now.saturating_sub(EARLIER_MS), until, serial()?)
-            .map_err(|source| AuthorityError::Issue { subject, source })?;
-        let file = folder.join(CERTIFICATE);
-        files::write_new(&file, to_pem(&file, &der)?.as_bytes())?;
-        files::write_secret(&folder.join(REGISTER), b"")?;
-        Self::open(folder)
-    }
-
-    /// Opens a root.
-    ///
-    /// # Errors
-    /// [`AuthorityError`].
-    pub fn open(folder: &Path) -> Result<Self, AuthorityError> {
-        let file = folder.join(KEY);
-        files::check_private(&file)?;
-        let text = Zeroizing::new(files::read_text(&file, LARGEST_PEM)?);
-        let key =
-            SoftwareKey::from_pkcs8_pem(&text).map_err(|source| AuthorityError::Key { file, source })?;
-        let file = folder.join(CERTIFICATE);
-        let text = files::read_text(&file, LARGEST_PEM)?;
-        let der = pem::certificate_from_pem(&text)
-            .map_err(|source| AuthorityError::Pem { file: file.clone(), source })?;
-        let certificate =
-            Certificate::parse(&der).map_err(|source| AuthorityError::Certificate { file, source })?;
-        Ok(Self { folder: folder.into(), key, certificate })
-    }
-
-    /// The root's certificate file.
-    #[must_use]
-    pub fn certificate_file(&self) -> PathBuf {
-        self.folder.join(CERTIFICATE)
-    }
-
-    /// The root's key file.
-    #[must_use]
-    pub fn key_file(&self) -> PathBuf {
-        self.folder.join(KEY)
-    }
-
-    /// Certifies the key of a request (PEM). The register has it before anybody else does. Gives the certificate, in
-    /// PEM.
-    ///
-    /// # Errors
-    /// [`AuthorityError`]: a request that its key did not sign, a manufacturer without topic, another role with one.
-    pub fn issue(&self, request: &Path, grant: &Grant) -> Result<String, AuthorityError> {
-        let text = files::read_text(request, LARGEST_PEM)?;
-        let der = pem::request_from_pem(&text)
-            .map_err(|source| AuthorityError::Pem { file: request.into(), source })?;
-        self.issue_der(request, &der, grant)
-    }
-
-    fn issue_der(&self, file: &Path, request: &[u8], grant: &Grant) -> Result<String, AuthorityError> {
-        if grant.subject.role == RoleKind::Sensor {
-            return Err(AuthorityError::Sensor);
-        }
-        let request = issue::parse_request(request)
-            .map_err(|source| AuthorityError::Certificate { file: file.into(), source })?;
-        let (now, serial) = (now_ms()?, serial()?);
-        let Grant { subject, topic, models, days } = grant.clone();
-        let issued = Issued {
-            serial: hex::encode(serial),
-            role: subject.role,
-            id: subject.id.clone(),
-            topic: topic.clone(),
-            models: models.clone(),
-            not_before_ms: now.saturating_sub(EARLIER_MS),
-            not_after_ms: now.saturating_add(u64::from(days) * DAY_MS),
-        };
-        let (from, until) = (issued.not_before_ms, issued.not_after_ms);
-        let certified = Certified { subject: subject.clone(), topic, models, not_after_ms: until };
-        let der = issue::certify(&self.key, &self.certificate, &request, &certified, from, until, serial)
-            .map_err(|source| AuthorityError::Issue { subject, source })?;
-        let register = self.folder.join(REGISTER);
-        let line = serde_json::to_string(&issued).map_err(|source| AuthorityError::Register {
-            file: register.clone(),
-            line: 0,
-            source,
-        })?;
-        files::append_line(&register, &line)?;
-        to_pem(file, &der)
-    }
-
-    /// All that was issued, oldest first.
-    ///
-    /// # Errors
-    /// [`AuthorityError`].
-    pub fn list(folder: &Path) -> Result<Vec<Issued>, AuthorityError> {
-        let file = folder.join(REGISTER);
-        let text = files::read_text(&file, LARGEST_REGISTER)?;
-        let read = |(index, line): (usize, &str)| {
-            serde_json::from_str(line).map_err(|source| AuthorityError::Register {
-                file: file.clone(),
-                line: index + 1,
-                source,
-            })
-        };
-        text.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(read).collect()
     }
 }
 
@@ -294,8 +209,32 @@ fn new_key(file: &Path) -> Result<SoftwareKey, AuthorityError> {
     Ok(key)
 }
 
-fn to_pem(file: &Path, der: &[u8]) -> Result<String, AuthorityError> {
-    pem::certificate_to_pem(der).map_err(|source| AuthorityError::Pem { file: file.into(), source })
+fn to_pem(file: &Path, chain: &[u8]) -> Result<String, AuthorityError> {
+    pem::chain_to_pem(chain).map_err(|source| AuthorityError::Pem { file: file.into(), source })
+}
+
+/// A certificate and those of its issuers, or one alone.
+fn read_chain(file: &Path) -> Result<Vec<u8>, AuthorityError> {
+    let text = files::read_text(file, LARGEST_PEM)?;
+    pem::chain_from_pem(&text).map_err(|source| AuthorityError::Pem { file: file.into(), source })
+}
+
+fn invalid(file: &Path) -> impl Fn(CertificateError) -> AuthorityError + use<> {
+    let file = file.to_owned();
+    move |source| AuthorityError::Certificate { file: file.clone(), source }
+}
+
+/// A file with a line of JSON for each entry.
+fn lines<T: DeserializeOwned>(file: &Path, most: u64) -> Result<Vec<T>, AuthorityError> {
+    let text = files::read_text(file, most)?;
+    let read = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|source| AuthorityError::Register {
+            file: file.into(),
+            line: index + 1,
+            source,
+        })
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(read).collect()
 }
 
 /// 127 random bits, never zero (RFC 5280, 4.1.2.2).
@@ -327,7 +266,7 @@ mod tests {
     #[test]
     fn openssl_accepts_what_is_issued_and_the_register_has_it() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::create(&folder.path().join("root"), &name("ttp"), 3650).unwrap();
+        let root = Folder::create(&folder.path().join("root"), &name("ttp"), 3650).unwrap();
         let made = request(&subject(RoleKind::Manufacturer, "acme"), folder.path()).unwrap();
         files::check_private(&made.key).unwrap();
         files::check_private(&root.key_file()).unwrap();
@@ -348,7 +287,7 @@ mod tests {
             .unwrap();
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
 
-        let listed = Root::list(&folder.path().join("root")).unwrap();
+        let listed = Folder::list(&folder.path().join("root")).unwrap();
         assert_eq!(listed.len(), 1);
         assert_eq!((listed[0].id.as_str(), listed[0].role), ("acme", RoleKind::Manufacturer));
         assert_eq!(listed[0].models, grant.models);
@@ -357,20 +296,20 @@ mod tests {
     #[test]
     fn a_manufacturer_needs_a_topic_and_a_sensor_gets_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::create(&folder.path().join("root"), &name("ttp"), 3650).unwrap();
+        let root = Folder::create(&folder.path().join("root"), &name("ttp"), 3650).unwrap();
         let made = request(&subject(RoleKind::Manufacturer, "acme"), folder.path()).unwrap();
         let grant = Grant::plain(RoleKind::Manufacturer, name("acme"), 90);
         assert!(matches!(root.issue(&made.request, &grant), Err(AuthorityError::Issue { .. })));
         let grant = Grant::plain(RoleKind::Sensor, name("sn-1"), 90);
         assert!(matches!(root.issue(&made.request, &grant), Err(AuthorityError::Sensor)));
-        assert!(Root::list(&folder.path().join("root")).unwrap().is_empty());
+        assert!(Folder::list(&folder.path().join("root")).unwrap().is_empty());
     }
 
     #[test]
     fn neither_a_root_nor_a_key_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
-        Root::create(folder.path(), &name("ttp"), 1).unwrap();
-        assert!(Root::create(folder.path(), &name("ttp"), 1).is_err());
+        Folder::create(folder.path(), &name("ttp"), 1).unwrap();
+        assert!(Folder::create(folder.path(), &name("ttp"), 1).is_err());
         request(&subject(RoleKind::Broker, "bk-1"), folder.path()).unwrap();
         assert!(request(&subject(RoleKind::Broker, "bk-1"), folder.path()).is_err());
     }
