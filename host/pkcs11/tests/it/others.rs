@@ -9,7 +9,14 @@ use trireme_crypto::key::{Signer, signature_to_der};
 use trireme_crypto::{issue, pem};
 use trireme_pkcs11::TokenKey;
 
-use crate::softhsm::{HALL, MODULE, PIN, alone};
+use crate::softhsm::{HALL, MODULE, PIN, SoftHsm, alone};
+
+/// What it says, where it is installed (Debian package opensc).
+fn pkcs11_tool(softhsm: &SoftHsm, arguments: &[&str]) -> Option<String> {
+    Command::new("pkcs11-tool").arg("--version").output().ok()?;
+    let login = ["--module", MODULE, "--token-label", HALL, "--login", "--pin", PIN];
+    Some(softhsm.run("pkcs11-tool", &[&login, arguments].concat()))
+}
 
 fn request(key: &TokenKey) -> Vec<u8> {
     issue::request(key, &Subject { role: RoleKind::Broker, id: "bk-1".parse().unwrap() }).unwrap()
@@ -49,17 +56,22 @@ fn openssl_verifies_what_a_token_signs() {
 fn another_program_finds_the_key_in_the_token_and_that_it_never_was_extractable() {
     alone(|softhsm| {
         TokenKey::generate(&softhsm.uri("token=Hall%203;object=root;id=%c0%de")).unwrap();
-        if Command::new("pkcs11-tool").arg("--version").output().is_err() {
-            return;
-        }
-        let said = softhsm.run(
-            "pkcs11-tool",
-            &["--module", MODULE, "--token-label", HALL, "--login", "--pin", PIN, "--list-objects"],
-        );
+        let Some(said) = pkcs11_tool(softhsm, &["--list-objects"]) else { return };
         let private = said.split("Private Key Object; EC").nth(1).expect("the private key is listed");
         for wanted in ["root", "c0de", "sensitive", "never extractable"] {
             assert!(private.contains(wanted), "{wanted} is not in {said}");
         }
         assert!(said.contains("Public Key Object; EC"), "{said}");
+    });
+}
+
+#[test]
+fn a_key_that_another_program_made_signs() {
+    alone(|softhsm| {
+        let make =
+            ["--keypairgen", "--key-type", "EC:prime256v1", "--label", "root", "--id", "01", "--usage-sign"];
+        let Some(_) = pkcs11_tool(softhsm, &make) else { return };
+        let key = TokenKey::open(&softhsm.key("root")).unwrap();
+        key.public_key().verify_bytes(b"x", &key.sign(b"x").unwrap()).unwrap();
     });
 }
