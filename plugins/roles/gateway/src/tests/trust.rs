@@ -217,8 +217,7 @@ fn a_body_that_was_on_its_way_when_its_certificate_was_revoked_is_not_kept() {
 
 #[test]
 fn the_list_of_a_revoked_manufacturer_is_dropped_and_asked_for_anew() {
-    let mut bench = Bench::agreed("");
-    bench.handle(Event::Closed(bench.link, "gone".into())).unwrap();
+    let mut bench = Bench::agreed(",\"stay_connected\":true");
     let highest = bench.list(u64::MAX);
     bench.host.now.monotonic_ms += 3_600_001;
     let acts = bench.tick();
