@@ -79,7 +79,7 @@ impl Lab {
     /// What nodes of this lab trust.
     #[must_use]
     pub fn trust(&self) -> Trust {
-        Trust::new(TrustAnchor::from_certificate(self.certificate.der()).unwrap())
+        Trust::new(vec![TrustAnchor::from_certificate(self.certificate.der()).unwrap()])
     }
 
     /// A new key with a certificate for this role; a manufacturer's names its topic and models.
@@ -120,13 +120,16 @@ impl Lab {
     #[must_use]
     pub fn role(&self, kind: RoleKind, keys: Certificated, config: Value, listen: Vec<Listen>) -> RolePlan {
         let subject = self.trust().verify(&keys.certificate, None).unwrap().0.subject;
-        let issuer = (kind == RoleKind::Authority)
-            .then(|| Issuer { signer: self.root.clone(), certificate: self.certificate.clone() });
+        let issuer = (kind == RoleKind::Authority).then(|| Issuer {
+            signer: self.root.clone(),
+            certificate: self.certificate.clone(),
+            chain: Vec::new(),
+        });
         let keys = Keyring {
             identity: Identity { subject, certificate: keys.certificate },
             signer: Some(keys.signer),
             trust: Some(self.trust()),
-            issuer,
+            issuers: issuer.into_iter().collect(),
             models: ModelKeys::default(),
             sensor: None,
         };
@@ -137,6 +140,9 @@ impl Lab {
             grants: grants(kind),
             config: config.to_string().into_bytes(),
             listen,
+            open: vec![],
+            custody: None,
+            credentials: None,
             device: None,
             policies: BTreeMap::new(),
         }
@@ -325,7 +331,7 @@ impl Lab {
             identity: Identity { subject, certificate: Vec::new() },
             signer: None,
             trust: None,
-            issuer: None,
+            issuers: Vec::new(),
             models: ModelKeys::default(),
             sensor: None,
         };
@@ -346,6 +352,9 @@ impl Lab {
             grants: grants(RoleKind::Sensor),
             config: config.to_string().into_bytes(),
             listen: vec![],
+            open: vec![],
+            custody: None,
+            credentials: None,
             device: Some(device),
             policies: BTreeMap::new(),
         }

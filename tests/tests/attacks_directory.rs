@@ -15,7 +15,7 @@ use trireme_actor::Trust;
 use trireme_core::api::{BrokerAddress, BrokerLists, SignedBrokers};
 use trireme_core::role::{Certified, code};
 use trireme_core::{Fault, NodeId, RoleKind, Signature, TopicName};
-use trireme_net::http::{self, HttpConfig, HttpServer};
+use trireme_net::http::{self, Access, HttpConfig, HttpServer};
 use trireme_net::tls::{PeerVerifier, TlsIdentity};
 use trireme_tests::attacker::Party;
 use trireme_tests::lab::{Centre, Lab, image, model};
@@ -31,11 +31,8 @@ struct Liar {
 impl Liar {
     /// Under this certificate.
     async fn new(lab: &Lab, keys: &Party) -> Self {
-        let identity = TlsIdentity {
-            certificate: keys.certificate.clone(),
-            signer: keys.signer.clone(),
-            verifier: Arc::new(Anybody(lab.trust())),
-        };
+        let verifier = Arc::new(Anybody(lab.trust()));
+        let identity = TlsIdentity::new(keys.certificate.clone(), keys.signer.clone(), verifier);
         let lists: Arc<Mutex<Vec<SignedBrokers>>> = Arc::default();
         let told = lists.clone();
         let handler: http::Handler = Arc::new(move |_| {
@@ -43,7 +40,8 @@ impl Liar {
             Box::pin(async move { Ok(serde_json::to_vec(&BrokerLists { lists }).unwrap()) })
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = http::serve(listener, identity, HttpConfig::default(), handler).unwrap();
+        let server =
+            http::serve(listener, identity, Access::default(), HttpConfig::default(), handler).unwrap();
         let url = format!("https://{}", server.local_addr());
         Self { lists, url, _server: server }
     }
@@ -56,8 +54,8 @@ impl Liar {
 struct Anybody(Trust);
 
 impl PeerVerifier for Anybody {
-    fn verify(&self, der: &[u8]) -> Result<Certified, Fault> {
-        let verified = self.0.verify(der, None);
+    fn verify(&self, chain: &[u8]) -> Result<Certified, Fault> {
+        let verified = self.0.verify(chain, None);
         verified
             .map(|(certified, _)| certified)
             .map_err(|error| Fault::new(code::CERTIFICATE, error.to_string()))

@@ -13,27 +13,29 @@ use trireme_actor::Trust;
 use trireme_core::role::{Certified, Subject, code};
 use trireme_core::{Fault, NodeId, RoleKind};
 use trireme_crypto::issue;
-use trireme_net::http::{self, HttpConfig};
+use trireme_net::http::{self, HttpConfig, Who};
 use trireme_net::tls::{PeerVerifier, TlsIdentity};
-use trireme_tests::lab::{Certificated, Lab};
+use trireme_node::Listen;
+use trireme_tests::lab::{Certificated, Lab, loopback};
 
 struct Believes(Trust);
 
 impl PeerVerifier for Believes {
-    fn verify(&self, der: &[u8]) -> Result<Certified, Fault> {
+    fn verify(&self, chain: &[u8]) -> Result<Certified, Fault> {
         let refuse = |error| Fault::new(code::CERTIFICATE, format!("{error}"));
-        self.0.verify(der, None).map(|(certified, _)| certified).map_err(refuse)
+        self.0.verify(chain, None).map(|(certified, _)| certified).map_err(refuse)
     }
 }
 
 fn identity(lab: &Lab, keys: &Certificated) -> TlsIdentity {
     let verifier = Arc::new(Believes(lab.trust()));
-    TlsIdentity { certificate: keys.certificate.clone(), signer: keys.signer.clone(), verifier }
+    TlsIdentity::new(keys.certificate.clone(), keys.signer.clone(), verifier)
 }
 
 async fn post(me: &TlsIdentity, role: RoleKind, url: &str, path: &str, body: Value) -> Result<Value, Fault> {
     let url = format!("{url}{path}");
-    let answer = http::post(me, &HttpConfig::default(), role, &url, body.to_string().into_bytes()).await?;
+    let body = body.to_string().into_bytes();
+    let answer = http::post(me, Who::Certified, &HttpConfig::default(), role, &url, body).await?;
     Ok(serde_json::from_slice(&answer).unwrap())
 }
 
@@ -67,6 +69,26 @@ async fn a_caller_without_a_certificate_of_this_authority_gets_nothing() {
     let me = identity(&lab, &stranger);
     assert!(post(&me, RoleKind::Authority, &centre.authority, "/v1/parameters", json!({})).await.is_err());
     assert!(post(&me, RoleKind::Directory, &centre.directory, "/v1/brokers-of", json!({})).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_without_a_certificate_reaches_the_role_on_open_paths_only() {
+    let lab = Lab::new();
+    let keys = lab.certify(RoleKind::Authority, "ttp", None, &[]);
+    let mut authority = lab.role(RoleKind::Authority, keys, json!({}), vec![Listen::Https(loopback())]);
+    authority.open = vec!["/v1/renew".into()];
+    let node = lab.node("ttp", vec![authority]).await;
+    let me = identity(&lab, &lab.certify(RoleKind::Gateway, "gw-9", None, &[]));
+    let ask = async |who, path: &str| {
+        let url = format!("{}{path}", node.url("authority"));
+        http::post(&me, who, &HttpConfig::default(), RoleKind::Authority, &url, b"{}".to_vec()).await
+    };
+    // The role sees that nobody certified asks, and says no by itself; its words stay inside.
+    let fault = ask(Who::Anonymous, "/v1/renew").await.unwrap_err();
+    assert_eq!(fault, Fault::new(code::FORBIDDEN, "refused"));
+    let fault = ask(Who::Anonymous, "/v1/parameters").await.unwrap_err();
+    assert_eq!(fault, Fault::new(code::FORBIDDEN, "/v1/parameters needs a certificate; enrol first"));
+    assert!(ask(Who::Certified, "/v1/parameters").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

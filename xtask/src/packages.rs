@@ -5,8 +5,13 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 use crate::{command, error::Error};
 
 /// Packages that are there when a program is, by whatever way it came.
-const PROGRAMS: [(&str, &str); 3] =
-    [("mosquitto", "mosquitto"), ("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl")];
+const PROGRAMS: [(&str, &str); 5] = [
+    ("mosquitto", "mosquitto"),
+    ("mosquitto-clients", "mosquitto_pub"),
+    ("openssl", "openssl"),
+    ("softhsm2", "softhsm2-util"),
+    ("opensc", "pkcs11-tool"),
+];
 
 /// Makes sure that these are there: does nothing when they are, and never runs apt-get needlessly.
 pub(crate) fn ensure_debian(packages: &[&str]) -> Result<(), Error> {

@@ -51,8 +51,9 @@ pub(crate) const VECTORS: [Step; 1] = [CHECK_VECTORS];
 /// `cargo xtask fmt`
 pub(crate) const FMT: [Step; 1] = [Step { name: "format", run: format }];
 
-/// A broker to compare with, ordinary clients, and another implementation of X.509 and TLS.
-const TEST_PACKAGES: [&str; 3] = ["mosquitto", "mosquitto-clients", "openssl"];
+/// A broker to compare with, ordinary clients, another implementation of X.509 and TLS, a PKCS#11 token in software
+/// and another program that looks into it.
+const TEST_PACKAGES: [&str; 5] = ["mosquitto", "mosquitto-clients", "openssl", "softhsm2", "opensc"];
 
 /// Runs the steps until one fails. The last line says how it went.
 pub(crate) fn run(task: &str, steps: &[Step], workspace: &Workspace) -> Result<(), Error> {

@@ -319,9 +319,11 @@ impl Actor {
             }
             let (mut transaction, trapped) = match self.of_custody(now_ms, event) {
                 Ok(transaction) => (transaction, false),
-                Err(event) => self.step(now_ms, event),
+                Err(event) => self.step(now_ms, *event),
             };
-            if let Some(news) = self.role.is_some().then(|| self.custodian.news(&mut self.context, now_ms)).flatten() {
+            if let Some(news) =
+                self.role.is_some().then(|| self.custodian.news(&mut self.context, now_ms)).flatten()
+            {
                 transaction.absorb(news);
                 transaction.events.push_back(Event::TrustChanged);
             }
@@ -352,8 +354,8 @@ impl Actor {
     }
 
     /// What is for the custodian and not for the role.
-    fn of_custody(&mut self, now_ms: u64, event: Event) -> Result<Transaction, Event> {
-        let Self { custodian, context, role: Some(_), .. } = self else { return Err(event) };
+    fn of_custody(&mut self, now_ms: u64, event: Event) -> Result<Transaction, Box<Event>> {
+        let Self { custodian, context, role: Some(_), .. } = self else { return Err(Box::new(event)) };
         match event {
             Event::Timer(timer) if timer >= custodian::FIRST_TIMER => Ok(custodian.tick(context, now_ms)),
             Event::Done(then, result) if then >= custodian::FIRST_THEN => {
@@ -362,7 +364,7 @@ impl Actor {
             Event::Request(request) if custodian.answers(&request) => {
                 Ok(custodian.request(context, now_ms, &request))
             }
-            event => Err(event),
+            event => Err(Box::new(event)),
         }
     }
 

@@ -12,9 +12,9 @@ use trireme_core::{
     Digest, Event, Fault, Formula, Host, ModelName, NodeId, Point, RoleKind, SensorId, Signature, Tag, Token,
     Version,
 };
-use trireme_crypto::certificate::{Certificate, CertificateError, chain};
+use trireme_crypto::certificate::{Certificate, CertificateError, RevocationReason, RevokedEntry, chain};
 use trireme_crypto::image::{Computation, ImageKey};
-use trireme_crypto::issue::{self, RevocationReason, RevokedEntry};
+use trireme_crypto::issue;
 use trireme_crypto::key::{PublicKey, SoftwareKey};
 
 use crate::actor::Context;
@@ -324,7 +324,7 @@ impl Host for Handler<'_> {
         let leaf = leaf.ok_or_else(|| Fault::new(code::MALFORMED, "there is no certificate"))?;
         let certificate = Certificate::parse(&leaf).map_err(malformed)?;
         Ok(Described {
-            subject: certificate.subject().ok(),
+            subject: certificate.owner().ok().map(|certified| certified.subject),
             serial: certificate.serial().to_vec(),
             digest: trireme_crypto::hash::of_bytes(&leaf),
             key: certificate.public_key().to_point(),

@@ -1,12 +1,12 @@
 //! The keys of one role, as handles. Nothing here gives key bytes to anyone.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trireme_core::api::TimeAnswer;
-use trireme_core::role::{Certified, Identity, Running};
+use trireme_core::role::{Certified, Identity, Running, TrustItem};
 use trireme_core::{Digest, ModelName, NodeId, Version};
-use trireme_crypto::certificate::{Certificate, CertificateError, TrustAnchor, VerifiedCache};
+use trireme_crypto::certificate::{Certificate, CertificateError, TrustAnchor, TrustStore, fingerprint};
 use trireme_crypto::element::{ModelSecrets, SensorSecrets};
 use trireme_crypto::key::{PublicKey, Signer};
 
@@ -16,7 +16,7 @@ pub struct Keyring {
     pub identity: Identity,
     /// The long-term key; a sensor has none.
     pub signer: Option<Arc<dyn Signer>>,
-    /// `K_TTP` and what verified under it; a sensor has none.
+    /// Whom it trusts; a sensor has none.
     pub trust: Option<Trust>,
     /// Authority: what it issues with, newest first. The first one issues; of all of them it signs the lists.
     pub issuers: Vec<Issuer>,
@@ -26,41 +26,102 @@ pub struct Keyring {
     pub sensor: Option<SensorKeys>,
 }
 
-/// `K_TTP` with the certificates that verified under it. Clones share what they remember: one for a node.
+/// Whom a node trusts ([`TrustStore`]). Clones share what they know: one for a node.
 #[derive(Clone)]
-pub struct Trust(Arc<Mutex<VerifiedCache>>);
+pub struct Trust {
+    store: Arc<Mutex<TrustStore>>,
+    /// The configured roots, newest first.
+    roots: Arc<[TrustAnchor]>,
+}
 
 impl Trust {
-    /// How many certificates are remembered.
+    /// How many chains are remembered.
     const REMEMBERED: usize = 4096;
 
-    /// Trust in this authority.
+    /// Trust in these roots.
     #[must_use]
-    pub fn new(anchor: TrustAnchor) -> Self {
-        Self(Arc::new(Mutex::new(VerifiedCache::new(anchor, Self::REMEMBERED))))
+    pub fn new(mut anchors: Vec<TrustAnchor>) -> Self {
+        anchors.sort_by_key(|anchor| std::cmp::Reverse(anchor.certificate().not_before_ms()));
+        let roots = Arc::from(anchors.as_slice());
+        Self { store: Arc::new(Mutex::new(TrustStore::new(anchors, Self::REMEMBERED))), roots }
     }
 
-    /// Verifies a certificate; dates are judged where `now_ms` (milliseconds since 1970) is given.
+    /// The configured roots that count still, X.509 DER, newest first.
+    #[must_use]
+    pub fn roots(&self) -> Vec<Vec<u8>> {
+        let counting = self.anchors();
+        let counts = |root: &&TrustAnchor| {
+            let own = fingerprint(root.der());
+            counting.iter().any(|(_, fingerprint)| *fingerprint == own)
+        };
+        self.roots.iter().filter(counts).map(|root| root.der().to_vec()).collect()
+    }
+
+    /// Verifies a chain; dates and the age of lists are judged where `now_ms` (milliseconds since 1970) is given.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn verify(
         &self,
-        der: &[u8],
+        chain: &[u8],
         now_ms: Option<u64>,
     ) -> Result<(Certified, PublicKey), CertificateError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).verify(der, now_ms)
+        self.store().verify(chain, now_ms)
     }
-}
 
-impl Trust {
     /// The authority's answer to `nonce`: its time, in milliseconds since 1970.
     ///
     /// # Errors
     /// What is wrong with the answer.
     pub fn time(&self, answer: &TimeAnswer, nonce: &[u8]) -> Result<u64, CertificateError> {
-        let anchor = self.0.lock().unwrap_or_else(PoisonError::into_inner).anchor().clone();
-        trireme_crypto::time::check(&anchor, answer, nonce)
+        trireme_crypto::time::check(&mut self.store(), answer, nonce)
+    }
+
+    /// Learns a revocation list or a link certificate; says whether it is news.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn learn(&self, item: &[u8], now_ms: Option<u64>) -> Result<bool, CertificateError> {
+        self.store().learn(item, now_ms)
+    }
+
+    /// What was learned, in an order in which it can be learned again.
+    #[must_use]
+    pub fn items(&self) -> Vec<TrustItem> {
+        self.store().items()
+    }
+
+    /// The bytes of one item.
+    #[must_use]
+    pub fn item(&self, id: &Digest) -> Option<Vec<u8>> {
+        self.store().item(id).map(<[u8]>::to_vec)
+    }
+
+    /// From now on, what an intermediate certified needs that intermediate's list.
+    pub fn demand_lists(&self) {
+        self.store().demand_lists();
+    }
+
+    /// The roots that count: name and fingerprint.
+    #[must_use]
+    pub fn anchors(&self) -> Vec<(String, Digest)> {
+        self.store().anchors()
+    }
+
+    /// Rises whenever something was learned.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.store().epoch()
+    }
+
+    /// How many chains were verified by their signatures, and not from memory.
+    #[must_use]
+    pub fn verifications(&self) -> u64 {
+        self.store().verifications()
+    }
+
+    fn store(&self) -> MutexGuard<'_, TrustStore> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

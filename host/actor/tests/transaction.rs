@@ -75,7 +75,7 @@ fn keyring() -> Keyring {
         identity: Identity { subject, certificate: vec![] },
         signer: None,
         trust: None,
-        issuer: None,
+        issuers: Vec::new(),
         models: ModelKeys::default(),
         sensor: None,
     }
@@ -353,7 +353,7 @@ fn time_is_proven_by_the_authority_over_our_nonce_and_by_nobody_else() {
     let certificate =
         issue::root(&root, &NodeId::new("root").unwrap(), 0, 4_000_000_000_000, [1; 16]).unwrap();
     let time = ProvenTime::default();
-    let trust = Some(Trust::new(TrustAnchor::from_certificate(&certificate).unwrap()));
+    let trust = Some(Trust::new(vec![TrustAnchor::from_certificate(&certificate).unwrap()]));
     let factory = || Ok(Box::new(Puppet) as Box<dyn Role + Send>);
     let (keys, store) = (Keyring { trust, ..keyring() }, MemoryStore::default());
     let mut actor = Actor::new(factory, keys, Grants::default(), store, time.clone(), vec![]);

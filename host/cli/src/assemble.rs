@@ -41,7 +41,7 @@ pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
     files::make_private_folder(&config.data)?;
     let mut plugins = Plugins::new(&config.data.join("cache"))?;
     let policies = plugins.policies(&config.policies)?;
-    let trust = config.authority.map(Trust::new);
+    let trust = config.authority.map(|anchor| Trust::new(vec![anchor]));
     let own_time = config.roles.iter().any(|role| role.role == RoleKind::Authority);
     let mut plans = Vec::new();
     for role in config.roles {
@@ -72,8 +72,11 @@ fn certified(
     let (factory, grants) = plugins.role(config.role, &config.plugin)?;
     let mut models = ModelKeys::default();
     config.models.into_iter().for_each(|secrets| models.add(secrets));
-    let issuer =
-        config.issuer.map(|(key, certificate)| Issuer { signer: key as Arc<dyn Signer>, certificate });
+    let issuer = config.issuer.map(|(key, certificate)| Issuer {
+        signer: key as Arc<dyn Signer>,
+        certificate,
+        chain: Vec::new(),
+    });
     let keys = Keyring {
         identity: Identity {
             subject: config.certified.subject,
@@ -81,7 +84,7 @@ fn certified(
         },
         signer: Some(config.key),
         trust,
-        issuer,
+        issuers: issuer.into_iter().collect(),
         models,
         sensor: None,
     };
@@ -97,6 +100,9 @@ fn certified(
         grants,
         config: config.settings,
         listen: listen.into_iter().collect(),
+        open: Vec::new(),
+        custody: None,
+        credentials: None,
         device: None,
         policies: asked_by(config.role, policies),
     })
@@ -132,13 +138,16 @@ fn sensor(
             identity: Identity { subject, certificate: Vec::new() },
             signer: None,
             trust: None,
-            issuer: None,
+            issuers: Vec::new(),
             models: ModelKeys::default(),
             sensor: None,
         },
         grants,
         config: config.settings,
         listen: Vec::new(),
+        open: Vec::new(),
+        custody: None,
+        credentials: None,
         device: Some(device),
         policies: asked_by(RoleKind::Sensor, policies),
     })

@@ -192,7 +192,7 @@ fn releases_text(releases: &Releases, all: bool) -> String {
         text.push_str("\nnothing is published yet; `trireme publish --model MD --version V IMAGE`\n");
     }
     for release in &releases.releases {
-        let ReleaseStatus { model, version, suite, size, digest, brokers, sensors } = release;
+        let ReleaseStatus { model, version, suite, size, digest, brokers, sensors, .. } = release;
         let _ =
             writeln!(text, "\n{model} {version}  suite {suite}  {}  image {}", bytes(*size), digest.short());
         let mut table = Table::new(&["broker", "stage", "gateways holding", "pending", "detail"]);

@@ -1,4 +1,5 @@
-//! Making certificates: the authority's root, a node's request, and the certificate that answers it.
+//! Making certificates: the authority's root, its intermediates, links between roots, a node's request, the
+//! certificate that answers it, and lists of those that no longer count.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -19,10 +20,13 @@ use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::{Time, Validity};
 
 use crate::certificate::{
-    Certificate, CertificateError, Purpose, alternative_name, bounded, check_algorithm, ecdsa_sha256,
-    info_of, key_of, verify_der,
+    Certificate, CertificateError, Purpose, TrustAnchor, alternative_name, bounded, check_algorithm,
+    ecdsa_sha256, info_of, key_of, verify_der,
 };
 use crate::key::{PublicKey, Signer, signature_to_der};
+
+pub use crate::certificate::{RevocationReason, RevokedEntry};
+pub use crate::revoke::revocation_list;
 
 /// The authority's self-signed certificate, in DER. Times are in milliseconds since 1970, and lose what is below a
 /// second.
@@ -41,6 +45,53 @@ pub fn root(
     let key = authority.public_key();
     let terms = Terms { not_before_ms, not_after_ms, serial };
     assemble(authority, own, &Purpose::Root(&subject), &key, &terms)
+}
+
+/// The certificate of an intermediate: an authority under the root that certifies nodes, and no further authorities,
+/// in DER.
+///
+/// # Errors
+/// [`CertificateError`] when root and key do not belong together, for impossible dates or serial numbers, or when the
+/// key does not sign.
+pub fn intermediate(
+    root: &dyn Signer,
+    root_certificate: &Certificate,
+    request: &Request,
+    name: &NodeId,
+    not_before_ms: u64,
+    not_after_ms: u64,
+    serial: [u8; 16],
+) -> Result<Vec<u8>, CertificateError> {
+    let issuer = issuer_name(root, root_certificate)?;
+    let subject = Subject { role: RoleKind::Authority, id: name.clone() };
+    let terms = Terms { not_before_ms, not_after_ms, serial };
+    assemble(root, issuer, &Purpose::Intermediate(&subject), &request.key, &terms)
+}
+
+/// A link certificate (RFC 4210, 4.4): one root certifies the name and key of another, so that trust moves from root
+/// to root, in DER. Whether the other comes after the one, or was before it, is told by when they begin; a root can
+/// be retired only by one that comes after it.
+///
+/// # Errors
+/// [`CertificateError`] when root and key do not belong together, the other is no root or the same, for impossible
+/// dates or serial numbers, or when the key does not sign.
+pub fn link(
+    root: &dyn Signer,
+    root_certificate: &Certificate,
+    other_root: &Certificate,
+    not_before_ms: u64,
+    not_after_ms: u64,
+    serial: [u8; 16],
+) -> Result<Vec<u8>, CertificateError> {
+    let issuer = issuer_name(root, root_certificate)?;
+    TrustAnchor::from_certificate(other_root.der())?;
+    let key = other_root.public_key();
+    if key == root.public_key() {
+        return Err(CertificateError::NotALink(other_root.subject()));
+    }
+    let successor = other_root.not_before_ms() >= root_certificate.not_before_ms();
+    let purpose = Purpose::Link { name: other_root.subject_name(), successor };
+    assemble(root, issuer, &purpose, &key, &Terms { not_before_ms, not_after_ms, serial })
 }
 
 /// A request for a certificate (PKCS#10, RFC 2986), in DER. What it says of its owner is for people: the authority
@@ -98,7 +149,7 @@ pub fn parse_request(der: &[u8]) -> Result<Request, CertificateError> {
     Ok(Request { key, name: request.info.subject })
 }
 
-/// A certificate for the request's key, in DER. `certified` says for whom and what; its own `not_after_ms` does not
+/// A certificate for the request's key, issued by the root or an intermediate, in DER. `certified` says for whom and what; its own `not_after_ms` does not
 /// count, the parameter does.
 ///
 /// # Errors
@@ -113,18 +164,23 @@ pub fn certify(
     not_after_ms: u64,
     serial: [u8; 16],
 ) -> Result<Vec<u8>, CertificateError> {
-    if authority_certificate.public_key() != authority.public_key() {
-        return Err(CertificateError::OtherKey);
-    }
+    let issuer = issuer_name(authority, authority_certificate)?;
     match (certified.subject.role, &certified.topic) {
         (RoleKind::Manufacturer, None) => return Err(CertificateError::NoScope(certified.subject.clone())),
         (RoleKind::Manufacturer, Some(_)) => {}
         (_, None) if certified.models.is_empty() => {}
         _ => return Err(CertificateError::Scope(certified.subject.clone())),
     }
-    let issuer = authority_certificate.subject_name().clone();
     let terms = Terms { not_before_ms, not_after_ms, serial };
     assemble(authority, issuer, &Purpose::Node(certified), &request.key, &terms)
+}
+
+/// The name of whoever signs; certificate and key must belong together.
+fn issuer_name(key: &dyn Signer, certificate: &Certificate) -> Result<Name, CertificateError> {
+    if certificate.public_key() != key.public_key() {
+        return Err(CertificateError::OtherKey);
+    }
+    Ok(certificate.subject_name().clone())
 }
 
 struct Terms {
@@ -174,7 +230,11 @@ fn assemble(
         signature: ecdsa_sha256(),
         issuer,
         validity: Validity::new(time(terms.not_before_ms)?, time(terms.not_after_ms)?),
-        subject: common_name(purpose.subject())?,
+        subject: match (purpose, purpose.subject()) {
+            (Purpose::Link { name, .. }, _) => (*name).clone(),
+            (_, Some(subject)) => common_name(subject)?,
+            (_, None) => return Err(CertificateError::NoName),
+        },
         key: info_of(key)?,
         extensions: purpose.extensions(key, &authority.public_key())?,
     };
@@ -184,7 +244,7 @@ fn assemble(
     Ok(der)
 }
 
-fn sign(signer: &dyn Signer, bytes: &[u8]) -> Result<BitString, CertificateError> {
+pub(crate) fn sign(signer: &dyn Signer, bytes: &[u8]) -> Result<BitString, CertificateError> {
     let signature = signature_to_der(&signer.sign(bytes)?)?;
     Ok(BitString::from_bytes(&signature)?)
 }
@@ -194,7 +254,7 @@ fn common_name(subject: &Subject) -> Result<Name, CertificateError> {
     Ok(Name::from_str(&alloc::format!("CN={}", subject.id))?)
 }
 
-fn time(ms: u64) -> Result<Time, CertificateError> {
+pub(crate) fn time(ms: u64) -> Result<Time, CertificateError> {
     let date =
         DateTime::from_unix_duration(Duration::from_secs(ms / 1000)).map_err(|_| CertificateError::Dates)?;
     Ok(Time::from(date))

@@ -2,6 +2,8 @@
 //!
 //! Signatures are `r ‖ s`. Both `s` and `n − s` verify: nothing may be identified by a signature's bytes.
 
+mod encrypted;
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -182,6 +184,8 @@ pub enum KeyError {
     Random(String),
     /// The text is no private key that we can use.
     Pem(String),
+    /// The text is no private key under this passphrase.
+    Encrypted(String),
     /// The bytes are no public key on P-256.
     Point,
     /// The signature does not verify.
@@ -200,6 +204,10 @@ impl fmt::Display for KeyError {
                 f,
                 "not a private key that can be used here (wanted: P-256, PKCS#8, PEM, without a password): {why}"
             ),
+            Self::Encrypted(why) => write!(
+                f,
+                "not a private key that this passphrase opens (wanted: P-256, encrypted PKCS#8, PEM): {why}"
+            ),
             Self::Point => write!(f, "not a public key: expected an uncompressed point of the curve P-256"),
             Self::Signature => {
                 write!(f, "the signature does not verify: other content, another key, or altered on the way")
@@ -216,7 +224,7 @@ impl From<KeyError> for Fault {
     fn from(error: KeyError) -> Self {
         let code = match error {
             KeyError::Signature => code::AUTHENTICATION,
-            KeyError::Point | KeyError::Pem(_) => code::MALFORMED,
+            KeyError::Point | KeyError::Pem(_) | KeyError::Encrypted(_) => code::MALFORMED,
             KeyError::Label(_) => code::LIMIT,
             KeyError::Random(_) | KeyError::Refused(_) => code::INTERNAL,
         };

@@ -12,8 +12,8 @@
 //! | [`image`] | `S1`, `S2`, `Token`, `F` over an image or its digest | "What stands for the firmware" |
 //! | [`element`] | `SC`, `PK`, `MRK`, `DK`: Tokens and receipts | "Receipts" |
 //! | [`bundle`] | a sensor's secrets on their way from the factory, encrypted under a one-time code | – |
-//! | [`certificate`] | X.509 certificates of the six roles, judged under the authority's | "Certificates" |
-//! | [`issue`] | making roots, requests and certificates | "Certificates" |
+//! | [`certificate`] | X.509 certificates of the six roles, chains, revocation; whom to trust | "Certificates" |
+//! | [`issue`] | making roots, intermediates, links, requests, certificates and revocation lists | "Certificates" |
 //! | [`time`] | the authority's signed time | "Time" |
 //!
 //! The formulas themselves, which label and which fields, are [`trireme_core::formula`]'s.
@@ -34,6 +34,7 @@ pub mod issue;
 pub mod key;
 mod mac;
 pub mod pem;
+mod revoke;
 pub mod session;
 mod store;
 pub mod time;

@@ -1,7 +1,7 @@
 //! Requests in JSON over HTTP/1.1 and mutual TLS: how directory and authority are asked.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +9,38 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::pki_types::{IpAddr, ServerName};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsAcceptor;
+use trireme_core::Fault;
 use trireme_core::role::{Subject, code};
-use trireme_core::{Fault, RoleKind};
 
-use crate::guests::Guests;
-use crate::tls::TlsIdentity;
+use crate::chain;
+use crate::guests::{Guest, Guests};
+use crate::tls::{PeerVerifier, TlsIdentity};
+
+mod client;
+
+pub use client::{Who, post, post_anonymous};
 
 /// The most bytes of a request's or an answer's body.
 pub const LARGEST_BODY: usize = 256 * 1024;
 
-/// What a server allows, and how long a client waits.
+/// Who may ask what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Paths that callers without a certificate may ask; without any, no client comes in without a certificate.
+    pub open: Vec<String>,
+}
+
+/// What a server allows, and how long a client waits. Clients without a certificate get at most half of the
+/// connections, in all and of one address.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpConfig {
     /// Connections in all.
@@ -56,18 +68,18 @@ impl Default for HttpConfig {
     }
 }
 
-/// A request of a certified caller.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRequest {
     /// Without a query.
     pub path: String,
-    /// Whom the client's certificate speaks for.
-    pub caller: Subject,
+    /// Whom the client's certificate speaks for; `None`: it showed none, and the path is an open one.
+    pub caller: Option<Subject>,
     /// JSON, unread; up to [`LARGEST_BODY`] bytes.
     pub body: Vec<u8>,
 }
 
-/// The answer to a request: JSON, or why not.
+/// The answer to a request: JSON, or why not. It is dropped when the client leaves.
 pub type Answered = Pin<Box<dyn Future<Output = Result<Vec<u8>, Fault>> + Send>>;
 /// Answers requests.
 pub type Handler = Arc<dyn Fn(HttpRequest) -> Answered + Send + Sync>;
@@ -95,44 +107,59 @@ impl Drop for HttpServer {
 /// Serves requests on this listener.
 ///
 /// # Errors
-/// `network` when the listener is not usable.
+/// `network` when the listener is not usable, `certificate` when our own certificate is not.
 pub fn serve(
     listener: TcpListener,
     identity: TlsIdentity,
+    access: Access,
     config: HttpConfig,
     handler: Handler,
 ) -> Result<HttpServer, Fault> {
     let address = listener.local_addr().map_err(|error| network(format!("the listener failed: {error}")))?;
-    let acceptor = TlsAcceptor::from(identity.server()?);
-    let accepting = tokio::spawn(accept(listener, acceptor, identity, config, handler));
+    let acceptor = TlsAcceptor::from(identity.server(access.open.is_empty())?);
+    let server = Server {
+        acceptor,
+        verifier: identity.verifier,
+        access,
+        config,
+        handler,
+        seats: Seats::new(config.connections, config.connections_of_one),
+        strangers: Seats::new(config.connections / 2, config.connections_of_one / 2),
+    };
+    let accepting = tokio::spawn(accept(listener, Arc::new(server)));
     Ok(HttpServer { address, accepting })
 }
 
-/// Asks a server that must be certified for `role`. `url` is `https://host:port/path`; gives the answer's body.
-///
-/// # Errors
-/// `certificate` when the server is not what it must be, `network` when it cannot be reached in time, `limit` for an
-/// answer that is too large, else the fault that the server answered with.
-pub async fn post(
-    identity: &TlsIdentity,
-    config: &HttpConfig,
-    role: RoleKind,
-    url: &str,
-    body: Vec<u8>,
-) -> Result<Vec<u8>, Fault> {
-    let late = |_| network(format!("{url} did not answer in time"));
-    timeout(config.opening + config.request, ask(identity, role, url, body)).await.map_err(late)?
-}
-
-async fn accept(
-    listener: TcpListener,
+struct Server {
     acceptor: TlsAcceptor,
-    identity: TlsIdentity,
+    verifier: Arc<dyn PeerVerifier>,
+    access: Access,
     config: HttpConfig,
     handler: Handler,
-) {
-    let seats = Arc::new(Semaphore::new(config.connections));
-    let guests = Guests::new(config.connections_of_one);
+    /// Of all connections.
+    seats: Seats,
+    /// Of those without a certificate, which have one above as well: they cannot crowd the others out.
+    strangers: Seats,
+}
+
+/// So many connections in all, and of one address.
+struct Seats {
+    all: Arc<Semaphore>,
+    guests: Guests,
+}
+
+impl Seats {
+    fn new(all: usize, of_one: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), guests: Guests::new(of_one) }
+    }
+
+    /// A seat, taken until it is dropped; `None`: too many in all, or of this address.
+    fn take(&self, address: IpAddr) -> Option<(OwnedSemaphorePermit, Guest)> {
+        Some((Arc::clone(&self.all).try_acquire_owned().ok()?, self.guests.enter(address)?))
+    }
+}
+
+async fn accept(listener: TcpListener, server: Arc<Server>) {
     // Connections end with the server.
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -149,44 +176,42 @@ async fn accept(
                 continue;
             }
         };
-        let (Ok(seat), Some(guest)) = (Arc::clone(&seats).try_acquire_owned(), guests.enter(address.ip()))
-        else {
+        let Some(seat) = server.seats.take(address.ip()) else {
             tracing::warn!(%address, "connection refused: too many in all, or too many from this address");
             continue;
         };
-        let (acceptor, identity, handler) = (acceptor.clone(), identity.clone(), Arc::clone(&handler));
+        let server = Arc::clone(&server);
         connections.spawn(async move {
-            let served =
-                timeout(config.connection, connection(stream, &acceptor, &identity, config, handler));
+            let served = timeout(server.config.connection, connection(&server, stream, address.ip()));
             if let Ok(Err(fault)) = served.await {
                 tracing::info!(%address, %fault, "connection ended");
             }
-            drop((seat, guest));
+            drop(seat);
         });
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    acceptor: &TlsAcceptor,
-    identity: &TlsIdentity,
-    config: HttpConfig,
-    handler: Handler,
-) -> Result<(), Fault> {
-    let stream = timeout(config.opening, acceptor.accept(stream))
+async fn connection(server: &Arc<Server>, stream: TcpStream, address: IpAddr) -> Result<(), Fault> {
+    let opening = server.config.opening;
+    // An answer is written in one go: nothing is gained by waiting for more.
+    let _ = stream.set_nodelay(true);
+    let stream = timeout(opening, server.acceptor.accept(stream))
         .await
         .map_err(|_| network("the TLS handshake took too long".to_owned()))?
         .map_err(|error| network(format!("the TLS handshake failed: {error}")))?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let certificate = certificate.ok_or_else(|| Fault::new(code::CERTIFICATE, "the client has none"))?;
-    let caller = identity.verifier.verify(certificate)?.subject;
+    let chain = stream.get_ref().1.peer_certificates().map(chain::join).transpose()?.map(Arc::<[u8]>::from);
+    let full = || Fault::new(code::LIMIT, "too many connections without a certificate");
+    let _stranger = match chain {
+        Some(_) => None,
+        None => Some(server.strangers.take(address).ok_or_else(full)?),
+    };
     let service = service_fn(move |request| {
-        let (handler, caller) = (Arc::clone(&handler), caller.clone());
-        async move { Ok::<_, std::convert::Infallible>(respond(request, caller, config, &handler).await) }
+        let (server, chain) = (Arc::clone(server), chain.clone());
+        async move { Ok::<_, std::convert::Infallible>(respond(&server, request, chain.as_deref()).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(config.opening)
+        .header_read_timeout(opening)
         .max_headers(32)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), service)
@@ -194,12 +219,7 @@ async fn connection(
         .map_err(|error| network(format!("HTTP failed: {error}")))
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    caller: Subject,
-    config: HttpConfig,
-    handler: &Handler,
-) -> Response<Full<Bytes>> {
+async fn respond(server: &Server, request: Request<Incoming>, chain: Option<&[u8]>) -> Response<Full<Bytes>> {
     if request.method() != Method::POST {
         let mut response = failure(&Fault::new(code::MALFORMED, "only POST is served here"));
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -207,16 +227,32 @@ async fn respond(
         return response;
     }
     let path = request.uri().path().to_owned();
+    if chain.is_none() && !server.access.open.contains(&path) {
+        let fault = Fault::new(code::FORBIDDEN, format!("{path} needs a certificate; enrol first"));
+        tracing::info!(%fault, "a request was refused");
+        // Said in full: it gives away nothing, and tells what to do.
+        return json(StatusCode::FORBIDDEN, serde_json::to_vec(&fault).unwrap_or_default());
+    }
+    // At each request: a certificate may have been revoked since the connection began.
+    let caller = match chain.map(|chain| server.verifier.verify(chain)).transpose() {
+        Ok(certified) => certified.map(|certified| certified.subject),
+        Err(fault) => {
+            tracing::info!(path, %fault, "a request was refused");
+            return failure(&fault);
+        }
+    };
+    let limit = server.config.request;
     let late = |_| Fault::new(code::NETWORK, "the request took too long");
     let answer = async {
-        let body = timeout(config.request, bounded(request.into_body())).await.map_err(late)??;
-        let handled = handler(HttpRequest { path: path.clone(), caller: caller.clone(), body });
-        timeout(config.request, handled).await.map_err(late)?
+        let body = timeout(limit, bounded(request.into_body())).await.map_err(late)??;
+        let handled = (server.handler)(HttpRequest { path: path.clone(), caller: caller.clone(), body });
+        timeout(limit, handled).await.map_err(late)?
     };
     match answer.await {
         Ok(body) => json(StatusCode::OK, body),
         Err(fault) => {
-            tracing::info!(%caller, path, %fault, "a request was refused");
+            let caller = caller.map_or_else(|| "nobody certified".to_owned(), |caller| caller.to_string());
+            tracing::info!(caller, path, %fault, "a request was refused");
             failure(&fault)
         }
     }
@@ -241,7 +277,7 @@ where
 fn failure(fault: &Fault) -> Response<Full<Bytes>> {
     let (status, detail) = match fault.code.as_ref() {
         code::MALFORMED | code::UNEXPECTED => (StatusCode::BAD_REQUEST, None),
-        code::AUTHENTICATION | code::CERTIFICATE | code::FORBIDDEN | code::NOT_GRANTED => {
+        code::AUTHENTICATION | code::CERTIFICATE | code::REVOKED | code::FORBIDDEN | code::NOT_GRANTED => {
             (StatusCode::FORBIDDEN, Some("refused"))
         }
         code::UNKNOWN => (StatusCode::NOT_FOUND, None),
@@ -261,66 +297,6 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-async fn ask(identity: &TlsIdentity, role: RoleKind, url: &str, body: Vec<u8>) -> Result<Vec<u8>, Fault> {
-    if body.len() > LARGEST_BODY {
-        return Err(Fault::new(code::LIMIT, format!("a body has at most {LARGEST_BODY} bytes")));
-    }
-    let uri: Uri = url.parse().map_err(|_| bad_url(url))?;
-    let (Some("https"), Some(host)) = (uri.scheme_str(), uri.host()) else { return Err(bad_url(url)) };
-    // An IPv6 address comes in brackets.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(443);
-    let cannot = |error: &dyn std::fmt::Display| network(format!("cannot reach {url}: {error}"));
-
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| cannot(&error))?;
-    // One small request: nothing is gained by waiting for more.
-    let _ = stream.set_nodelay(true);
-    let (tls, verdict) = identity.client(role)?;
-    let name = match host.parse::<std::net::IpAddr>() {
-        Ok(address) => ServerName::IpAddress(IpAddr::from(address)),
-        Err(_) => ServerName::try_from(host.to_owned()).map_err(|_| bad_url(url))?,
-    };
-    let refused = |error: &dyn std::fmt::Display| verdict.take().unwrap_or_else(|| cannot(error));
-    let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|error| refused(&error))?;
-
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_headers(32)
-        .max_buf_size(16 * 1024)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| cannot(&error))?;
-    let connection = Aborting(tokio::spawn(connection));
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let authority = uri.authority().map_or(host, |authority| authority.as_str());
-    let request = Request::post(path)
-        .header(HOST, authority)
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|_| bad_url(url))?;
-    let response = sender.send_request(request).await.map_err(|error| cannot(&error))?;
-    let status = response.status();
-    let body = bounded(response.into_body()).await?;
-    drop(connection);
-    if status == StatusCode::OK {
-        return Ok(body);
-    }
-    // A server that is not ours may answer with anything.
-    Err(serde_json::from_slice(&body).unwrap_or_else(|_| network(format!("{url} answered {status}"))))
-}
-
-/// A task that ends with its handle.
-struct Aborting<T>(JoinHandle<T>);
-
-impl<T> Drop for Aborting<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn bad_url(url: &str) -> Fault {
-    Fault::new(code::CONFIGURATION, format!("{url:?} is not a URL of the form https://host:port/path"))
 }
 
 fn network(detail: String) -> Fault {

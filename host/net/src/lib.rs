@@ -10,6 +10,7 @@
 //! | the administrator's socket | [`admin`] |
 
 pub mod admin;
+mod chain;
 mod guests;
 pub mod http;
 pub mod lan;

@@ -2,7 +2,7 @@
 //! is the URI in a certificate, names of hosts mean nothing. rustls checks that the peer holds the certificate's key.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -20,36 +20,101 @@ use trireme_core::role::{Certified, code};
 use trireme_core::{Fault, RoleKind};
 use trireme_crypto::key::{Signer, signature_to_der};
 
-/// Judges certificates: signature of the authority, dates, revocation.
+use crate::chain;
+
+/// Judges certificates: signatures up to a root, dates, revocation.
 pub trait PeerVerifier: Send + Sync {
-    /// Whom this certificate (X.509 DER) speaks for.
+    /// Whom this chain speaks for: X.509 DER certificates one after the other, leaf first, at most 4 and 16 KiB.
     ///
     /// # Errors
     /// `certificate`, saying what is wrong with it.
-    fn verify(&self, der: &[u8]) -> Result<Certified, Fault>;
+    fn verify(&self, chain: &[u8]) -> Result<Certified, Fault>;
+}
+
+/// Our chain of certificates and its leaf's key. Clones are one: what is switched for one is switched for all, while
+/// servers and clients run. The next handshake shows the new chain; what is open goes on.
+#[derive(Clone)]
+pub struct Credentials(Arc<RwLock<Held>>);
+
+struct Held {
+    chain: Vec<u8>,
+    /// Ready for handshakes; or why it is not.
+    shown: Result<Arc<CertifiedKey>, Fault>,
+}
+
+impl Credentials {
+    /// A chain as in [`PeerVerifier::verify`], and the key of its leaf, which stays where it is.
+    #[must_use]
+    pub fn new(chain: Vec<u8>, signer: Arc<dyn Signer>) -> Self {
+        Self(Arc::new(RwLock::new(Held::new(chain, signer))))
+    }
+
+    /// From now on these.
+    pub fn switch(&self, chain: Vec<u8>, signer: Arc<dyn Signer>) {
+        let held = Held::new(chain, signer);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// The chain as it is now.
+    #[must_use]
+    pub fn chain(&self) -> Vec<u8> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).chain.clone()
+    }
+
+    fn shown(&self) -> Result<Arc<CertifiedKey>, Fault> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).shown.clone()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+impl Held {
+    fn new(chain: Vec<u8>, signer: Arc<dyn Signer>) -> Self {
+        let shown = chain::split(&chain).map(|certificates| {
+            let certificates =
+                certificates.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+            Arc::new(CertifiedKey::new(certificates, Arc::new(Key(signer))))
+        });
+        let shown = shown.map_err(|fault| {
+            let detail = format!("our own certificate is unusable: {}", fault.detail);
+            tracing::error!("{detail}");
+            Fault::new(code::CERTIFICATE, detail)
+        });
+        Self { chain, shown }
+    }
 }
 
 /// Who we are on a connection, and how peers are judged.
 #[derive(Clone)]
 pub struct TlsIdentity {
-    /// Our certificate, X.509 DER.
-    pub certificate: Vec<u8>,
-    /// Its private key; stays where it is.
-    pub signer: Arc<dyn Signer>,
+    /// What we show.
+    pub own: Credentials,
     /// Judges the peers.
     pub verifier: Arc<dyn PeerVerifier>,
 }
 
 impl TlsIdentity {
-    /// For servers: every client must have a certificate. Sessions are not resumed, since a certificate may be revoked
-    /// meanwhile.
-    pub(crate) fn server(&self) -> Result<Arc<ServerConfig>, Fault> {
-        let judge = Judge::new(Arc::clone(&self.verifier), None);
+    /// With credentials of its own.
+    #[must_use]
+    pub fn new(chain: Vec<u8>, signer: Arc<dyn Signer>, verifier: Arc<dyn PeerVerifier>) -> Self {
+        Self { own: Credentials::new(chain, signer), verifier }
+    }
+
+    /// For servers: every client must have a certificate, or may. Sessions are not resumed, since a certificate may be
+    /// revoked meanwhile.
+    pub(crate) fn server(&self, must: bool) -> Result<Arc<ServerConfig>, Fault> {
+        // Said at once, not in each handshake.
+        self.own.shown()?;
+        let judge = Judge { must, ..Judge::new(Arc::clone(&self.verifier), None) };
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&judge.provider))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| Fault::new(code::INTERNAL, error.to_string()))?
             .with_client_cert_verifier(Arc::new(judge))
-            .with_cert_resolver(Arc::new(self.own()));
+            .with_cert_resolver(Arc::new(Own(self.own.clone())));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -59,25 +124,39 @@ impl TlsIdentity {
     /// For one connection to a server that must be certified for `role`. The second value tells why a server was
     /// refused.
     pub(crate) fn client(&self, role: RoleKind) -> Result<(Arc<ClientConfig>, Verdict), Fault> {
-        let judge = Judge::new(Arc::clone(&self.verifier), Some(role));
-        let verdict = judge.verdict.clone();
-        let mut config = ClientConfig::builder_with_provider(Arc::clone(&judge.provider))
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(|error| Fault::new(code::INTERNAL, error.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(judge))
-            .with_client_cert_resolver(Arc::new(self.own()));
-        config.resumption = Resumption::disabled();
-        config.enable_sni = false;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok((Arc::new(config), verdict))
+        self.own.shown()?;
+        client(Arc::clone(&self.verifier), role, Some(self.own.clone()))
     }
+}
 
-    fn own(&self) -> Own {
-        let certificate = CertificateDer::from(self.certificate.clone());
-        let key = Key(Arc::clone(&self.signer));
-        Own(Arc::new(CertifiedKey::new(vec![certificate], Arc::new(key))))
-    }
+/// The same without a certificate of our own.
+pub(crate) fn anonymous(
+    verifier: Arc<dyn PeerVerifier>,
+    role: RoleKind,
+) -> Result<(Arc<ClientConfig>, Verdict), Fault> {
+    client(verifier, role, None)
+}
+
+fn client(
+    verifier: Arc<dyn PeerVerifier>,
+    role: RoleKind,
+    own: Option<Credentials>,
+) -> Result<(Arc<ClientConfig>, Verdict), Fault> {
+    let judge = Judge::new(verifier, Some(role));
+    let verdict = judge.verdict.clone();
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&judge.provider))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| Fault::new(code::INTERNAL, error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(judge));
+    let mut config = match own {
+        Some(own) => builder.with_client_cert_resolver(Arc::new(Own(own))),
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok((Arc::new(config), verdict))
 }
 
 /// Why a server was refused.
@@ -98,17 +177,28 @@ struct Judge {
     verifier: Arc<dyn PeerVerifier>,
     /// What a server must be certified for; clients may be anything.
     role: Option<RoleKind>,
+    /// Whether a client must have a certificate.
+    must: bool,
     provider: Arc<CryptoProvider>,
     verdict: Verdict,
 }
 
 impl Judge {
     fn new(verifier: Arc<dyn PeerVerifier>, role: Option<RoleKind>) -> Self {
-        Self { verifier, role, provider: Arc::new(ring::default_provider()), verdict: Verdict::default() }
+        let provider = Arc::new(ring::default_provider());
+        Self { verifier, role, must: true, provider, verdict: Verdict::default() }
     }
 
-    fn judge(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
-        let result = self.verifier.verify(certificate).and_then(|certified| match self.role {
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), rustls::Error> {
+        // Borrowed: how much it is stands to be judged.
+        let shown: Vec<&CertificateDer<'_>> =
+            std::iter::once(leaf).chain(intermediates).take(chain::MOST + 1).collect();
+        let certified = chain::join(&shown).and_then(|chain| self.verifier.verify(&chain));
+        let result = certified.and_then(|certified| match self.role {
             Some(role) if certified.subject.role != role => {
                 let detail = format!(
                     "the server is certified as {}, not as the {role} that was wanted",
@@ -133,6 +223,10 @@ impl fmt::Debug for Judge {
 }
 
 impl ClientCertVerifier for Judge {
+    fn client_auth_mandatory(&self) -> bool {
+        self.must
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -140,10 +234,10 @@ impl ClientCertVerifier for Judge {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.judge(end_entity).map(|()| ClientCertVerified::assertion())
+        self.judge(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -173,12 +267,12 @@ impl ServerCertVerifier for Judge {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.judge(end_entity).map(|()| ServerCertVerified::assertion())
+        self.judge(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -207,19 +301,19 @@ impl ServerCertVerifier for Judge {
 /// The only signatures there are in this project.
 const SCHEMES: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
 
-/// Our certificate, whatever the peer asks for.
+/// Our certificates as they are at that moment, whatever the peer asks for.
 #[derive(Debug)]
-struct Own(Arc<CertifiedKey>);
+struct Own(Credentials);
 
 impl ResolvesServerCert for Own {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
+        self.0.shown().ok()
     }
 }
 
 impl ResolvesClientCert for Own {
     fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        schemes.iter().any(|scheme| SCHEMES.contains(scheme)).then(|| Arc::clone(&self.0))
+        schemes.iter().any(|scheme| SCHEMES.contains(scheme)).then(|| self.0.shown().ok()).flatten()
     }
 
     fn has_certs(&self) -> bool {

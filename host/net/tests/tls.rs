@@ -1,61 +1,22 @@
 //! Requests over mutual TLS, with real certificates.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests
 
-use std::future::Future;
+mod common;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::soon;
+use common::ttp::{Authority, Says, Stock, der, ders};
+use rustls::crypto::ring;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
-use trireme_core::role::{Certified, Subject};
-use trireme_core::{Fault, NodeId, RoleKind, TopicName};
+use trireme_core::{Fault, RoleKind};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
-use trireme_crypto::issue;
 use trireme_crypto::key::SoftwareKey;
-use trireme_net::http::{self, Handler, HttpConfig, HttpServer, LARGEST_BODY, post};
-use trireme_net::tls::{PeerVerifier, TlsIdentity};
-
-const YEAR_2000: u64 = 946_684_800_000;
-const YEAR_2100: u64 = 4_102_444_800_000;
-
-struct Authority {
-    key: SoftwareKey,
-    root: Certificate,
-}
-
-struct Verifier(TrustAnchor);
-
-impl PeerVerifier for Verifier {
-    fn verify(&self, der: &[u8]) -> Result<Certified, Fault> {
-        let refuse = |error: &dyn std::fmt::Display| Fault::new("certificate", error.to_string());
-        let certificate = Certificate::parse(der).map_err(|error| refuse(&error))?;
-        certificate.verify(&self.0, None).map_err(|error| refuse(&error))
-    }
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = SoftwareKey::generate().unwrap();
-        let name = NodeId::new("root").unwrap();
-        let root = issue::root(&key, &name, YEAR_2000, YEAR_2100, [1; 16]).unwrap();
-        Self { key, root: Certificate::parse(&root).unwrap() }
-    }
-
-    /// A node of this authority, which believes in another one's certificates.
-    fn node(&self, role: RoleKind, id: &str, believes: &Authority) -> TlsIdentity {
-        let key = SoftwareKey::generate().unwrap();
-        let subject = Subject { role, id: NodeId::new(id).unwrap() };
-        let request = issue::parse_request(&issue::request(&key, &subject).unwrap()).unwrap();
-        let topic = (role == RoleKind::Manufacturer).then(|| TopicName::new("acme").unwrap());
-        let certified = Certified { subject, topic, models: vec![], not_after_ms: YEAR_2100 };
-        let certificate =
-            issue::certify(&self.key, &self.root, &request, &certified, YEAR_2000, YEAR_2100, [2; 16])
-                .unwrap();
-        let anchor = TrustAnchor::from_certificate(believes.root.der()).unwrap();
-        TlsIdentity { certificate, signer: Arc::new(key), verifier: Arc::new(Verifier(anchor)) }
-    }
-}
+use trireme_net::http::{self, Access, Handler, HttpConfig, HttpServer, LARGEST_BODY, Who, post};
+use trireme_net::tls::{Credentials, PeerVerifier, TlsIdentity};
 
 /// Answers with the path, the caller and the body, but for paths that name a fault.
 fn echo() -> Handler {
@@ -71,7 +32,10 @@ fn echo() -> Handler {
                     Ok(vec![])
                 }
                 "/large" => Ok(vec![b'x'; LARGEST_BODY + 1]),
-                path => Ok([path.as_bytes(), request.caller.to_string().as_bytes(), &request.body].concat()),
+                path => {
+                    let caller = request.caller.unwrap().to_string();
+                    Ok([path.as_bytes(), caller.as_bytes(), &request.body].concat())
+                }
             }
         })
     })
@@ -79,13 +43,9 @@ fn echo() -> Handler {
 
 async fn server(identity: TlsIdentity, config: HttpConfig) -> (HttpServer, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = http::serve(listener, identity, config, echo()).unwrap();
+    let server = http::serve(listener, identity, Access::default(), config, echo()).unwrap();
     let url = format!("https://{}", server.local_addr());
     (server, url)
-}
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(10), what).await.expect("it takes too long")
 }
 
 fn brief() -> HttpConfig {
@@ -94,7 +54,8 @@ fn brief() -> HttpConfig {
 }
 
 async fn ask(identity: &TlsIdentity, url: &str, body: &[u8]) -> Result<Vec<u8>, Fault> {
-    soon(post(identity, &HttpConfig::default(), RoleKind::Directory, url, body.to_vec())).await
+    soon(post(identity, Who::Certified, &HttpConfig::default(), RoleKind::Directory, url, body.to_vec()))
+        .await
 }
 
 #[tokio::test]
@@ -152,7 +113,8 @@ async fn certificates_of_another_authority_are_refused_on_both_sides() {
 async fn a_certificate_without_its_key_is_worth_nothing() {
     let ttp = Authority::new();
     let real = ttp.node(RoleKind::Directory, "bds", &ttp);
-    let thief = TlsIdentity { signer: Arc::new(SoftwareKey::generate().unwrap()), ..real.clone() };
+    let key = Arc::new(SoftwareKey::generate().unwrap());
+    let thief = TlsIdentity { own: Credentials::new(real.own.chain(), key), ..real.clone() };
     let gateway = ttp.node(RoleKind::Gateway, "gw-1", &ttp);
     let (_server, url) = server(thief.clone(), HttpConfig::default()).await;
     assert_eq!(ask(&gateway, &url, b"{}").await.unwrap_err().code, "network");
@@ -163,23 +125,10 @@ async fn a_certificate_without_its_key_is_worth_nothing() {
 #[tokio::test]
 async fn who_has_no_certificate_or_speaks_no_tls_is_closed() {
     let ttp = Authority::new();
-    let (server, _) = server(ttp.node(RoleKind::Directory, "bds", &ttp), brief()).await;
-    // A stock TLS client without a certificate.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything(provider)))
-        .with_no_client_auth();
-    let stream = TcpStream::connect(server.local_addr()).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let (server, url) = server(ttp.node(RoleKind::Directory, "bds", &ttp), brief()).await;
     // With TLS 1.3 the client learns of the refusal when it first reads.
-    if let Ok(mut stream) = soon(connector.connect(name, stream)).await {
-        let _ = stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
-        let mut answer = Vec::new();
-        assert!(soon(stream.read_to_end(&mut answer)).await.is_err() && answer.is_empty());
+    if let Ok(mut stock) = soon(Stock::connect(&url, None)).await {
+        assert!(soon(stock.ask("/")).await.is_err());
     }
     let mut plain = TcpStream::connect(server.local_addr()).await.unwrap();
     plain.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await.unwrap();
@@ -200,41 +149,133 @@ async fn urls_that_are_none_of_ours_are_refused() {
     assert_eq!(ask(&gateway, "https://127.0.0.1:1/x", b"{}").await.unwrap_err().code, "network");
 }
 
-/// Believes everything.
-#[derive(Debug)]
-struct Anything(Arc<rustls::crypto::CryptoProvider>);
+/// A network whose certificates are issued by a branch of its authority, so that chains have two certificates.
+struct Branch(Authority);
 
-impl rustls::client::danger::ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
+impl Branch {
+    fn chain(&self, role: RoleKind, id: &str) -> (Vec<u8>, Arc<SoftwareKey>) {
+        let (leaf, key) = self.0.certify(role, id);
+        ([&leaf, self.0.root.der()].concat(), key)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    /// Believes chains that end with the branch, which issued their leaf.
+    fn verifier(&self) -> Arc<dyn PeerVerifier> {
+        let branch = self.0.root.der().to_vec();
+        let anchor = TrustAnchor::from_certificate(&branch).unwrap();
+        Arc::new(Says(move |chain: &[u8]| {
+            let leaf = chain.strip_suffix(&branch[..]).filter(|leaf| !leaf.is_empty());
+            let leaf = leaf.ok_or_else(|| Fault::new("certificate", "the branch is not in the chain"))?;
+            let refuse = |error| Fault::new("certificate", format!("{error}"));
+            Certificate::parse(leaf).and_then(|leaf| leaf.verify(&anchor, None)).map_err(refuse)
+        }))
     }
 
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    fn node(&self, role: RoleKind, id: &str) -> TlsIdentity {
+        let (chain, key) = self.chain(role, id);
+        TlsIdentity::new(chain, key, self.verifier())
     }
 
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+    /// One that forgets to say who issued its certificate.
+    fn forgetful(&self, role: RoleKind, id: &str) -> TlsIdentity {
+        let (leaf, key) = self.0.certify(role, id);
+        TlsIdentity::new(leaf, key, self.verifier())
     }
+}
+
+#[tokio::test]
+async fn chains_are_shown_and_judged_as_a_whole_on_both_sides() {
+    let branch = Branch(Authority::new());
+    let gateway = branch.node(RoleKind::Gateway, "gw-1");
+    let (_server, url) = server(branch.node(RoleKind::Directory, "bds"), HttpConfig::default()).await;
+    assert_eq!(ask(&gateway, &format!("{url}/x"), b"").await.unwrap(), b"/xgateway gw-1");
+    let forgetful = branch.forgetful(RoleKind::Gateway, "gw-1");
+    assert_eq!(ask(&forgetful, &url, b"").await.unwrap_err().code, "network");
+    let (_server, url) = server(branch.forgetful(RoleKind::Directory, "bds"), HttpConfig::default()).await;
+    let fault = ask(&gateway, &url, b"").await.unwrap_err();
+    assert_eq!(fault, Fault::new("certificate", "the branch is not in the chain"));
+}
+
+#[tokio::test]
+async fn a_chain_of_more_than_four_is_refused_before_it_is_judged() {
+    let ttp = Authority::new();
+    let (leaf, key) = ttp.certify(RoleKind::Directory, "bds");
+    let certificates = |count: usize| {
+        let mut chain = vec![ttp.root.der().to_vec(); count];
+        chain[0].clone_from(&leaf);
+        chain
+    };
+    let judged = Arc::new(AtomicUsize::new(0));
+    let (count, anchor) = (judged.clone(), TrustAnchor::from_certificate(ttp.root.der()).unwrap());
+    let length = leaf.len();
+    let verifier: Arc<dyn PeerVerifier> = Arc::new(Says(move |chain: &[u8]| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(Certificate::parse(&chain[..length]).unwrap().verify(&anchor, None).unwrap())
+    }));
+    let me = TlsIdentity::new(leaf.clone(), key.clone(), verifier);
+
+    // Shown by a client.
+    let (_server, url) = server(me.clone(), HttpConfig::default()).await;
+    let mut four = soon(Stock::connect(&url, Some((&certificates(4), &key)))).await.unwrap();
+    assert_eq!(soon(four.ask("/x")).await.unwrap().1, "/xdirectory bds");
+    let before = judged.load(Ordering::SeqCst);
+    assert!(before > 0);
+    if let Ok(mut five) = soon(Stock::connect(&url, Some((&certificates(5), &key)))).await {
+        assert!(soon(five.ask("/x")).await.is_err());
+    }
+    // Shown by a server.
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(ders(&certificates(5)), der(&key))
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.is_err());
+    });
+    let fault = ask(&me, &url, b"").await.unwrap_err();
+    assert_eq!((fault.code.as_ref(), fault.detail.contains("at most 4")), ("certificate", true), "{fault}");
+    assert_eq!(judged.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test]
+async fn new_credentials_count_from_the_next_connection_on() {
+    let branch = Branch(Authority::new());
+    let directory = branch.node(RoleKind::Directory, "bds");
+    let (_server, url) = server(directory.clone(), HttpConfig::default()).await;
+    let (leaf, key) = branch.0.certify(RoleKind::Gateway, "gw-1");
+    let shows = vec![leaf, branch.0.root.der().to_vec()];
+    let connect = async || soon(Stock::connect(&url, Some((&shows, &key)))).await.unwrap();
+
+    let mut open = connect().await;
+    assert_eq!(open.certificates().concat(), directory.own.chain());
+    assert_eq!(soon(open.ask("/x")).await.unwrap().1, "/xgateway gw-1");
+    let (chain, new_key) = branch.chain(RoleKind::Directory, "bds");
+    directory.own.switch(chain.clone(), new_key);
+    assert_eq!(soon(open.ask("/y")).await.unwrap().1, "/ygateway gw-1");
+    assert_eq!(connect().await.certificates().concat(), chain);
+
+    // The same for who asks, and for all clones.
+    let gateway = branch.node(RoleKind::Gateway, "gw-1");
+    let clone = gateway.own.clone();
+    assert_eq!(ask(&gateway, &format!("{url}/x"), b"").await.unwrap(), b"/xgateway gw-1");
+    let (chain, key) = branch.chain(RoleKind::Gateway, "gw-2");
+    clone.switch(chain.clone(), key);
+    assert_eq!(ask(&gateway, &format!("{url}/x"), b"").await.unwrap(), b"/xgateway gw-2");
+    assert_eq!(gateway.own.chain(), chain);
+}
+
+#[tokio::test]
+async fn credentials_that_are_no_chain_are_named_at_once() {
+    let ttp = Authority::new();
+    let broken = ttp.node(RoleKind::Gateway, "gw-1", &ttp);
+    let mut chain = broken.own.chain();
+    chain.pop();
+    broken.own.switch(chain, Arc::new(SoftwareKey::generate().unwrap()));
+    let fault = ask(&broken, "https://127.0.0.1:1/x", b"").await.unwrap_err();
+    assert_eq!((fault.code.as_ref(), fault.detail.contains("our own")), ("certificate", true), "{fault}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    assert!(http::serve(listener, broken, Access::default(), HttpConfig::default(), echo()).is_err());
 }

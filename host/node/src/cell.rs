@@ -30,7 +30,11 @@ pub(crate) struct Cell {
     pub(crate) blobs: Blobs,
     pub(crate) clock: Clock,
     pub(crate) runtime: tokio::runtime::Handle,
+    /// Its credentials ([`TlsIdentity::own`]) are the one place that its server and its requests take them from:
+    /// what is switched there counts for both.
     pub(crate) tls: Option<TlsIdentity>,
+    /// Paths of its HTTPS server that need no certificate.
+    pub(crate) open: Vec<String>,
     pub(crate) device: Option<Arc<Device>>,
     pub(crate) policies: BTreeMap<String, Vec<Arc<dyn Policy>>>,
     /// A broker's listener, set once it listens.

@@ -9,7 +9,7 @@ use trireme_actor::{Effect, Intake, Shipment, Work};
 use trireme_core::message::Verdict;
 use trireme_core::role::{Answer, LinkId, Then, code};
 use trireme_core::{Digest, Fault, RoleKind, Version, cbor};
-use trireme_net::http::HttpConfig;
+use trireme_net::http::{HttpConfig, Who};
 use trireme_net::link::{BodySource, EVENTS, LinkCommand};
 use trireme_net::{http, lan, mqtt};
 use trireme_store::Blobs;
@@ -37,7 +37,9 @@ pub(crate) fn carry_out(cell: &Arc<Cell>, effect: Effect) {
         Effect::Compute { work, done } => compute(cell, *work, done),
         Effect::Deliver { link, shipment, done } => deliver(cell, link, shipment, done),
         Effect::Ask { hook, questions, done } => ask(cell, hook, questions, done),
-        Effect::Request { role, url, body, done } => request(cell, role, url, body, done),
+        Effect::Request { role, url, body, done, anonymous } => {
+            request(cell, role, url, body, done, if anonymous { Who::Anonymous } else { Who::Certified });
+        }
         Effect::Install { blob, version, done } => install(cell, blob, version, done),
         Effect::SelfTest { done } => on_device(cell, done, |device| device.self_test()),
         Effect::Confirm { done } => on_device(cell, done, |device| device.confirm()),
@@ -170,7 +172,7 @@ fn stricter(one: Verdict, other: Verdict) -> Verdict {
     }
 }
 
-fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: Then) {
+fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: Then, who: Who) {
     let Some(tls) = cell.tls.clone() else {
         let fault =
             Fault::new(code::CONFIGURATION, format!("{} has no certificate to ask {url} with", cell.name));
@@ -178,7 +180,7 @@ fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: T
     };
     let job = cell.job(done);
     cell.runtime.spawn(async move {
-        let outcome = http::post(&tls, &HttpConfig::default(), role, &url, body).await;
+        let outcome = http::post(&tls, who, &HttpConfig::default(), role, &url, body).await;
         job.done(outcome.map(|body| Answer { blob: None, values: vec![body] }), None);
     });
 }

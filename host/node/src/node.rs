@@ -10,12 +10,12 @@ use trireme_actor::{Actor, Condition, ProvenTime, SensorKeys, Trust};
 use trireme_core::Fault;
 use trireme_core::role::{Certified, Origin, code};
 use trireme_net::admin::AdminServer;
-use trireme_net::http::{self, HttpConfig, HttpServer};
+use trireme_net::http::{self, Access, HttpConfig, HttpServer};
 use trireme_net::lan::{LanConfig, LanListener};
 use trireme_net::link::Link;
 use trireme_net::link::OnLink;
 use trireme_net::mqtt::front::{Front, FrontConfig};
-use trireme_net::tls::{PeerVerifier, TlsIdentity};
+use trireme_net::tls::{Credentials, PeerVerifier, TlsIdentity};
 use trireme_store::{Database, OpenError, Options, SlotError};
 
 use crate::admin::Administrator;
@@ -153,7 +153,19 @@ impl Node {
     }
 
     fn cell(&self, executor: &Executor, time: &ProvenTime, plan: RolePlan) -> Result<Arc<Cell>, NodeError> {
-        let RolePlan { name, factory, mut keys, grants, config, listen: _, device, policies } = plan;
+        let RolePlan {
+            name,
+            factory,
+            mut keys,
+            grants,
+            config,
+            listen: _,
+            open,
+            custody,
+            credentials,
+            device,
+            policies,
+        } = plan;
         let device = match device {
             Some(plan) => {
                 let device = Device::open(&plan);
@@ -165,13 +177,17 @@ impl Node {
             None => None,
         };
         let id = keys.identity.subject.id.to_string();
-        let tls = keys.signer.clone().zip(keys.trust.clone()).map(|(signer, trust)| TlsIdentity {
-            certificate: keys.identity.certificate.clone(),
-            signer,
-            verifier: Arc::new(Verifier { trust, time: time.clone(), clock: executor.clock() }),
+        let tls = keys.signer.clone().zip(keys.trust.clone()).map(|(signer, trust)| {
+            let verifier = Verifier { trust, time: time.clone(), clock: executor.clock() };
+            let chain = keys.identity.certificate.clone();
+            let own = credentials.unwrap_or_else(|| Credentials::new(chain, signer));
+            TlsIdentity { own, verifier: Arc::new(verifier) }
         });
         let namespace = self.database.namespace(&name);
-        let actor = Actor::boxed(factory, keys, grants, Box::new(namespace), time.clone(), config);
+        let mut actor = Actor::boxed(factory, keys, grants, Box::new(namespace), time.clone(), config);
+        if let Some(custody) = custody {
+            actor = actor.with_custody(custody);
+        }
         Ok(Arc::new(Cell {
             name,
             id,
@@ -180,6 +196,7 @@ impl Node {
             clock: executor.clock(),
             runtime: tokio::runtime::Handle::current(),
             tls,
+            open,
             device,
             policies,
             front: OnceLock::new(),
@@ -264,15 +281,16 @@ async fn serve(cell: &Arc<Cell>, address: SocketAddr) -> Result<HttpServer, Faul
     let cannot =
         |error| Fault::new(code::NETWORK, format!("cannot listen for requests on {address}: {error}"));
     let listener = tokio::net::TcpListener::bind(address).await.map_err(cannot)?;
+    let access = Access { open: cell.open.clone() };
     let cell = Arc::downgrade(cell);
     let handler: http::Handler = Arc::new(move |request| {
         let cell = cell.upgrade();
         Box::pin(async move {
             let cell = cell.ok_or_else(|| Fault::new(code::NETWORK, "the node stops"))?;
-            cell.ask(Origin::Network, Some(request.caller), request.path, request.body, None, None).await
+            cell.ask(Origin::Network, request.caller, request.path, request.body, None, None).await
         })
     });
-    http::serve(listener, tls, HttpConfig::default(), handler)
+    http::serve(listener, tls, access, HttpConfig::default(), handler)
 }
 
 /// Judges peers of TLS connections with what the node's roles know.
@@ -283,10 +301,9 @@ struct Verifier {
 }
 
 impl PeerVerifier for Verifier {
-    fn verify(&self, der: &[u8]) -> Result<Certified, Fault> {
+    fn verify(&self, chain: &[u8]) -> Result<Certified, Fault> {
         let now = self.time.at(self.clock.now_ms());
-        let refuse = |error| Fault::new(code::CERTIFICATE, format!("{error}"));
-        self.trust.verify(der, now).map(|(certified, _)| certified).map_err(refuse)
+        Ok(self.trust.verify(chain, now)?.0)
     }
 }
 

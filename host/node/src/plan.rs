@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use trireme_actor::{Grants, Keyring, RoleFactory};
+use trireme_actor::{Custody, Grants, Keyring, RoleFactory};
 use trireme_core::model::Model;
 use trireme_core::{Fault, Version};
 use trireme_crypto::element::SensorSecrets;
+use trireme_net::tls::Credentials;
 
 /// A node: one process, one state directory, one administrator's socket, one role or several.
 pub struct Plan {
@@ -42,6 +43,12 @@ pub struct RolePlan {
     pub config: Vec<u8>,
     /// Where it listens.
     pub listen: Vec<Listen>,
+    /// Paths of its HTTPS server that need no certificate.
+    pub open: Vec<String>,
+    /// Who looks after its certificate and after what is trusted; nobody, where there is none.
+    pub custody: Option<Custody>,
+    /// What its server and its requests show in TLS, where a key store is to switch it; made from `keys` otherwise.
+    pub credentials: Option<Credentials>,
     /// A sensor's device.
     pub device: Option<DevicePlan>,
     /// Policies by hook; a hook without any allows.

@@ -82,6 +82,8 @@ fn events() -> Vec<Event> {
         Event::Request(admin),
         message("echo"),
         message("keys"),
+        message("trust"),
+        Event::TrustChanged,
         message("sessions"),
         message("element"),
         message("state"),

@@ -66,7 +66,7 @@ impl Cast {
         let name = NodeId::new("ttp")?;
         let until = BEGINNING_MS + TEN_YEARS_MS;
         let root = issue::root(key.as_ref(), &name, BEGINNING_MS, until, [1; 16])?;
-        let trust = Trust::new(TrustAnchor::from_certificate(&root)?);
+        let trust = Trust::new(vec![TrustAnchor::from_certificate(&root)?]);
         let issuer =
             Issuer { key: key.clone(), certificate: Certificate::parse(&root)?, trust: trust.clone() };
         // The node that answers is certified by the root, and holds the root's key to issue with.

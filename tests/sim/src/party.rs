@@ -168,7 +168,7 @@ fn keyring(keys: &Keys, disk: &SharedDisk) -> Result<Keyring, String> {
     let issuer = match &keys.root {
         Some((key, root)) => {
             let certificate = Certificate::parse(root).map_err(|error| error.to_string())?;
-            Some(Issuer { signer: key.clone(), certificate })
+            Some(Issuer { signer: key.clone(), certificate, chain: Vec::new() })
         }
         None => None,
     };
@@ -181,7 +181,7 @@ fn keyring(keys: &Keys, disk: &SharedDisk) -> Result<Keyring, String> {
         identity: Identity { subject: keys.subject.clone(), certificate: keys.certificate.clone() },
         signer: certified.then_some(signer),
         trust: certified.then(|| keys.trust.clone()),
-        issuer,
+        issuers: issuer.into_iter().collect(),
         models,
         sensor,
     })

@@ -72,7 +72,7 @@ enum Happening {
     Wake(Place, u64),
     Frame(u64, usize, Frame),
     Call(Place, u64, LinkId, String),
-    Asked(Place, Subject, Then, u64, String, Vec<u8>),
+    Asked(Place, (Place, Option<Subject>), Then, u64, String, Vec<u8>),
     Job(Place, u64, Work),
     Restart(Place),
     Start(Place),
@@ -393,8 +393,8 @@ impl World {
                 let answer = Answer { blob: None, values };
                 self.later(1, Happening::Job(place, life, Work::Answer(then, Ok(answer))));
             }
-            Effect::Request { role, url, body, done: then } => {
-                self.request(place, life, role, &url, body, then)
+            Effect::Request { role, url, body, done: then, anonymous } => {
+                self.request(place, life, role, &url, body, (then, anonymous));
             }
             Effect::Install { blob, version, done: then } => {
                 let wait = self.rng.between(1, 2000);

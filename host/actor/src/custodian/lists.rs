@@ -45,8 +45,12 @@ impl Lists {
         *self = Self { next_ms: Some(now_ms), ..Self::default() };
         let Some(trust) = &context.keys.trust else { return };
         let now = context.time.at(now_ms);
-        let mut kept: Vec<&Vec<u8>> =
-            context.state.range(KEYS.to_owned()..).take_while(|(key, _)| key.starts_with(KEYS)).map(|(_, item)| item).collect();
+        let mut kept: Vec<&Vec<u8>> = context
+            .state
+            .range(KEYS.to_owned()..)
+            .take_while(|(key, _)| key.starts_with(KEYS))
+            .map(|(_, item)| item)
+            .collect();
         // A list may need a link certificate that comes later in the order of keys.
         loop {
             let before = kept.len();
@@ -73,7 +77,8 @@ impl Lists {
             if now_ms.saturating_sub(since) >= GRACE_MS {
                 self.demand(context);
                 alarms.entry(ALARM).or_insert_with(|| {
-                    "no revocation list could be fetched since the start; peers are refused until one is".into()
+                    "no revocation list could be fetched since the start; peers are refused until one is"
+                        .into()
                 });
             }
         }
@@ -85,12 +90,15 @@ impl Lists {
         let mut have = trust.items();
         have.truncate(TrustQuestion::MOST);
         let wait_ms = if custody.follow && self.fetched_ms.is_some() { WAIT_MS } else { 0 };
+        // Certified callers have the better seats; whose certificate is worthless still gets an answer, and so does one
+        // who does not know yet that it is.
+        let counts = trust.verify(&context.keys.identity.certificate, context.time.at(now_ms)).is_ok();
         tx.effects.push(Effect::Request {
             role: RoleKind::Authority,
             url: format!("{}{}", authority.trim_end_matches('/'), path::TRUST),
             body: json::write(&TrustQuestion { have, wait_ms }),
             done: FETCH,
-            anonymous: true,
+            anonymous: !counts || self.failures % 2 == 1,
         });
     }
 
@@ -156,8 +164,12 @@ impl Lists {
         }
         self.epoch = epoch;
         let items = trust.items();
-        let mut stale: Vec<String> =
-            context.state.range(KEYS.to_owned()..).map(|(key, _)| key.clone()).take_while(|key| key.starts_with(KEYS)).collect();
+        let mut stale: Vec<String> = context
+            .state
+            .range(KEYS.to_owned()..)
+            .map(|(key, _)| key.clone())
+            .take_while(|key| key.starts_with(KEYS))
+            .collect();
         for item in items {
             let key = format!("{KEYS}{}", hex::encode(item.id.as_bytes()));
             stale.retain(|old| *old != key);

@@ -13,7 +13,7 @@ use trireme_crypto::certificate::{Certificate, chain};
 use trireme_crypto::issue;
 use trireme_crypto::key::{KeyError, Signer, sign_formula};
 
-use super::{Custody, KeyStore, RENEW, pause_ms};
+use super::{Custody, RENEW, pause_ms};
 use crate::actor::Context;
 use crate::effect::Effect;
 use crate::handler::Transaction;
@@ -91,7 +91,10 @@ impl Renewal {
             return;
         }
         if custody.keys.is_none() {
-            alarms.insert(ALARM, "the certificate should be renewed, and this node cannot do so by itself".into());
+            alarms.insert(
+                ALARM,
+                "the certificate should be renewed, and this node cannot do so by itself".into(),
+            );
             return;
         }
         let issues = !context.keys.issuers.is_empty();
@@ -159,7 +162,8 @@ impl Renewal {
         if self.validity.is_some() || context.keys.signer.is_none() {
             return;
         }
-        let leaf = chain::split(&context.keys.identity.certificate).ok().and_then(|all| all.into_iter().next());
+        let leaf =
+            chain::split(&context.keys.identity.certificate).ok().and_then(|all| all.into_iter().next());
         if let Some(certificate) = leaf.and_then(|der| Certificate::parse(&der).ok()) {
             self.validity = Some((certificate.not_before_ms(), certificate.not_after_ms()));
             self.jitter = context.random.bytes(1).first().copied().unwrap_or_default();
@@ -167,12 +171,7 @@ impl Renewal {
     }
 
     /// Asks the authority.
-    fn ask(
-        &mut self,
-        custody: &mut Custody,
-        context: &Context,
-        tx: &mut Transaction,
-    ) -> Result<(), Fault> {
+    fn ask(&mut self, custody: &mut Custody, context: &Context, tx: &mut Transaction) -> Result<(), Fault> {
         let (Some(authority), Some(keys)) = (&custody.authority, &mut custody.keys) else {
             return Err(Fault::new(code::CONFIGURATION, "no authority is configured that could renew it"));
         };
@@ -180,8 +179,8 @@ impl Renewal {
         let next = keys.next().map_err(of_key)?;
         let identity = &context.keys.identity;
         let request = issue::request(next.as_ref(), &identity.subject).map_err(Fault::from)?;
-        let signature =
-            sign_formula(signer.as_ref(), &formula::renew(&request, &identity.certificate)).map_err(of_key)?;
+        let signature = sign_formula(signer.as_ref(), &formula::renew(&request, &identity.certificate))
+            .map_err(of_key)?;
         let body = RenewalBody {
             request: json::hexed(&request),
             certificate: json::hexed(&identity.certificate),

@@ -37,7 +37,8 @@ impl Custodian {
         let question: IdentityQuestion = json::read(&request.body, "the question")?;
         if question.renew {
             if self.custody.as_ref().is_none_or(|custody| custody.keys.is_none()) {
-                let text = "this node cannot make its own next key: rotate it where it is kept, and enrol again";
+                let text =
+                    "this node cannot make its own next key: rotate it where it is kept, and enrol again";
                 return Err(Fault::new(code::CONFIGURATION, text));
             }
             if context.time.at(now_ms).is_none() {

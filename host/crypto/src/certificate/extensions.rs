@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use der::asn1::{Ia5String, ObjectIdentifier, OctetString};
+use der::asn1::{Ia5String, Null, ObjectIdentifier, OctetString};
 use der::{Decode, Encode, Sequence};
 use trireme_core::role::{Certified, Subject};
 use trireme_core::{ModelName, NodeId, TopicName};
@@ -13,8 +13,9 @@ use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
     SubjectKeyIdentifier,
 };
+use x509_cert::name::Name;
 
-use super::{CertificateError, MOST_MODELS, SCOPE};
+use super::{CertificateError, MOST_MODELS, SCOPE, SUCCESSOR};
 use crate::hash;
 use crate::key::PublicKey;
 
@@ -37,6 +38,14 @@ pub(crate) struct Extensions {
     pub(crate) signs: bool,
     /// Whether the key signs certificates.
     pub(crate) certifies: bool,
+    /// How many authorities may stand between it and a node.
+    pub(crate) path_length: Option<u8>,
+    /// Whether the key signs revocation lists.
+    pub(crate) signs_lists: bool,
+    /// Whether the issuer says that the owner comes after it.
+    pub(crate) successor: bool,
+    /// What identifies the issuer's key.
+    pub(crate) issuer_id: Option<Vec<u8>>,
     /// The owner.
     pub(crate) subject: Option<Subject>,
     /// A manufacturer's topic and models.
@@ -61,11 +70,16 @@ pub(crate) fn extensions(list: Option<&Vec<Extension>>) -> Result<Extensions, Ce
         seen.push(id);
         let value = extension.extn_value.as_bytes();
         match id {
-            BASIC_CONSTRAINTS => read.authority = BasicConstraints::from_der(value)?.ca,
+            BASIC_CONSTRAINTS => {
+                let constraints = BasicConstraints::from_der(value)?;
+                read.authority = constraints.ca;
+                read.path_length = constraints.path_len_constraint;
+            }
             KEY_USAGE => {
                 let usage = KeyUsage::from_der(value)?;
                 read.signs = usage.digital_signature();
                 read.certifies = usage.key_cert_sign();
+                read.signs_lists = usage.crl_sign();
             }
             EXTENDED_KEY_USAGE => {
                 let uses = ExtendedKeyUsage::from_der(value)?;
@@ -79,7 +93,12 @@ pub(crate) fn extensions(list: Option<&Vec<Extension>>) -> Result<Extensions, Ce
                 SubjectKeyIdentifier::from_der(value)?;
             }
             AUTHORITY_KEY_IDENTIFIER => {
-                AuthorityKeyIdentifier::from_der(value)?;
+                let issuer = AuthorityKeyIdentifier::from_der(value)?;
+                read.issuer_id = issuer.key_identifier.map(|id| id.as_bytes().to_vec());
+            }
+            SUCCESSOR => {
+                Null::from_der(value)?;
+                read.successor = true;
             }
             _ if extension.critical => return Err(CertificateError::Critical(id.to_string())),
             _ => {}
@@ -134,15 +153,36 @@ impl Scope {
 pub(crate) enum Purpose<'a> {
     /// The authority itself.
     Root(&'a Subject),
+    /// An authority that certifies nodes.
+    Intermediate(&'a Subject),
+    /// Another root, of this name.
+    Link {
+        /// The other root's name.
+        name: &'a Name,
+        /// Whether it comes after the issuer.
+        successor: bool,
+    },
     /// A node.
     Node(&'a Certified),
 }
 
 impl Purpose<'_> {
-    pub(crate) fn subject(&self) -> &Subject {
+    /// The owner; a link says only the root's name.
+    pub(crate) fn subject(&self) -> Option<&Subject> {
         match self {
-            Self::Root(subject) => subject,
-            Self::Node(certified) => &certified.subject,
+            Self::Root(subject) | Self::Intermediate(subject) => Some(subject),
+            Self::Link { .. } => None,
+            Self::Node(certified) => Some(&certified.subject),
+        }
+    }
+
+    /// A root issues intermediates and links, whose roots issue intermediates.
+    fn path_length(&self) -> Option<u8> {
+        match self {
+            Self::Root(_) => Some(2),
+            Self::Link { .. } => Some(1),
+            Self::Intermediate(_) => Some(0),
+            Self::Node(_) => None,
         }
     }
 
@@ -152,9 +192,10 @@ impl Purpose<'_> {
         key: &PublicKey,
         issuer: &PublicKey,
     ) -> Result<Vec<Extension>, CertificateError> {
-        let root = matches!(self, Self::Root(_));
-        let constraints = BasicConstraints { ca: root, path_len_constraint: root.then_some(0) };
-        let usage = if root {
+        let path_length = self.path_length();
+        let authority = path_length.is_some();
+        let constraints = BasicConstraints { ca: authority, path_len_constraint: path_length };
+        let usage = if authority {
             KeyUsages::DigitalSignature | KeyUsages::KeyCertSign | KeyUsages::CRLSign
         } else {
             KeyUsages::DigitalSignature.into()
@@ -163,16 +204,14 @@ impl Purpose<'_> {
             extension(BASIC_CONSTRAINTS, true, &constraints)?,
             extension(KEY_USAGE, true, &KeyUsage(usage))?,
             extension(SUBJECT_KEY_IDENTIFIER, false, &SubjectKeyIdentifier(key_identifier(key)?))?,
-            extension(
-                AUTHORITY_KEY_IDENTIFIER,
-                false,
-                &AuthorityKeyIdentifier {
-                    key_identifier: Some(key_identifier(issuer)?),
-                    ..AuthorityKeyIdentifier::default()
-                },
-            )?,
-            alternative_name(self.subject())?,
+            identifies(issuer)?,
         ];
+        if let Some(subject) = self.subject() {
+            list.push(alternative_name(subject)?);
+        }
+        if let Self::Link { successor: true, .. } = self {
+            list.push(extension(SUCCESSOR, false, &Null)?);
+        }
         if let Self::Node(certified) = self {
             let uses = ExtendedKeyUsage([SERVER, CLIENT].into());
             list.push(extension(EXTENDED_KEY_USAGE, false, &uses)?);
@@ -182,6 +221,13 @@ impl Purpose<'_> {
         }
         Ok(list)
     }
+}
+
+/// The authority key identifier, also for lists.
+pub(crate) fn identifies(issuer: &PublicKey) -> Result<Extension, CertificateError> {
+    let key_identifier = Some(key_identifier(issuer)?);
+    let value = AuthorityKeyIdentifier { key_identifier, ..AuthorityKeyIdentifier::default() };
+    extension(AUTHORITY_KEY_IDENTIFIER, false, &value)
 }
 
 /// The one subject alternative name, also for requests.

@@ -1,4 +1,5 @@
-//! Certificates: X.509 v3 (RFC 5280) on P-256, one level under the authority's (protocol, "Certificates").
+//! Certificates: X.509 v3 (RFC 5280) on P-256, under the authority's root or an intermediate of it (protocol,
+//! "Certificates"). What is trusted, and what was revoked, is [`TrustStore`]'s to say.
 //!
 //! A certificate names its owner in exactly one subject alternative name, the URI `trireme://<role>/<id>`. A
 //! manufacturer's also carries its topic and its models, in the extension [`SCOPE`]:
@@ -7,25 +8,33 @@
 //! Scope ::= SEQUENCE { topic UTF8String, models SEQUENCE OF UTF8String }
 //! ```
 
-mod cache;
+pub mod chain;
 mod error;
 mod extensions;
+mod list;
+mod path;
+mod roots;
+mod trust;
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use der::asn1::ObjectIdentifier;
-use der::{Decode, Encode};
+use der::{Decode, Encode, Tag, Tagged};
 use trireme_core::role::Certified;
-use trireme_core::{Point, RoleKind};
+use trireme_core::{Digest, Point, RoleKind};
 use x509_cert::name::Name;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
+use crate::hash;
 use crate::key::{PublicKey, signature_from_der};
 
-pub use cache::VerifiedCache;
+pub use chain::{LARGEST_CHAIN, LONGEST_CHAIN};
 pub use error::CertificateError;
-pub(crate) use extensions::{Purpose, alternative_name, extensions};
+pub(crate) use extensions::{Purpose, alternative_name, extensions, identifies};
+pub(crate) use list::{CRL_NUMBER, REASON_CODE};
+pub use list::{LARGEST_LIST, MOST_REVOKED, RevocationList, RevocationReason, RevokedEntry, key_id};
+pub use trust::TrustStore;
 
 /// The most bytes of a certificate or a request, in DER.
 pub const LARGEST_CERTIFICATE: usize = 8 * 1024;
@@ -34,6 +43,9 @@ pub const MOST_MODELS: usize = 256;
 /// The extension with a manufacturer's topic and models, not critical: 2.25.0x54726972 (`Trir`). An arc of full
 /// UUID length would be the custom, but much software reads arcs of 32 bits only.
 pub const SCOPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.25.1416784242");
+/// The extension by which a root says, in a link certificate, that its subject comes after it: NULL, not critical,
+/// 2.25.0x54726973 (`Tris`).
+pub const SUCCESSOR: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.25.1416784243");
 
 pub(crate) const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -63,6 +75,8 @@ impl Certificate {
         if tbs.version() != x509_cert::Version::V3 {
             return Err(CertificateError::Malformed("only version 3 is accepted".to_string()));
         }
+        check_name(tbs.subject())?;
+        check_name(tbs.issuer())?;
         let key = key_of(tbs.subject_public_key_info())?;
         Ok(Self { der: der.to_vec(), inner, key })
     }
@@ -94,23 +108,57 @@ impl Certificate {
     /// Its serial number, big endian, without leading zeros.
     #[must_use]
     pub fn serial(&self) -> &[u8] {
-        self.inner.tbs_certificate().serial_number().as_bytes()
+        plain(self.inner.tbs_certificate().serial_number().as_bytes())
     }
 
-    /// Judges the certificate of a node: signed by the anchor, not an authority over others, for signatures, naming
+    /// Its owner's name, for people.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        self.subject_name().to_string()
+    }
+
+    /// Its issuer's name, for people.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        self.issuer_name().to_string()
+    }
+
+    /// Its issuer's key, as it says itself (authority key identifier): the first 20 bytes of the issuer's
+    /// [`key_id`], where the issuer is ours.
+    #[must_use]
+    pub fn issuer_id(&self) -> Option<Vec<u8>> {
+        extensions(self.inner.tbs_certificate().extensions()).ok()?.issuer_id
+    }
+
+    /// Whether it claims to be an authority over others: a root, an intermediate, a link.
+    #[must_use]
+    pub fn is_authority(&self) -> bool {
+        self.authority().is_ok()
+    }
+
+    /// Judges the certificate of a node under the root itself: signed by the anchor, not an authority over others, for signatures, naming
     /// one owner, without critical extensions that are not understood. Dates count only where `now_ms` is known
     /// (protocol, "Time").
     ///
     /// # Errors
     /// [`CertificateError`] says what is wrong, and with whose certificate.
     pub fn verify(&self, anchor: &TrustAnchor, now_ms: Option<u64>) -> Result<Certified, CertificateError> {
-        if self.issuer() != anchor.certificate.subject_name() {
-            return Err(CertificateError::Issuer {
-                wanted: anchor.certificate.subject_name().to_string(),
-                found: self.issuer().to_string(),
-            });
+        if self.issuer_name() != anchor.certificate.subject_name() {
+            let (wanted, found) = (anchor.certificate.subject(), self.issuer());
+            return Err(CertificateError::Issuer { wanted, found });
         }
         self.signed_by(&anchor.public_key())?;
+        let certified = self.owner()?;
+        judge_dates(&certified, self.not_before_ms(), now_ms)?;
+        Ok(certified)
+    }
+
+    /// What the certificate of a node says of its owner. Whoever wrote it: neither issuer nor dates are judged.
+    ///
+    /// # Errors
+    /// [`CertificateError`]: an authority's certificate, not for signatures, not of one owner, or with critical
+    /// extensions that are not understood.
+    pub fn owner(&self) -> Result<Certified, CertificateError> {
         let extensions = extensions(self.inner.tbs_certificate().extensions())?;
         if extensions.authority {
             return Err(CertificateError::Authority);
@@ -125,25 +173,51 @@ impl Certificate {
             (_, Some(_)) => return Err(CertificateError::Scope(subject)),
             (_, None) => (None, Vec::new()),
         };
-        let certified = Certified { subject, topic, models, not_after_ms: self.not_after_ms() };
-        judge_dates(&certified, self.not_before_ms(), now_ms)?;
-        Ok(certified)
+        Ok(Certified { subject, topic, models, not_after_ms: self.not_after_ms() })
+    }
+
+    /// What the certificate of an authority says it may do.
+    pub(crate) fn authority(&self) -> Result<Authority, CertificateError> {
+        let extensions = extensions(self.inner.tbs_certificate().extensions())?;
+        if !extensions.authority || !extensions.certifies {
+            return Err(CertificateError::NotAnIssuer(self.subject()));
+        }
+        Ok(Authority {
+            path_length: extensions.path_length,
+            signs_lists: extensions.signs_lists,
+            successor: extensions.successor,
+        })
     }
 
     pub(crate) fn subject_name(&self) -> &Name {
         self.inner.tbs_certificate().subject()
     }
 
-    fn issuer(&self) -> &Name {
+    pub(crate) fn issuer_name(&self) -> &Name {
         self.inner.tbs_certificate().issuer()
     }
 
-    fn signed_by(&self, key: &PublicKey) -> Result<(), CertificateError> {
+    pub(crate) fn signed_by(&self, key: &PublicKey) -> Result<(), CertificateError> {
         let tbs = self.inner.tbs_certificate();
         check_algorithm(tbs.signature())?;
         check_algorithm(self.inner.signature_algorithm())?;
         verify_der(key, &tbs.to_der()?, self.inner.signature().as_bytes())
     }
+}
+
+/// What an authority may do.
+pub(crate) struct Authority {
+    /// How many authorities may stand between it and a node.
+    pub(crate) path_length: Option<u8>,
+    pub(crate) signs_lists: bool,
+    /// Whether its issuer, a root, says that this root comes next.
+    pub(crate) successor: bool,
+}
+
+/// What a root is compared by: SHA-256 of its certificate, in DER.
+#[must_use]
+pub fn fingerprint(root_der: &[u8]) -> Digest {
+    hash::of_bytes(root_der)
 }
 
 /// The authority whose certificates count: its own, self-signed, preloaded everywhere (5.2).
@@ -159,14 +233,14 @@ impl TrustAnchor {
     /// [`CertificateError`] when it is not self-signed, or not an authority's.
     pub fn from_certificate(der: &[u8]) -> Result<Self, CertificateError> {
         let certificate = Certificate::parse(der)?;
-        if certificate.issuer() != certificate.subject_name() {
+        if certificate.issuer_name() != certificate.subject_name() {
             return Err(CertificateError::NotAnAnchor);
         }
         certificate.signed_by(&certificate.public_key())?;
-        let extensions = extensions(certificate.inner.tbs_certificate().extensions())?;
-        if !extensions.authority || !extensions.certifies {
-            return Err(CertificateError::NotAnAnchor);
-        }
+        certificate.authority().map_err(|error| match error {
+            CertificateError::NotAnIssuer(_) => CertificateError::NotAnAnchor,
+            other => other,
+        })?;
         Ok(Self { certificate })
     }
 
@@ -202,14 +276,18 @@ pub(crate) fn judge_dates(
             from_ms: not_before_ms,
         });
     }
-    // The last second counts whole (RFC 5280, 4.1.2.5: the date is inclusive, and has whole seconds).
-    if now > certified.not_after_ms.saturating_add(999) {
+    if ended(certified.not_after_ms, now) {
         return Err(CertificateError::Expired {
             subject: certified.subject.clone(),
             until_ms: certified.not_after_ms,
         });
     }
     Ok(())
+}
+
+/// The last second counts whole (RFC 5280, 4.1.2.5: the date is inclusive, and has whole seconds).
+pub(crate) fn ended(until_ms: u64, now: u64) -> bool {
+    now > until_ms.saturating_add(999)
 }
 
 pub(crate) fn bounded(der: &[u8]) -> Result<(), CertificateError> {
@@ -260,6 +338,30 @@ pub(crate) fn info_of(key: &PublicKey) -> Result<SubjectPublicKeyInfoOwned, Cert
         algorithm: AlgorithmIdentifierOwned { oid: EC_PUBLIC_KEY, parameters: Some((&P256).into()) },
         subject_public_key: der::asn1::BitString::from_bytes(point.as_bytes())?,
     })
+}
+
+/// A name is for people's eyes: text, without characters that play with a terminal or the order of writing.
+pub(crate) fn check_name(name: &Name) -> Result<(), CertificateError> {
+    let misleading = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    for part in name.iter() {
+        if !matches!(part.value.tag(), Tag::Utf8String | Tag::PrintableString | Tag::Ia5String) {
+            return Err(CertificateError::NameCharacters);
+        }
+        let text = core::str::from_utf8(part.value.value()).map_err(|_| CertificateError::NameCharacters)?;
+        if text.chars().any(misleading) {
+            return Err(CertificateError::NameCharacters);
+        }
+    }
+    Ok(())
+}
+
+/// A positive number, big endian, without leading zeros.
+pub(crate) fn plain(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    number.get(zeros..).unwrap_or_default()
 }
 
 fn milliseconds(time: &x509_cert::time::Time) -> u64 {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use trireme_core::RoleKind;
 use trireme_core::api::TimeAnswer;
 use trireme_core::formula;
-use trireme_crypto::certificate::{Certificate, CertificateError, TrustAnchor, VerifiedCache};
+use trireme_crypto::certificate::{Certificate, CertificateError, TrustAnchor, TrustStore};
 use trireme_crypto::key::{Signer, SoftwareKey, sign_formula};
 use trireme_crypto::{issue, pem, time};
 
@@ -133,20 +133,20 @@ fn impossible_certificates_are_not_made() {
 }
 
 #[test]
-fn the_cache_judges_dates_each_time_and_stays_small() {
+fn the_store_judges_dates_each_time_and_stays_small() {
     let authority = Authority::new();
-    let mut cache = VerifiedCache::new(authority.anchor.clone(), 2);
+    let mut store = TrustStore::new(vec![authority.anchor.clone()], 2);
     let nodes: Vec<_> = (0..3).map(|n| authority.node(RoleKind::Broker, &format!("bk-{n}"))).collect();
     for der in &nodes {
-        let (certified, key) = cache.verify(der, Some(NOW)).unwrap();
+        let (certified, key) = store.verify(der, Some(NOW)).unwrap();
         assert_eq!(certified.subject.role, RoleKind::Broker);
         assert_eq!(key, Certificate::parse(der).unwrap().public_key());
     }
-    assert_eq!(cache.len(), 2);
-    assert!(matches!(cache.verify(&nodes[2], Some(END + 1000)), Err(CertificateError::Expired { .. })));
-    assert!(cache.verify(&nodes[2], None).is_ok());
-    assert!(cache.verify(&Authority::new().node(RoleKind::Broker, "bk-9"), None).is_err());
-    assert_eq!(cache.len(), 2);
+    assert_eq!(store.len(), 2);
+    assert!(matches!(store.verify(&nodes[2], Some(END + 1000)), Err(CertificateError::Expired { .. })));
+    assert!(store.verify(&nodes[2], None).is_ok());
+    assert!(store.verify(&Authority::new().node(RoleKind::Broker, "bk-9"), None).is_err());
+    assert_eq!(store.len(), 2);
 }
 
 #[test]
@@ -159,7 +159,8 @@ fn time_is_believed_from_the_authority_and_for_our_nonce() {
         signature: sign_formula(signer, &formula::time(&[5; 16], NOW)).unwrap(),
         certificate: hex::encode(der),
     };
-    let check = |answer: &TimeAnswer| time::check(&authority.anchor, answer, &[5; 16]);
+    let mut store = TrustStore::new(vec![authority.anchor.clone()], 4);
+    let mut check = |answer: &TimeAnswer| time::check(&mut store, answer, &[5; 16]);
     let helper = authority.certify(&key, &certified(RoleKind::Authority, "ttp-1"));
     assert_eq!(check(&answer(&authority.key, authority.anchor.der())), Ok(NOW));
     assert_eq!(check(&answer(&key, &helper)), Ok(NOW));
@@ -168,9 +169,9 @@ fn time_is_believed_from_the_authority_and_for_our_nonce() {
     let refused = check(&answer(&key, &broker)).unwrap_err();
     assert_eq!(refused.to_string(), "expected the certificate of role authority, found that of broker bk-1");
     let genuine = answer(&key, &helper);
-    assert_eq!(time::check(&authority.anchor, &genuine, &[6; 16]), Err(CertificateError::Nonce));
-    let later = TimeAnswer { unix_ms: NOW + 1, ..genuine };
+    let later = TimeAnswer { unix_ms: NOW + 1, ..genuine.clone() };
     assert_eq!(check(&later), Err(CertificateError::Signature));
+    assert_eq!(time::check(&mut store, &genuine, &[6; 16]), Err(CertificateError::Nonce));
 }
 
 #[test]

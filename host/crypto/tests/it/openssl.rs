@@ -94,7 +94,7 @@ fn openssl_verifies_our_certificates_and_requests() {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     let text = workshop.run("x509 -in root.pem -noout -text");
-    assert!(text.contains("CA:TRUE, pathlen:0") && text.contains("Certificate Sign"), "{text}");
+    assert!(text.contains("CA:TRUE, pathlen:2") && text.contains("Certificate Sign"), "{text}");
     let text = workshop.run("req -in node.csr -verify -noout -text");
     assert!(text.contains("verify OK") && text.contains("URI:trireme://manufacturer/acme"), "{text}");
     assert!(workshop.run("pkey -in node.key -noout -text").contains("P-256"));

@@ -1,6 +1,8 @@
 //! What several tests need.
 #![allow(dead_code, unreachable_pub)] // not each needs all of it
 
+pub mod ttp;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

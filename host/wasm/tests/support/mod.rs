@@ -10,8 +10,8 @@ use trireme_core::{
     model::{Device, Layout},
     names::{ModelName, NodeId, RoleKind, SensorId},
     role::{
-        Agreement, Certified, Delivery, Fault, Host, Identity, Job, LinkId, Reception, RequestId, Running,
-        Stamp, Subject, Then, TimerId, code,
+        Agreement, Certified, Delivery, Described, Fault, Host, Identity, Job, LinkId, ListOrder,
+        MadeIdentity, Reception, RequestId, Running, Stamp, Subject, Then, TimerId, TrustItem, code,
     },
     version::Version,
 };
@@ -81,6 +81,49 @@ impl Host for FakeHost {
     fn certify(&mut self, request: &[u8], certified: &Certified) -> Result<Vec<u8>, Fault> {
         self.note("certify", (request, certified));
         Ok(vec![3; 5])
+    }
+    fn verify_key(&self, key: &Point, formula: &Formula<'_>, signature: &Signature) -> Result<(), Fault> {
+        self.note("verify_key", (key, formula, signature));
+        Err(refused())
+    }
+    fn describe(&self, der: &[u8]) -> Result<Described, Fault> {
+        self.note("describe", der);
+        Ok(Described {
+            subject: Some(certified().subject),
+            serial: vec![1, 2, 3],
+            digest: Digest([10; 32]),
+            key: Point([11; 65]),
+            not_before_ms: 12,
+            not_after_ms: u64::MAX,
+        })
+    }
+    fn learn(&mut self, item: &[u8]) -> Result<bool, Fault> {
+        self.note("learn", item);
+        Ok(true)
+    }
+    fn trust_items(&self) -> Vec<TrustItem> {
+        self.note("trust_items", ());
+        vec![TrustItem { id: Digest([13; 32]), number: u64::MAX }]
+    }
+    fn trust_item(&self, id: &Digest) -> Option<Vec<u8>> {
+        self.note("trust_item", id);
+        Some(vec![14; 3])
+    }
+    fn roots(&self) -> Vec<Vec<u8>> {
+        self.note("roots", ());
+        vec![vec![15; 2], vec![16; 1]]
+    }
+    fn certify_new(&mut self, certified: &Certified, secret: &[u8]) -> Result<MadeIdentity, Fault> {
+        self.note("certify_new", (certified, secret));
+        Ok(MadeIdentity { certificate: vec![17; 4], sealed_key: "sealed".into() })
+    }
+    fn issuers(&self) -> Vec<Digest> {
+        self.note("issuers", ());
+        vec![Digest([18; 32])]
+    }
+    fn revocation_list(&mut self, issuer: &Digest, order: &ListOrder) -> Result<Vec<u8>, Fault> {
+        self.note("revocation_list", (issuer, order));
+        Ok(vec![19; 6])
     }
     fn ephemeral(&mut self, link: LinkId) -> Result<Point, Fault> {
         self.note("ephemeral", link);

@@ -172,7 +172,14 @@ impl Broker {
             named += weight;
             if let Some(message) = messages.last_mut() {
                 let (topic, model) = (channel.topic.clone(), channel.model.clone());
-                message.push(Spread { model, version: stored.mark.version, topic, pending, holding });
+                message.push(Spread {
+                    model,
+                    version: stored.mark.version,
+                    topic,
+                    pending,
+                    holding,
+                    sequence: stored.mark.sequence,
+                });
             }
         }
         messages

@@ -178,6 +178,7 @@ impl Role for Gateway {
                 self.request(host, &request);
                 Ok(())
             }
+            Event::TrustChanged => Ok(()),
             Event::Subscribed(..) | Event::Unsubscribed(..) => {
                 Err(Fault::new(code::UNEXPECTED, "nobody subscribes to a gateway"))
             }

@@ -210,6 +210,7 @@ impl Role for Manufacturer {
                 self.response(host, now, link, &payload)?;
             }
             Event::Request(request) => self.request(host, now, &request)?,
+            Event::TrustChanged => {}
             Event::Message(..) | Event::BodyOffered(..) | Event::Subscribed(..) | Event::Unsubscribed(..) => {
                 return Err(Fault::new(code::UNEXPECTED, "a manufacturer has no use for this"));
             }

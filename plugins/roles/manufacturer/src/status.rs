@@ -72,7 +72,19 @@ impl Manufacturer {
                 }
             })
             .collect();
-        ReleaseStatus { model, version, suite, size, digest, brokers, sensors: Vec::new() }
+        ReleaseStatus {
+            model,
+            version,
+            suite,
+            size,
+            digest,
+            brokers,
+            sensors: Vec::new(),
+            sequence: 0,
+            expires_ms: 0,
+            withdrawn: false,
+            generations: Vec::new(),
+        }
     }
 }
 

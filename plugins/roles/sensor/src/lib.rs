@@ -129,6 +129,8 @@ impl Role for Sensor {
             Event::Done(then, outcome) => self.done(host, then, outcome),
             Event::Timer(timer) => self.timer(host, timer),
             Event::Request(request) => self.request(host, &request),
+            // A sensor trusts its own secrets alone.
+            Event::TrustChanged => Ok(()),
             Event::Subscribed(link, _) | Event::Unsubscribed(link, _) => Err(Fault::new(
                 code::UNEXPECTED,
                 format!("link {link} subscribed; a sensor serves no topics"),

@@ -155,7 +155,7 @@ impl World {
         role: RoleKind,
         url: &str,
         body: Vec<u8>,
-        then: Then,
+        (then, anonymous): (Then, bool),
     ) {
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
         let (host, path) =
@@ -168,7 +168,7 @@ impl World {
             site.waits.insert(then);
         }
         let (Some(to), Some(site)) = (to, self.sites.get(place)) else { return };
-        let subject = site.keys.subject.clone();
+        let caller = (!anonymous).then(|| site.keys.subject.clone());
         let times = if self.rng.happens(self.network.lost_requests) {
             0
         } else if self.rng.happens(self.network.repeated_requests) {
@@ -179,7 +179,7 @@ impl World {
         self.facts.counts.requests += u64::from(times != 1);
         for _ in 0..times {
             let wait = self.latency();
-            let asked = Happening::Asked(to, subject.clone(), then, life, path.clone(), body.clone());
+            let asked = Happening::Asked(to, (place, caller.clone()), then, life, path.clone(), body.clone());
             self.later(wait, asked);
         }
     }
@@ -187,20 +187,21 @@ impl World {
     pub(super) fn asked(
         &mut self,
         to: Place,
-        caller: Subject,
+        (from, caller): (Place, Option<Subject>),
         then: Then,
         life: u64,
         path: String,
         body: Vec<u8>,
     ) {
-        let from = self.sites.iter().position(|site| site.keys.subject == caller);
-        let (Some(from), true) = (from, self.up(to)) else { return };
+        if !self.up(to) {
+            return;
+        }
         let Some(site) = self.sites.get_mut(to) else { return };
         site.next_request += 1;
         let id = site.next_request;
         site.asked.insert(id, Asker::Job(from, life, then));
         let origin = Origin::Network;
-        let request = Request { id, origin, caller: Some(caller), path, body, blob: None };
+        let request = Request { id, origin, caller, path, body, blob: None };
         self.event(to, Event::Request(request));
     }
 

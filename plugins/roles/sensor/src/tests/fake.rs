@@ -9,8 +9,8 @@ use trireme_core::api::TimeAnswer;
 use trireme_core::formula::{Formula, ImageFormula, f, token};
 use trireme_core::message::{Receipt, Verdict, lan};
 use trireme_core::role::{
-    Agreement, Answer, Certified, Delivery, Fault, Identity, Job, LinkId, LinkInfo, Reception, RequestId,
-    Running, Then, TimerId, code,
+    Agreement, Answer, Certified, Delivery, Described, Fault, Identity, Job, LinkId, LinkInfo, ListOrder,
+    MadeIdentity, Reception, RequestId, Running, Then, TimerId, TrustItem, code,
 };
 use trireme_core::{
     Digest, Event, Host, ModelName, NodeId, Point, Role, RoleKind, SensorId, Signature, Stamp, Suite, Tag,
@@ -250,6 +250,33 @@ impl Host for Fake {
         foreign()
     }
     fn certify(&mut self, _: &[u8], _: &Certified) -> Result<Vec<u8>, Fault> {
+        foreign()
+    }
+    fn verify_key(&self, _: &Point, _: &Formula<'_>, _: &Signature) -> Result<(), Fault> {
+        foreign()
+    }
+    fn describe(&self, _: &[u8]) -> Result<Described, Fault> {
+        foreign()
+    }
+    fn learn(&mut self, _: &[u8]) -> Result<bool, Fault> {
+        foreign()
+    }
+    fn trust_items(&self) -> Vec<TrustItem> {
+        Vec::new()
+    }
+    fn trust_item(&self, _: &Digest) -> Option<Vec<u8>> {
+        None
+    }
+    fn roots(&self) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+    fn certify_new(&mut self, _: &Certified, _: &[u8]) -> Result<MadeIdentity, Fault> {
+        foreign()
+    }
+    fn issuers(&self) -> Vec<Digest> {
+        Vec::new()
+    }
+    fn revocation_list(&mut self, _: &Digest, _: &ListOrder) -> Result<Vec<u8>, Fault> {
         foreign()
     }
     fn ephemeral(&mut self, _: LinkId) -> Result<Point, Fault> {
