@@ -8,11 +8,13 @@ use trireme_core::NodeId;
 use trireme_core::RoleKind;
 use trireme_core::names::NameError;
 use trireme_core::role::{Identity, Subject};
-use trireme_crypto::key::Signer;
 use trireme_node::{DevicePlan, Listen, Plan, Policy, RolePlan};
 
 use crate::config::{NodeConfig, RoleConfig, SelfTest, SensorConfig, roles};
+use crate::custody;
 use crate::files::{self, FileError};
+use crate::keystore::IdentityError;
+use crate::passphrase::Passphrase;
 use crate::plugins::{PluginError, Plugins};
 use crate::provisioning::{self, ProvisionError};
 
@@ -22,6 +24,9 @@ pub enum AssembleError {
     /// A component.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// A role's key and certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A sensor's secrets.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
@@ -45,7 +50,7 @@ pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
     let own_time = config.roles.iter().any(|role| role.role == RoleKind::Authority);
     let mut plans = Vec::new();
     for role in config.roles {
-        plans.push(certified(role, trust.clone(), &mut plugins, &policies)?);
+        plans.push(certified(role, trust.clone(), &config.passphrase, &mut plugins, &policies)?);
     }
     for sensor in config.sensors {
         plans.push(self::sensor(sensor, &config.data, &mut plugins, &policies)?);
@@ -66,22 +71,19 @@ type Policies = BTreeMap<String, Vec<Arc<dyn Policy>>>;
 fn certified(
     config: RoleConfig,
     trust: Option<Trust>,
+    passphrase: &Passphrase,
     plugins: &mut Plugins,
     policies: &Policies,
 ) -> Result<RolePlan, AssembleError> {
     let (factory, grants) = plugins.role(config.role, &config.plugin)?;
+    let (custody, credentials) = custody::of(&config, passphrase)?;
     let mut models = ModelKeys::default();
     config.models.into_iter().for_each(|secrets| models.add(secrets));
-    let issuer = config.issuer.map(|(key, certificate)| Issuer {
-        signer: key as Arc<dyn Signer>,
-        certificate,
-        chain: Vec::new(),
-    });
+    config.retired.into_iter().for_each(|secrets| models.add_retired(secrets));
+    let issuer =
+        config.issuer.map(|(signer, certificate)| Issuer { signer, certificate, chain: Vec::new() });
     let keys = Keyring {
-        identity: Identity {
-            subject: config.certified.subject,
-            certificate: config.certificate.der().to_vec(),
-        },
+        identity: Identity { subject: config.certified.subject, certificate: config.chain },
         signer: Some(config.key),
         trust,
         issuers: issuer.into_iter().collect(),
@@ -101,8 +103,8 @@ fn certified(
         config: config.settings,
         listen: listen.into_iter().collect(),
         open: Vec::new(),
-        custody: None,
-        credentials: None,
+        custody: Some(custody),
+        credentials: Some(credentials),
         device: None,
         policies: asked_by(config.role, policies),
     })

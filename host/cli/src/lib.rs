@@ -21,6 +21,7 @@ pub mod audit;
 pub mod authority;
 pub mod commands;
 pub mod config;
+mod custody;
 pub mod dates;
 pub mod files;
 pub mod init;

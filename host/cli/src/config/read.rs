@@ -15,6 +15,7 @@ use super::schema::{self, Key, Reader, find};
 use super::source::{Problem, Problems, Source};
 use super::{NodeConfig, PluginConfig, RoleConfig, identity, roles, sensors};
 use crate::models;
+use crate::passphrase::Passphrase;
 
 /// One table of a file.
 pub(super) struct Section<'a, 'i> {
@@ -198,6 +199,7 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
         workers: node.number("workers").and_then(|workers| workers.try_into().ok()),
         disk_reserve: node.number("disk_reserve_mb").unwrap_or(64).saturating_mul(1024 * 1024),
         log: node.text("log").unwrap_or("info").to_owned(),
+        passphrase: Passphrase::of_node(node.path("passphrase_file")),
         authority,
         roles: Vec::new(),
         sensors: Vec::new(),
@@ -222,7 +224,7 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
             }
             Some(role) => {
                 if let Some(anchor) = config.authority.clone() {
-                    config.roles.extend(certified_role(section, role, &anchor, problems));
+                    config.roles.extend(certified_role(section, role, &anchor, &config.passphrase, problems));
                 }
             }
             None => {}
@@ -263,31 +265,37 @@ fn certified_role(
     section: &Section<'_, '_>,
     role: RoleKind,
     anchor: &TrustAnchor,
+    passphrase: &Passphrase,
     problems: &mut Vec<Problem>,
 ) -> Option<RoleConfig> {
-    let identity = identity::read(section, role, anchor, problems);
+    let identity = identity::read(section, role, anchor, passphrase, problems);
     let plugin = section.plugin(problems);
     let issuer = match role {
-        RoleKind::Authority => identity::issuer(section, anchor, problems),
+        RoleKind::Authority => identity::issuer(section, anchor, passphrase, problems),
         _ => None,
     };
     let models = match (role, section.path("models")) {
-        (RoleKind::Manufacturer, Some(folder)) => models::load(&folder)
+        (RoleKind::Manufacturer, Some(folder)) => models::load_all(&folder)
             .map_err(|error| problems.push(section.problem("models", error.to_string())))
             .unwrap_or_default(),
         _ => Vec::new(),
     };
-    let (certificate, certified, key) = identity?;
+    let identity = identity?;
+    let (retired, models): (Vec<_>, Vec<_>) = models.into_iter().partition(|stored| stored.retired);
+    let secrets = |stored: Vec<models::Stored>| stored.into_iter().map(|stored| stored.secrets).collect();
     Some(RoleConfig {
         role,
-        certificate,
-        certified,
-        key,
+        certificate: identity.certificate,
+        certified: identity.certified,
+        key: identity.key,
+        chain: identity.chain,
+        files: identity.files,
         listen: section.address("listen").or_else(|| section.address("lan")),
         plugin,
         settings: section.settings(roles::keys(role)),
         issuer,
-        models,
+        models: secrets(models),
+        retired: secrets(retired),
     })
 }
 
