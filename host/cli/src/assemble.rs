@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use trireme_actor::{Custody, Issuer, Keyring, ModelKeys, Trust};
+use trireme_actor::{Issuer, Keyring, ModelKeys, Trust};
 use trireme_core::NodeId;
 use trireme_core::RoleKind;
 use trireme_core::api::path;
@@ -12,7 +12,10 @@ use trireme_core::role::{Identity, Subject};
 use trireme_node::{DevicePlan, Listen, Plan, Policy, RolePlan};
 
 use crate::config::{Issuing, NodeConfig, RoleConfig, SelfTest, SensorConfig, roles};
+use crate::custody;
 use crate::files::{self, FileError};
+use crate::keystore::IdentityError;
+use crate::passphrase::Passphrase;
 use crate::plugins::{PluginError, Plugins};
 use crate::provisioning::{self, ProvisionError};
 
@@ -22,6 +25,9 @@ pub enum AssembleError {
     /// A component.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// A role's key and certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A sensor's secrets.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
@@ -45,7 +51,7 @@ pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
     let own_time = config.roles.iter().any(|role| role.role == RoleKind::Authority);
     let mut plans = Vec::new();
     for role in config.roles {
-        plans.push(certified(role, trust.clone(), &mut plugins, &policies)?);
+        plans.push(certified(role, trust.clone(), &config.passphrase, &mut plugins, &policies)?);
     }
     for sensor in config.sensors {
         plans.push(self::sensor(sensor, &config.data, &mut plugins, &policies)?);
@@ -66,24 +72,21 @@ type Policies = BTreeMap<String, Vec<Arc<dyn Policy>>>;
 fn certified(
     config: RoleConfig,
     trust: Option<Trust>,
+    passphrase: &Passphrase,
     plugins: &mut Plugins,
     policies: &Policies,
 ) -> Result<RolePlan, AssembleError> {
     let (factory, grants) = plugins.role(config.role, &config.plugin)?;
+    let (custody, credentials) = custody::of(&config, passphrase)?;
     let mut models = ModelKeys::default();
     config.models.into_iter().for_each(|secrets| models.add(secrets));
+    config.retired.into_iter().for_each(|secrets| models.add_retired(secrets));
     let issuers = config.issuers.into_iter();
     let issuers: Vec<Issuer> = issuers
         .map(|Issuing { key, certificate, chain }| Issuer { signer: key, certificate, chain })
         .collect();
-    let custody = Custody {
-        authority: config.care.authority,
-        follow: config.care.follow,
-        every_ms: config.care.every_ms,
-        keys: None,
-    };
     let keys = Keyring {
-        identity: Identity { subject: config.certified.subject, certificate: config.certificate },
+        identity: Identity { subject: config.certified.subject, certificate: config.chain },
         signer: Some(config.key),
         trust,
         issuers,
@@ -104,7 +107,7 @@ fn certified(
         listen: listen.into_iter().collect(),
         open: open(config.role),
         custody: Some(custody),
-        credentials: None,
+        credentials: Some(credentials),
         device: None,
         policies: asked_by(config.role, policies),
     })

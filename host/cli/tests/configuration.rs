@@ -139,7 +139,7 @@ fn every_secret_that_init_writes_is_its_owners_alone() {
             }
         }
     }
-    assert_eq!(seen, 1 + 6 + 1 + 6 + 6);
+    assert_eq!(seen, 2 + 6 + 1 + 6 + 6);
 }
 
 #[test]
@@ -150,6 +150,8 @@ fn openssl_verifies_the_certificate_of_every_node() {
         let verified = Command::new("openssl")
             .args(["verify", "-CAfile"])
             .arg(net.file("authority.pem"))
+            .arg("-untrusted")
+            .arg(&file)
             .arg(&file)
             .output()
             .unwrap();

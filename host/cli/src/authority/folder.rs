@@ -2,13 +2,13 @@
 //! certified, which may go online; and the register of all that was issued with that key.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use trireme_core::role::{Certified, Subject};
 use trireme_core::{NodeId, RoleKind};
 use trireme_crypto::certificate::{Certificate, TrustAnchor, chain};
 use trireme_crypto::key::{Signer, SoftwareKey};
 use trireme_crypto::{issue, pem};
-use zeroize::Zeroizing;
 
 use super::register::{self, Issued, REGISTER};
 use super::{
@@ -16,6 +16,8 @@ use super::{
     to_pem,
 };
 use crate::files::{self, FileError};
+use crate::keys::{self, Place};
+use crate::passphrase::Passphrase;
 
 /// Which authority a folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl Kind {
 pub struct Folder {
     path: PathBuf,
     kind: Kind,
-    key: SoftwareKey,
+    key: Arc<dyn Signer>,
     certificate: Certificate,
     /// What follows a certificate that is issued here: this one and its issuers', without the root.
     chain: Vec<u8>,
@@ -98,7 +100,7 @@ impl Folder {
         let request = issue::request(&key, &subject).map_err(failed)?;
         let request = issue::parse_request(&request).map_err(failed)?;
         let (from, until) = self.dates(days)?;
-        let der = issue::intermediate(&self.key, &self.certificate, &request, name, from, until, serial()?)
+        let der = issue::intermediate(self.key(), &self.certificate, &request, name, from, until, serial()?)
             .map_err(failed)?;
         let file = folder.join(Kind::Intermediate.certificate());
         let made = Certificate::parse(&der).map_err(invalid(&file))?;
@@ -114,7 +116,8 @@ impl Folder {
     pub fn open(folder: &Path) -> Result<Self, AuthorityError> {
         let kind = Kind::of(folder)?;
         let file = folder.join(kind.key());
-        let key = open_key(&file)?;
+        // A root that was put under a passphrase is opened by hand.
+        let key = keys::open_at(&Place::File(file.clone()), &Passphrase::of_person(None))?;
         let certificate_file = folder.join(kind.certificate());
         let whole = read_chain(&certificate_file)?;
         let all = chain::split(&whole).map_err(invalid(&certificate_file))?;
@@ -178,7 +181,7 @@ impl Folder {
     }
 
     pub(super) fn key(&self) -> &dyn Signer {
-        &self.key
+        self.key.as_ref()
     }
 
     /// Certifies the key of a request (PEM). The register has it before anybody else does. Gives the certificate
@@ -203,7 +206,7 @@ impl Folder {
         let (from, until) = self.dates(days)?;
         let refused = |source| AuthorityError::Issue { subject: subject.clone(), source };
         let certified = Certified { subject: subject.clone(), topic, models, not_after_ms: until };
-        let der = issue::certify(&self.key, &self.certificate, request, &certified, from, until, serial()?)
+        let der = issue::certify(self.key(), &self.certificate, request, &certified, from, until, serial()?)
             .map_err(refused)?;
         let made = Certificate::parse(&der).map_err(refused)?;
         register::append(&self.path, &register::line(&made, grant, &self.key.public_key()))?;
@@ -252,11 +255,4 @@ fn finish(folder: &Path, kind: Kind, chain: &[u8]) -> Result<Folder, AuthorityEr
 fn refused(name: &NodeId, source: trireme_crypto::certificate::CertificateError) -> AuthorityError {
     let subject = Subject { role: RoleKind::Authority, id: name.clone() };
     AuthorityError::Issue { subject, source }
-}
-
-/// A private key that nobody else can read.
-fn open_key(file: &Path) -> Result<SoftwareKey, AuthorityError> {
-    files::check_private(file)?;
-    let text = Zeroizing::new(files::read_text(file, LARGEST_PEM)?);
-    SoftwareKey::from_pkcs8_pem(&text).map_err(|source| AuthorityError::Key { file: file.into(), source })
 }

@@ -30,6 +30,7 @@ pub use folder::Folder;
 pub use register::Issued;
 
 use crate::files::{self, FileError};
+use crate::keys::KeyFileError;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// A certificate begins this much before it was issued: clocks differ.
@@ -43,6 +44,9 @@ pub enum AuthorityError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A private key.
+    #[error(transparent)]
+    PrivateKey(#[from] KeyFileError),
     /// A certificate or request.
     #[error("{}: {source}", file.display())]
     Certificate {
@@ -254,6 +258,7 @@ fn serial() -> Result<[u8; 16], AuthorityError> {
 mod tests {
     use super::*;
     use std::process::Command;
+    use trireme_crypto::certificate::{RevocationReason, TrustAnchor, TrustStore};
 
     fn name(text: &str) -> NodeId {
         NodeId::new(text).unwrap()
@@ -263,34 +268,170 @@ mod tests {
         Subject { role, id: name(id) }
     }
 
+    /// Whether openssl verifies a certificate under this root, with what follows the certificate in its file.
+    fn verifies(root: &Path, certificate: &Path, more: &[&str]) -> Result<(), String> {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["verify", "-CAfile"]).arg(root).args(more).arg("-untrusted").arg(certificate);
+        let output = openssl.arg(certificate).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&text).into_owned()) }
+    }
+
+    fn text(path: &Path) -> &str {
+        path.to_str().unwrap()
+    }
+
     #[test]
-    fn openssl_accepts_what_is_issued_and_the_register_has_it() {
+    fn openssl_accepts_what_a_root_and_its_intermediate_issue_and_the_registers_have_it() {
         let folder = tempfile::tempdir().unwrap();
         let root = Folder::create(&folder.path().join("root"), &name("ttp"), 3650).unwrap();
+        let issuing = root.intermediate(&folder.path().join("issuing"), &name("ca-1"), 730).unwrap();
         let made = request(&subject(RoleKind::Manufacturer, "acme"), folder.path()).unwrap();
-        files::check_private(&made.key).unwrap();
-        files::check_private(&root.key_file()).unwrap();
+        for secret in [&made.key, &root.key_file(), &issuing.key_file()] {
+            files::check_private(secret).unwrap();
+        }
         let grant = Grant {
             subject: subject(RoleKind::Manufacturer, "acme"),
             topic: Some(TopicName::new("acme").unwrap()),
             models: vec![ModelName::new("MD-01").unwrap()],
             days: 90,
         };
-        let certificate = folder.path().join("acme.pem");
-        std::fs::write(&certificate, root.issue(&made.request, &grant).unwrap()).unwrap();
+        for (authority, blocks) in [(&root, 1), (&issuing, 2)] {
+            let certificate = authority.path().join("acme.pem");
+            let pem = authority.issue(&made.request, &grant).unwrap();
+            assert_eq!(pem.matches("BEGIN CERTIFICATE").count(), blocks);
+            std::fs::write(&certificate, pem).unwrap();
+            verifies(&root.certificate_file(), &certificate, &[]).unwrap();
+            let listed = Folder::list(authority.path()).unwrap();
+            let entry = listed.last().unwrap().registered().unwrap();
+            assert_eq!((entry.id.as_str(), entry.role), ("acme", RoleKind::Manufacturer));
+            assert_eq!(entry.models, grant.models);
+        }
+        let of_root = Folder::list(root.path()).unwrap();
+        assert_eq!((of_root.len(), of_root[0].id.as_str()), (2, "ca-1"));
+    }
 
-        let verified = Command::new("openssl")
-            .args(["verify", "-CAfile"])
-            .arg(root.certificate_file())
-            .arg(&certificate)
-            .output()
-            .unwrap();
-        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    #[test]
+    fn nothing_outlives_its_issuer_and_only_a_root_certifies_intermediates() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Folder::create(&folder.path().join("root"), &name("ttp"), 3650).unwrap();
+        let issuing = root.intermediate(&folder.path().join("issuing"), &name("ca-1"), 30).unwrap();
+        let made = request(&subject(RoleKind::Broker, "bk-1"), folder.path()).unwrap();
+        issuing.issue(&made.request, &Grant::plain(RoleKind::Broker, name("bk-1"), 365)).unwrap();
+        let entry = Folder::list(issuing.path()).unwrap().remove(0);
+        assert_eq!(entry.not_after_ms, issuing.certificate().not_after_ms());
+        let refused = issuing.intermediate(&folder.path().join("more"), &name("ca-2"), 30);
+        assert!(matches!(refused, Err(AuthorityError::NotARoot { .. })));
+        let same = root.intermediate(&folder.path().join("more"), &name("ttp"), 30);
+        assert!(matches!(same, Err(AuthorityError::SameName(_))));
+        let none = Folder::open(&folder.path().join("nowhere")).err().unwrap();
+        assert!(none.to_string().contains("trireme authority create"), "{none}");
+    }
 
-        let listed = Folder::list(&folder.path().join("root")).unwrap();
-        assert_eq!(listed.len(), 1);
-        assert_eq!((listed[0].id.as_str(), listed[0].role), ("acme", RoleKind::Manufacturer));
-        assert_eq!(listed[0].models, grant.models);
+    #[test]
+    fn a_register_of_an_earlier_version_is_listed_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Folder::create(folder.path(), &name("ttp"), 3650).unwrap();
+        let old = r#"{"serial":"4a0b","role":"gateway","id":"gw-1","not_before_ms":1,"not_after_ms":2}"#;
+        files::append_line(&folder.path().join(register::REGISTER), old).unwrap();
+        let made = request(&subject(RoleKind::Broker, "bk-1"), folder.path()).unwrap();
+        root.issue(&made.request, &Grant::plain(RoleKind::Broker, name("bk-1"), 365)).unwrap();
+        let listed = Folder::list(folder.path()).unwrap();
+        assert_eq!((listed[0].serial.as_str(), listed[0].registered()), ("4a0b", None));
+        assert!(listed[1].registered().is_some());
+        files::append_line(&folder.path().join(register::REGISTER), "{}").unwrap();
+        let damaged = Folder::list(folder.path()).unwrap_err();
+        assert!(damaged.to_string().contains("register.jsonl:3"), "{damaged}");
+    }
+
+    #[test]
+    fn openssl_refuses_what_a_revoked_intermediate_issued() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Folder::create(&folder.path().join("root"), &name("ttp"), 3650).unwrap();
+        let issuing = root.intermediate(&folder.path().join("issuing"), &name("ca-1"), 730).unwrap();
+        let first = duties::renew_list(root.path()).unwrap();
+        assert_eq!((first.entries, first.news), (0, None));
+        let list = text(&first.file);
+        let check = ["-crl_check", "-CRLfile", list];
+        verifies(&root.certificate_file(), &issuing.certificate_file(), &check).unwrap();
+
+        let reason = RevocationReason::KeyCompromise;
+        let revoked = duties::revoke(root.path(), &issuing.certificate_file(), reason).unwrap();
+        assert_eq!((revoked.entries, revoked.news.as_deref()), (1, Some("CN=ca-1")));
+        assert!(revoked.number > first.number);
+        let refused = verifies(&root.certificate_file(), &issuing.certificate_file(), &check).unwrap_err();
+        assert!(refused.contains("certificate revoked"), "{refused}");
+
+        let again = duties::revoke(root.path(), &issuing.certificate_file(), reason).unwrap();
+        assert_eq!((again.entries, again.news), (1, None));
+        let renewed = duties::renew_list(root.path()).unwrap();
+        assert!(renewed.number > again.number && renewed.entries == 1);
+        let stranger = Folder::create(&folder.path().join("other"), &name("other"), 3650).unwrap();
+        let foreign = duties::revoke(stranger.path(), &issuing.certificate_file(), reason);
+        assert!(matches!(foreign, Err(AuthorityError::NotIssued { .. })));
+        assert!(duties::renew_list(issuing.path()).is_err(), "an intermediate's lists are signed online");
+    }
+
+    /// Trust in these roots' certificates, that has learned these files.
+    fn trust(roots: &[&Path], learned: &[&Path]) -> TrustStore {
+        let root = |file: &&Path| {
+            let der = pem::certificate_from_pem(&std::fs::read_to_string(file).unwrap()).unwrap();
+            TrustAnchor::from_certificate(&der).unwrap()
+        };
+        let mut store = TrustStore::new(roots.iter().map(root).collect(), 16);
+        for file in learned {
+            let text = std::fs::read_to_string(file).unwrap();
+            let item = pem::list_from_pem(&text).or_else(|_| pem::certificate_from_pem(&text)).unwrap();
+            assert!(store.learn(&item, None).unwrap(), "{}", file.display());
+        }
+        store
+    }
+
+    #[test]
+    fn a_successor_is_trusted_by_its_links_and_retires_the_root_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let old = Folder::create(&path("old"), &name("old"), 3650).unwrap();
+        let made = request(&subject(RoleKind::Broker, "bk-1"), folder.path()).unwrap();
+        let issue = |root: &Folder, id: &str| {
+            let issuing = root.intermediate(&path(id), &name(id), 730).unwrap();
+            let grant = Grant::plain(RoleKind::Broker, name("bk-1"), 90);
+            pem::chain_from_pem(&issuing.issue(&made.request, &grant).unwrap()).unwrap()
+        };
+        let under_old = issue(&old, "ca-1");
+        let rotated = duties::rotate(&path("old"), &path("new"), &name("new"), 3650).unwrap();
+        assert!(duties::rotate(&path("old"), &path("new"), &name("new"), 3650).is_err(), "links stay");
+        // From here on the old root's key is not needed, so it may as well be lost.
+        std::fs::remove_dir_all(path("old")).unwrap();
+        let new = Folder::open(&path("new")).unwrap();
+        let under_new = issue(&new, "ca-2");
+
+        let old_root = path("old.pem");
+        std::fs::write(&old_root, pem::certificate_to_pem(old.certificate().der()).unwrap()).unwrap();
+        let mut knows_old = trust(&[&old_root], &[&rotated.new_with_old]);
+        assert!(knows_old.verify(&under_old, None).is_ok() && knows_old.verify(&under_new, None).is_ok());
+        let mut knows_new = trust(&[&rotated.certificate], &[]);
+        assert!(knows_new.verify(&under_old, None).is_err());
+        let mut knows_new_and_link = trust(&[&rotated.certificate], &[&rotated.old_with_new]);
+        assert!(knows_new_and_link.verify(&under_old, None).is_ok());
+
+        let list = duties::retire(&path("new"), RevocationReason::Superseded).unwrap();
+        assert_eq!((list.entries, list.news.as_deref()), (1, Some("CN=old")));
+        let links = [rotated.new_with_old.as_path(), &rotated.old_with_new, &list.file];
+        let mut retired = trust(&[&old_root], &links);
+        assert!(retired.verify(&under_old, None).is_err() && retired.verify(&under_new, None).is_ok());
+    }
+
+    #[test]
+    fn a_root_that_began_earlier_is_no_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        Folder::create(&one, &name("one"), 3650).unwrap();
+        duties::rotate(&one, &other, &name("other"), 3650).unwrap();
+        let third = folder.path().join("third");
+        Folder::create(&third, &name("third"), 3650).unwrap();
+        let earlier = duties::rotate(&other, &third, &name("third"), 3650);
+        assert!(matches!(earlier, Err(AuthorityError::Earlier { .. })), "{earlier:?}");
     }
 
     #[test]

@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trireme_core::{ModelName, NodeId, RoleKind, SensorId, Suite, Version};
 
+use super::audit::AuditCommand;
 use super::authority::AuthorityCommand;
 use super::enrol::Enrol;
+use super::keys::KeysCommand;
+use super::models::{List, Retire, Rotate};
+use super::releases::{Refresh, Withdraw};
 use crate::init::Counts;
 
 /// Secure firmware updates from a manufacturer to every sensor, through six roles
@@ -47,8 +51,18 @@ pub(super) enum Command {
     /// Models' secrets, and sensors' bundles
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Private keys: where they are, new ones, passphrases
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// What a node noted, and whether it is all still there
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Publish an image: hand it to a running manufacturer, which takes it to its brokers
     Publish(Publish),
+    /// Sign a release anew: a new expiry, Tokens of all generations; no image is sent to who holds it
+    Refresh(Refresh),
+    /// Withdraw a release: brokers drop its image, gateways offer it no more
+    Withdraw(Withdraw),
     /// How far releases are; how a node is
     Status(Status),
 }
@@ -145,9 +159,12 @@ impl Init {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Writes <id>.key (mode 0600) and <id>.csr. The key never leaves this machine; the request goes to the authority.
+Writes <id>.key (mode 0600) and <id>.csr. The key never leaves this machine; the request goes to the authority. With
+--key there is a key already, in a file or in a token, and only <id>.csr is written.
 
-  trireme request --role gateway --id gw-1 --out /etc/trireme")]
+  trireme request --role gateway --id gw-1 --out /etc/trireme
+  trireme request --role gateway --id gw-1 --encrypt
+  trireme request --role gateway --id gw-1 --key 'pkcs11:token=hall;object=gw-1?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=pin'")]
 pub(super) struct Request {
     /// The node's role
     #[arg(long)]
@@ -158,6 +175,12 @@ pub(super) struct Request {
     /// The folder for both files
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) out: PathBuf,
+    /// A key that is there already
+    #[arg(long, value_name = "FILE|URI", conflicts_with = "encrypt")]
+    pub(super) key: Option<String>,
+    /// Encrypt the new key; the passphrase comes from $TRIREME_PASSPHRASE_FILE, or is asked for
+    #[arg(long)]
+    pub(super) encrypt: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -177,6 +200,12 @@ pub(super) enum ModelCommand {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         generation: Option<u32>,
     },
+    /// Make the next generation of a model's secrets; the one before it stays in use
+    Rotate(Rotate),
+    /// Make no more Tokens with a generation; receipts of its sensors still count
+    Retire(Retire),
+    /// Show all generations
+    List(List),
     /// Make the bundle of a sensor: its secrets, encrypted under a one-time code
     Provision(Provision),
 }

@@ -11,6 +11,8 @@ use super::{Failure, exit, runtime, say, with_code};
 use crate::authority;
 use crate::config;
 use crate::enrol::{self, Place, TokenText, Wish};
+use crate::keys;
+use crate::passphrase::Passphrase;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -61,7 +63,12 @@ pub(super) fn perform(args: Enrol) -> Result<u8, Failure> {
                 return Err(usage(&format!("the configuration is of {own}, not of {told}; leave --id out")));
             }
             let id = args.id.or(node.id);
-            let place = Place { key: node.key, certificate: node.certificate, trust: node.trust };
+            let place = Place {
+                key: node.key,
+                passphrase: Passphrase::of_node(node.passphrase_file),
+                certificate: node.certificate,
+                trust: node.trust,
+            };
             let (make_key, renew_key) = (args.make_key, args.renew_key);
             let again = format!("trireme run {}", file.display());
             (again, Wish { authority, role: node.role, name: node.name, id, place, make_key, renew_key })
@@ -71,7 +78,8 @@ pub(super) fn perform(args: Enrol) -> Result<u8, Failure> {
                 return Err(usage("--out needs --role, --id and --authority"));
             };
             let place = Place {
-                key: out.join(format!("{id}.key")),
+                key: keys::Place::File(out.join(format!("{id}.key"))),
+                passphrase: Passphrase::of_node(None),
                 certificate: out.join(format!("{id}.pem")),
                 trust: vec![out.join("authority.pem")],
             };
@@ -96,7 +104,7 @@ pub(super) fn perform(args: Enrol) -> Result<u8, Failure> {
     let mut text = format!(
         "{} is enrolled for {days} days\n{}: its private key; it stays here\n{}: its certificate\n",
         done.subject,
-        wish.place.key.display(),
+        wish.place.key,
         wish.place.certificate.display()
     );
     if let Some(root) = &done.root {

@@ -1,8 +1,12 @@
 //! What `trireme` understands, and what it does then.
 
 mod args;
+mod audit;
 mod authority;
 mod enrol;
+mod keys;
+mod models;
+mod releases;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -13,14 +17,13 @@ use std::sync::{Arc, Mutex};
 use clap::Parser;
 use clap::error::ErrorKind;
 use trireme_core::api::Publish;
-use trireme_core::role::Subject;
 
 use crate::admin;
 use crate::config;
 use crate::files;
 use crate::init::Network;
-use crate::models;
-use crate::publish::{self, PublishError, Show};
+use crate::models as stores;
+use crate::publish::{self, Show};
 use crate::run;
 use crate::status;
 use crate::supervise::{self, Job, Pauses};
@@ -102,14 +105,11 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Init(args) => init(&args),
         Command::Authority(command) => authority::perform(command),
         Command::Enrol(args) => enrol::perform(args),
-        Command::Request(args) => {
-            let made = crate::authority::request(&Subject { role: args.role, id: args.id }, &args.out)?;
-            say(&format!(
-                "{}: the private key; it stays here\n{}: give this to the authority\n",
-                made.key.display(),
-                made.request.display()
-            ))
-        }
+        Command::Request(args) => keys::request(&args),
+        Command::Keys(command) => keys::perform(command),
+        Command::Audit(command) => audit::perform(command),
+        Command::Refresh(args) => releases::refresh(&args),
+        Command::Withdraw(args) => releases::withdraw(&args),
         Command::Model(command) => perform_model(command),
         Command::Publish(args) => publish(&args),
         Command::Status(args) => {
@@ -190,22 +190,25 @@ fn init(args: &args::Init) -> Result<u8, Failure> {
 fn perform_model(command: ModelCommand) -> Result<u8, Failure> {
     match command {
         ModelCommand::Add { model, store, generation } => {
-            let file = models::add(&store, &model, generation)?;
+            let file = stores::add(&store, &model, generation)?;
             say(&format!(
                 "{}: secrets of {model}\nA running manufacturer reads them at its next start; its certificate has to \
                  name the model.\n",
                 file.display()
             ))
         }
+        ModelCommand::Rotate(args) => models::rotate(&args),
+        ModelCommand::Retire(args) => models::retire(&args),
+        ModelCommand::List(args) => models::list(&args),
         ModelCommand::Provision(args) => {
-            let wish = models::Provision {
+            let wish = stores::Provision {
                 model: args.model,
                 generation: args.generation,
                 sensor: args.sensor,
                 manufacturer: args.manufacturer,
                 version: args.version,
             };
-            let made = models::provision(&args.store, &wish, &args.out)?;
+            let made = stores::provision(&args.store, &wish, &args.out)?;
             let bundle = made.bundle.display();
             if args.code_file {
                 return say(&format!("{bundle}: the bundle\n{}: its one-time code\n", made.code.display()));
@@ -230,15 +233,7 @@ fn publish(args: &args::Publish) -> Result<u8, Failure> {
         detach: args.detach,
     };
     let show = if args.json { Show::Json } else { Show::People };
-    let done = runtime()?.block_on(publish::publish(&socket, &wish, &args.image, show));
-    done.map_err(|error: PublishError| {
-        if let (Show::Json, PublishError::Refused(fault)) = (show, &error) {
-            // The error itself is on standard error in any case.
-            let _ = writeln!(std::io::stdout(), "{}", serde_json::json!({ "error": fault }));
-        }
-        let code = error.exit();
-        with_code(code)(error)
-    })
+    releases::told(show, runtime()?.block_on(publish::publish(&socket, &wish, &args.image, show)))
 }
 
 fn say(text: &str) -> Result<u8, Failure> {

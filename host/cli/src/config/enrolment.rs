@@ -9,6 +9,7 @@ use trireme_core::{NodeId, RoleKind};
 use super::roles;
 use super::schema::find;
 use super::source::{Problem, Problems, Source};
+use crate::keys::Place;
 
 /// A node that is to be enrolled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +22,10 @@ pub struct Enrolment {
     pub id: Option<NodeId>,
     /// The authority's service, where the configuration has it.
     pub authority: Option<String>,
-    /// Where its key goes.
-    pub key: PathBuf,
+    /// Where its key goes, or is.
+    pub key: Place,
+    /// The file with the passphrase of its keys.
+    pub passphrase_file: Option<PathBuf>,
     /// Where its certificate goes.
     pub certificate: PathBuf,
     /// Where the roots are that it believes.
@@ -79,7 +82,9 @@ pub(super) fn read(source: &Source, wanted: Option<RoleKind>) -> Result<Enrolmen
         role,
         id,
         authority: text(table_name, "authority"),
-        key: source.path(&needed(table_name, "key")?),
+        key: Place::parse(&needed(table_name, "key")?, &source.path(""))
+            .map_err(|error| problem(&format!("{table_name}.key"), error.to_string()))?,
+        passphrase_file: text("node", "passphrase_file").map(|file| source.path(&file)),
         certificate: source.path(&needed(table_name, "certificate")?),
         trust,
     })
@@ -116,7 +121,7 @@ mod tests {
         assert_eq!((one.role, one.name.as_str(), one.id), (RoleKind::Broker, "n", None));
         assert_eq!(one.authority.as_deref(), Some("https://h:1"));
         assert_eq!(one.trust, [PathBuf::from("folder/a.pem"), PathBuf::from("folder/b.pem")]);
-        assert_eq!((one.key, one.certificate), ("folder/k".into(), "folder/c".into()));
+        assert_eq!((one.key, one.certificate), (Place::File("folder/k".into()), "folder/c".into()));
 
         let two = format!("{NODE}{BROKER}[gateway]\nid = \"gw-1\"\nkey = \"k2\"\ncertificate = \"c2\"\n");
         let several = read(&source(&two), None).unwrap_err().to_string();

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use trireme_core::RoleKind;
 use trireme_core::role::Certified;
 use trireme_crypto::certificate::{Certificate, CertificateError, TrustAnchor, TrustStore, chain};
-use trireme_crypto::key::{PublicKey, Signer, SoftwareKey};
+use trireme_crypto::key::Signer;
 use trireme_crypto::pem;
-use zeroize::Zeroizing;
 
+use super::IdentityFiles;
 use super::read::Section;
 use super::source::Problem;
 use crate::files;
+use crate::keys::Place;
+use crate::keystore::{self, IdentityError};
+use crate::passphrase::Passphrase;
 
-/// The most bytes of a certificate or key in PEM.
-const LARGEST_PEM: u64 = 64 * 1024;
+/// The most bytes of a certificate in PEM.
+const LARGEST_PEM: u64 = 16 * 1024;
 
 /// The authority's root certificate.
 pub(super) fn anchor(file: &Path) -> Result<TrustAnchor, String> {
@@ -36,40 +39,54 @@ impl<'a> Believed<'a> {
     }
 
     /// Whose a chain is. Its dates are judged when the time is proven, not now.
-    fn judge(&self, chain: &[u8]) -> Result<(Certified, PublicKey), CertificateError> {
-        let judged = TrustStore::new(self.roots.to_vec(), 1).verify(chain, None);
-        match judged {
+    fn judge(&self, chain: &[u8]) -> Result<Certified, CertificateError> {
+        match TrustStore::new(self.roots.to_vec(), 1).verify(chain, None) {
             Err(CertificateError::Issuer { .. }) if self.learned => {
-                let leaf = Certificate::parse(&leaf(chain)?)?;
-                Ok((leaf.owner()?, leaf.public_key()))
+                let all = chain::split(chain)?;
+                Certificate::parse(all.first().ok_or(CertificateError::ChainEmpty)?)?.owner()
             }
-            other => other,
+            other => Ok(other?.0),
         }
     }
 }
 
-fn leaf(chain: &[u8]) -> Result<Vec<u8>, CertificateError> {
-    chain::split(chain)?.into_iter().next().ok_or(CertificateError::ChainEmpty)
+/// Who a role is.
+pub(super) struct RoleIdentity {
+    pub(super) certificate: Certificate,
+    pub(super) certified: Certified,
+    pub(super) key: Arc<dyn Signer>,
+    pub(super) chain: Vec<u8>,
+    pub(super) files: IdentityFiles,
 }
 
-/// Certificate (followed by its issuers') and key of a table: for this role, under this authority, and of one another.
+/// Certificate and key of a table: for this role, under this authority, and of one another. Changes nothing on disk.
 pub(super) fn read(
     section: &Section<'_, '_>,
     role: RoleKind,
     believed: &Believed<'_>,
+    passphrase: &Passphrase,
     problems: &mut Vec<Problem>,
-) -> Option<(Vec<u8>, Certified, Arc<SoftwareKey>)> {
+) -> Option<RoleIdentity> {
     let file = section.path("certificate")?;
-    let certified = certificates(&file).and_then(|chain| {
-        let (certified, key) = believed.judge(&chain).map_err(|error| {
-            format!("{}: expected a certificate under the authority of [trust]: {error}", file.display())
-        })?;
-        Ok((chain, certified, key))
-    });
-    let key = key(&section.path("key")?);
-    let certified = certified.map_err(|what| problems.push(section.problem("certificate", what))).ok();
-    let key = key.map_err(|what| problems.push(section.problem("key", what))).ok();
-    let (chain, certified, certified_key) = certified?;
+    let place = place(section, "key", problems)?;
+    let verified =
+        keystore::certificate_of(&file).map_err(|error| error.to_string()).and_then(|(chain, _)| {
+            believed.judge(&chain).map_err(|error| {
+                format!("{}: expected a certificate under the authority of [trust]: {error}", file.display())
+            })
+        });
+    let certified = verified.map_err(|what| problems.push(section.problem("certificate", what))).ok();
+    let found = keystore::look(&place, &file, passphrase);
+    let found = found
+        .map_err(|error| match error {
+            IdentityError::Key(_) | IdentityError::Strangers { .. } => {
+                problems.push(section.problem("key", error.to_string()));
+            }
+            // What is wrong with the certificate was said.
+            _ => {}
+        })
+        .ok();
+    let certified = certified?;
     let subject = &certified.subject;
     if subject.role != role {
         let what = format!("expected the certificate of a {role}; {} is for {subject}", file.display());
@@ -79,19 +96,22 @@ pub(super) fn read(
         let what = format!("is {id:?}, but the certificate {} is for {subject}", file.display());
         problems.push(section.problem("id", what));
     }
-    let key = key?;
-    if key.public_key() != certified_key {
-        let what =
-            format!("is not the key of {}; expected the one its request was made with", file.display());
-        problems.push(section.problem("key", what));
-    }
-    Some((chain, certified, key))
+    let found = found?;
+    Some(RoleIdentity {
+        certificate: found.certificate,
+        certified,
+        key: found.signer,
+        chain: found.chain,
+        files: IdentityFiles { key: place, certificate: file, state: found.state },
+    })
 }
 
-/// A certificate, followed by its issuers' where they are not roots.
-pub(super) fn certificates(file: &Path) -> Result<Vec<u8>, String> {
-    let text = files::read_text(file, LARGEST_PEM).map_err(|error| error.to_string())?;
-    pem::chain_from_pem(&text).map_err(|error| format!("{}: {error}", file.display()))
+/// Where a key is.
+pub(super) fn place(section: &Section<'_, '_>, key: &str, problems: &mut Vec<Problem>) -> Option<Place> {
+    let folder = section.source.path("");
+    Place::parse(section.text(key)?, &folder)
+        .map_err(|error| problems.push(section.problem(key, error.to_string())))
+        .ok()
 }
 
 fn certificate(file: &Path) -> Result<Certificate, String> {
@@ -99,11 +119,4 @@ fn certificate(file: &Path) -> Result<Certificate, String> {
     let text = files::read_text(file, LARGEST_PEM).map_err(|error| error.to_string())?;
     let der = pem::certificate_from_pem(&text).map_err(|error| named(&error))?;
     Certificate::parse(&der).map_err(|error| named(&error))
-}
-
-/// A private key that nobody else can read.
-pub(super) fn key(file: &Path) -> Result<Arc<SoftwareKey>, String> {
-    files::check_private(file).map_err(|error| error.to_string())?;
-    let text = files::read_text(file, LARGEST_PEM).map(Zeroizing::new).map_err(|error| error.to_string())?;
-    SoftwareKey::from_pkcs8_pem(&text).map(Arc::new).map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -3,22 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use trireme_crypto::certificate::{Certificate, TrustAnchor, chain};
-use trireme_crypto::key::Signer;
 
 use super::Issuing;
-use super::identity::{Believed, certificates, key};
+use super::identity::{Believed, place};
 use super::read::Section;
 use super::source::Problem;
 use crate::authority::duties::issued;
+use crate::keys::{self, Place};
+use crate::keystore;
+use crate::passphrase::Passphrase;
 
 /// The issuing key, then those that are retired.
 pub(super) fn read(
     section: &Section<'_, '_>,
     believed: &Believed<'_>,
+    passphrase: &Passphrase,
     problems: &mut Vec<Problem>,
 ) -> Vec<Issuing> {
-    let mut pairs: Vec<(&str, PathBuf, PathBuf)> = Vec::new();
-    match (section.path("issuing_key"), section.path("issuing_certificate")) {
+    let mut pairs: Vec<(&str, Place, PathBuf)> = Vec::new();
+    match (place(section, "issuing_key", problems), section.path("issuing_certificate")) {
         (Some(key), Some(certificate)) => pairs.push(("issuing_key", key, certificate)),
         (None, None) => {}
         (Some(_), None) => {
@@ -30,9 +33,11 @@ pub(super) fn read(
     }
     let retired = section.json("retired");
     for one in retired.as_ref().and_then(serde_json::Value::as_array).into_iter().flatten() {
-        let path = |key: &str| one.get(key)?.as_str().map(|text| section.source.path(text));
-        if let (Some(key), Some(certificate)) = (path("key"), path("certificate")) {
-            pairs.push(("retired", key, certificate));
+        let text = |key: &str| one.get(key)?.as_str();
+        let (Some(key), Some(certificate)) = (text("key"), text("certificate")) else { continue };
+        match Place::parse(key, &section.source.path("")) {
+            Ok(key) => pairs.push(("retired", key, section.source.path(certificate))),
+            Err(error) => problems.push(section.problem("retired", error.to_string())),
         }
     }
     if pairs.first().is_some_and(|(name, ..)| *name == "retired") && problems.is_empty() {
@@ -40,7 +45,7 @@ pub(super) fn read(
     }
     let mut issuers = Vec::new();
     for (name, key, certificate) in pairs {
-        match one(&key, &certificate, believed) {
+        match one(&key, &certificate, believed, passphrase) {
             Ok(issuing) => issuers.push(issuing),
             Err(what) => problems.push(section.problem(name, what)),
         }
@@ -48,9 +53,14 @@ pub(super) fn read(
     issuers
 }
 
-fn one(key_file: &Path, file: &Path, believed: &Believed<'_>) -> Result<Issuing, String> {
-    let key = key(key_file)?;
-    let whole = certificates(file)?;
+fn one(
+    place: &Place,
+    file: &Path,
+    believed: &Believed<'_>,
+    passphrase: &Passphrase,
+) -> Result<Issuing, String> {
+    let key = keys::open_at(place, passphrase).map_err(|error| error.to_string())?;
+    let (whole, _) = keystore::certificate_of(file).map_err(|error| error.to_string())?;
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let all = chain::split(&whole).map_err(|error| named(&error))?;
     let read: Result<Vec<Certificate>, _> = all.iter().map(|der| Certificate::parse(der)).collect();
@@ -59,7 +69,7 @@ fn one(key_file: &Path, file: &Path, believed: &Believed<'_>) -> Result<Issuing,
         return Err(named(&"there is no certificate"));
     };
     if key.public_key() != certificate.public_key() {
-        return Err(format!("{} is not the key of {}", key_file.display(), file.display()));
+        return Err(format!("{place} is not the key of {}", file.display()));
     }
     let root = TrustAnchor::from_certificate(certificate.der()).is_ok();
     let fine = match root {

@@ -17,6 +17,7 @@ pub mod enrolment;
 pub mod example;
 mod identity;
 mod issuing;
+mod named;
 mod network;
 mod read;
 pub mod roles;
@@ -34,12 +35,15 @@ use trireme_core::role::Certified;
 use trireme_core::{NodeId, RoleKind, SensorId, Version};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
 use trireme_crypto::element::ModelSecrets;
-use trireme_crypto::key::{Signer, SoftwareKey};
+use trireme_crypto::key::Signer;
 
 pub use network::check;
 pub use source::{Problem, Problems};
 
 use crate::files;
+use crate::keys::Place;
+use crate::keystore::State;
+use crate::passphrase::Passphrase;
 
 /// The most bytes of a configuration.
 pub const LARGEST_CONFIGURATION: u64 = 1024 * 1024;
@@ -60,6 +64,8 @@ pub struct NodeConfig {
     pub disk_reserve: u64,
     /// What it logs, as a filter of `tracing`.
     pub log: String,
+    /// What its private keys are under, where they are encrypted.
+    pub passphrase: Passphrase,
     /// The roots that it believes; a node of sensors alone believes nobody.
     pub trust: Vec<TrustAnchor>,
     /// Its roles, but for sensors.
@@ -83,14 +89,16 @@ pub struct PluginConfig {
 pub struct RoleConfig {
     /// Which.
     pub role: RoleKind,
-    /// Its certificate, followed by its issuers', up to the authority's root.
-    pub certificate: Vec<u8>,
-    /// Where that is, and its key: renewed there.
-    pub files: KeyFiles,
+    /// Its certificate, verified under the authority's.
+    pub certificate: Certificate,
     /// For whom and what that certificate is.
     pub certified: Certified,
     /// Its private key.
-    pub key: Arc<SoftwareKey>,
+    pub key: Arc<dyn Signer>,
+    /// The same certificate, followed by those of its issuers without the root: X.509 DER.
+    pub chain: Vec<u8>,
+    /// Where key and certificate are, and what a renewal that was cut off left to do there.
+    pub files: IdentityFiles,
     /// Where it listens.
     pub listen: Option<SocketAddr>,
     /// Its component.
@@ -105,6 +113,49 @@ pub struct RoleConfig {
     pub issued: Option<PathBuf>,
     /// Manufacturer: secrets of its models.
     pub models: Vec<Arc<ModelSecrets>>,
+    /// Manufacturer: those that were retired, for receipts.
+    pub retired: Vec<Arc<ModelSecrets>>,
+}
+
+/// Where a role's key and certificate are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The key.
+    pub key: Place,
+    /// The certificate's file.
+    pub certificate: PathBuf,
+    /// What is to be done there before the pair is used.
+    pub state: State,
+}
+
+/// What is named in a configuration, whether it can be opened or not.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// Where this was read.
+    pub file: PathBuf,
+    /// The node's state.
+    pub data: PathBuf,
+    /// Its administrator's socket.
+    pub admin: PathBuf,
+    /// The file with the passphrase of its keys.
+    pub passphrase_file: Option<PathBuf>,
+    /// Its roles, but for sensors.
+    pub roles: Vec<NamedRole>,
+}
+
+/// A role's part in it.
+#[derive(Debug, Clone)]
+pub struct NamedRole {
+    /// Which.
+    pub role: RoleKind,
+    /// Where its key is.
+    pub key: Place,
+    /// Its certificate.
+    pub certificate: PathBuf,
+    /// Authority: what it issues with.
+    pub issuing: Vec<Place>,
+    /// Manufacturer: the store of its models' secrets.
+    pub models: Option<PathBuf>,
 }
 
 /// How a role's certificate and what it trusts are looked after.
@@ -118,15 +169,6 @@ pub struct Care {
     pub every_ms: u64,
     /// Whether the certificate is renewed, with a new key each time.
     pub renew: bool,
-}
-
-/// Where a role's key and certificate are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyFiles {
-    /// The private key.
-    pub key: PathBuf,
-    /// The certificate.
-    pub certificate: PathBuf,
 }
 
 /// A key that an authority issues with, or signs lists with.
@@ -206,6 +248,16 @@ pub fn load(file: &Path) -> Result<NodeConfig, Problems> {
     let text = files::read_text(file, LARGEST_CONFIGURATION)
         .map_err(|error| Problems::of_file(file, error.to_string()))?;
     read::node(&source::Source { file: file.into(), text })
+}
+
+/// Reads what a node's configuration names, and opens none of it: for commands that look after keys.
+///
+/// # Errors
+/// A file that cannot be read or is not TOML, and what is wrong in it.
+pub fn named(file: &Path) -> Result<Named, Problems> {
+    let text = files::read_text(file, LARGEST_CONFIGURATION)
+        .map_err(|error| Problems::of_file(file, error.to_string()))?;
+    named::read(&source::Source { file: file.into(), text })
 }
 
 /// The configurations that are meant: the file itself, or all `*.toml` of a folder, by name.

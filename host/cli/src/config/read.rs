@@ -14,8 +14,9 @@ use trireme_crypto::certificate::TrustAnchor;
 
 use super::schema::{self, Key, Reader, find};
 use super::source::{Problem, Problems, Source};
-use super::{Care, KeyFiles, NodeConfig, PluginConfig, RoleConfig, identity, issuing, roles, sensors};
+use super::{Care, NodeConfig, PluginConfig, RoleConfig, identity, issuing, roles, sensors};
 use crate::models;
+use crate::passphrase::Passphrase;
 
 /// One table of a file.
 pub(super) struct Section<'a, 'i> {
@@ -229,6 +230,7 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
         workers: node.number("workers").and_then(|workers| workers.try_into().ok()),
         disk_reserve: node.number("disk_reserve_mb").unwrap_or(64).saturating_mul(1024 * 1024),
         log: node.text("log").unwrap_or("info").to_owned(),
+        passphrase: Passphrase::of_node(node.path("passphrase_file")),
         trust,
         roles: Vec::new(),
         sensors: Vec::new(),
@@ -254,7 +256,13 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
             Some(role) => {
                 if !config.trust.is_empty() {
                     let believed = identity::Believed::new(&config.trust, &config.data);
-                    config.roles.extend(certified_role(section, role, &believed, problems));
+                    config.roles.extend(certified_role(
+                        section,
+                        role,
+                        &believed,
+                        &config.passphrase,
+                        problems,
+                    ));
                 }
             }
             None => {}
@@ -300,34 +308,39 @@ fn certified_role(
     section: &Section<'_, '_>,
     role: RoleKind,
     believed: &identity::Believed<'_>,
+    passphrase: &Passphrase,
     problems: &mut Vec<Problem>,
 ) -> Option<RoleConfig> {
-    let identity = identity::read(section, role, believed, problems);
+    let identity = identity::read(section, role, believed, passphrase, problems);
     let plugin = section.plugin(problems);
     let issuers = match role {
-        RoleKind::Authority => issuing::read(section, believed, problems),
+        RoleKind::Authority => issuing::read(section, believed, passphrase, problems),
         _ => Vec::new(),
     };
     let models = match (role, section.path("models")) {
-        (RoleKind::Manufacturer, Some(folder)) => models::load(&folder)
+        (RoleKind::Manufacturer, Some(folder)) => models::load_all(&folder)
             .map_err(|error| problems.push(section.problem("models", error.to_string())))
             .unwrap_or_default(),
         _ => Vec::new(),
     };
-    let (certificate, certified, key) = identity?;
+    let identity = identity?;
+    let (retired, models): (Vec<_>, Vec<_>) = models.into_iter().partition(|stored| stored.retired);
+    let secrets = |stored: Vec<models::Stored>| stored.into_iter().map(|stored| stored.secrets).collect();
     Some(RoleConfig {
         role,
-        files: KeyFiles { key: section.path("key")?, certificate: section.path("certificate")? },
-        certificate,
-        certified,
-        key,
+        certificate: identity.certificate,
+        certified: identity.certified,
+        key: identity.key,
+        chain: identity.chain,
+        files: identity.files,
         listen: section.address("listen").or_else(|| section.address("lan")),
         plugin,
         settings: section.settings(roles::keys(role)),
         care: care(section, role),
         issuers,
         issued: section.path("issued").filter(|_| role == RoleKind::Authority),
-        models,
+        models: secrets(models),
+        retired: secrets(retired),
     })
 }
 

@@ -34,6 +34,13 @@ pub const NODE: &[Key] = &[
         Absent::Default("\"info\""),
         "error, warn, info, debug or trace; also by part, like \"info,trireme_net=debug\"",
     ),
+    host(
+        "passphrase_file",
+        Kind::File,
+        Absent::Nothing("\"passphrase\""),
+        "file with the passphrase of the private keys; new ones are encrypted under it as well. \
+         $TRIREME_PASSPHRASE_FILE, where none is named",
+    ),
 ];
 
 /// `[trust]`.
@@ -116,8 +123,12 @@ const ID: Key = host(
     "who this is; the certificate says it, and has to agree where this is set",
 );
 const CERTIFICATE: Key = host("certificate", Kind::File, Absent::Needed, "this role's certificate, in PEM");
-const KEY: Key =
-    host("key", Kind::File, Absent::Needed, "its private key, PKCS#8 in PEM, readable by its owner alone");
+const KEY: Key = host(
+    "key",
+    Kind::Key,
+    Absent::Needed,
+    "its private key: PKCS#8 in PEM, readable by its owner alone, under a passphrase or not; or pkcs11:… in a token",
+);
 const PLUGIN: Key = host(
     "plugin",
     Kind::File,
@@ -173,7 +184,7 @@ const AUTHORITY: &[Key] = &[
     host("listen", Kind::Address, Absent::Needed, "where its service listens (HTTPS)"),
     host(
         "issuing_key",
-        Kind::File,
+        Kind::Key,
         Absent::Nothing("\"issuing/issuing.key\""),
         "an intermediate's private key, with which certificates are issued and lists signed; without it none are",
     ),
@@ -226,7 +237,7 @@ const AUTHORITY: &[Key] = &[
 ];
 
 const RETIRED: &[Key] = &[
-    host("key", Kind::File, Absent::Needed, "the private key"),
+    host("key", Kind::Key, Absent::Needed, "the private key"),
     host(
         "certificate",
         Kind::File,

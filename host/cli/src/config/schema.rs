@@ -7,6 +7,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use trireme_core::{NodeId, RoleKind, Version};
+use trireme_pkcs11::KeyUri;
 
 use super::source::{Problem, Source};
 
@@ -34,6 +35,8 @@ pub enum Kind {
     Name,
     /// The path of a file that is there.
     File,
+    /// A private key: the path of a file that is there, or a `pkcs11:` URI.
+    Key,
     /// The path of a folder that is there.
     Folder,
     /// A path that need not be there.
@@ -163,6 +166,9 @@ pub(crate) fn expectation(kind: Kind) -> String {
         Kind::Text => "a text".into(),
         Kind::Name => "a name of 1 to 64 letters, digits, dots, underscores or dashes".into(),
         Kind::File => "the path of a file".into(),
+        Kind::Key => {
+            "the path of a file, or a key in a token as \"pkcs11:token=…;object=…?module-path=…\"".into()
+        }
         Kind::Folder => "the path of a folder".into(),
         Kind::Path => "a path".into(),
         Kind::Address => "an address to listen on, like \"127.0.0.1:1883\"".into(),
@@ -231,7 +237,10 @@ fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option
         Kind::Text => text().map(|_| ()),
         Kind::Path => fine(!text()?.is_empty()),
         Kind::Name => NodeId::new(text()?).map(|_| ()).map_err(|error| Some(error.to_string())),
-        Kind::File => {
+        Kind::Key if KeyUri::is_uri(text()?) => {
+            text()?.parse::<KeyUri>().map(|_| ()).map_err(|error| Some(error.to_string()))
+        }
+        Kind::File | Kind::Key => {
             let file = source.path(text()?);
             if file.is_file() {
                 return Ok(());

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use trireme_core::role::Subject;
 use trireme_core::{Digest, Fault, NodeId, RoleKind};
 use trireme_crypto::certificate::CertificateError;
-use trireme_crypto::key::{KeyError, Signer};
 use trireme_crypto::pem::PemError;
 use zeroize::Zeroizing;
 
@@ -28,6 +27,8 @@ pub use contact::{Answer, Question, ask};
 pub use place::Place;
 
 use crate::files::FileError;
+use crate::keys::{self, KeyFileError};
+use crate::keystore::IdentityError;
 
 /// Why a node has no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +72,8 @@ pub enum EnrolError {
     )]
     Enrolled(PathBuf),
     /// A key that stays would be the authority's to make.
-    #[error("{} is there already, and with this token the authority makes the key; move it away first", .0.display())]
-    KeyThere(PathBuf),
+    #[error("{0} is there already, and with this token the authority makes the key; move it away first")]
+    KeyThere(keys::Place),
     /// The authority's word, or none.
     #[error("{url}: {fault}")]
     Authority {
@@ -97,14 +98,9 @@ pub enum EnrolError {
         /// What is wrong.
         source: CertificateError,
     },
-    /// A certificate that is there already.
-    #[error("{}: {source}", file.display())]
-    Certificate {
-        /// Which file.
-        file: PathBuf,
-        /// What is wrong.
-        source: CertificateError,
-    },
+    /// Key or certificate that are there already.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A request that could not be made.
     #[error("no request for {subject}: {source}")]
     Request {
@@ -113,14 +109,9 @@ pub enum EnrolError {
         /// Why.
         source: CertificateError,
     },
-    /// A key.
-    #[error("{}: {source}", file.display())]
-    Key {
-        /// Which file.
-        file: PathBuf,
-        /// What is wrong.
-        source: KeyError,
-    },
+    /// The private key.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
     /// A PEM file.
     #[error("{}: {source}", file.display())]
     Pem {
@@ -181,7 +172,7 @@ impl FromStr for TokenText {
 }
 
 /// How a node is enrolled.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Wish {
     /// `https://host:port` of the authority.
     pub authority: String,
@@ -228,7 +219,7 @@ pub async fn enrol(wish: &Wish, token: &TokenText) -> Result<Enrolled, EnrolErro
         role: wish.role,
         id: wish.id.as_ref(),
         name: &wish.name,
-        key: ready.key.as_deref().map(|key| key as &dyn Signer),
+        key: ready.key.as_deref(),
     };
     let answer = ask(&question).await?;
     blocking(move || place::store(&shared, &ready, &answer)).await

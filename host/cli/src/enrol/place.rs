@@ -7,20 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use trireme_core::Digest;
-use trireme_crypto::certificate::{Certificate, chain, fingerprint};
-use trireme_crypto::key::{Signer, SoftwareKey};
+use trireme_crypto::certificate::fingerprint;
+use trireme_crypto::key::Signer;
 use trireme_crypto::pem;
-use zeroize::Zeroizing;
 
 use super::{Answer, EnrolError, Enrolled, Wish};
 use crate::authority::LARGEST_PEM;
 use crate::files;
+use crate::keys;
+use crate::keystore::{self, IdentityError};
+use crate::passphrase::Passphrase;
 
 /// Where a node's files are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Place {
-    /// Its private key.
-    pub key: PathBuf,
+    /// Its private key; one in a token is there already.
+    pub key: keys::Place,
+    /// What a new key's file is under, where it is encrypted.
+    pub passphrase: Passphrase,
     /// Its certificate, followed by its issuers'.
     pub certificate: PathBuf,
     /// The roots that it believes; the first file that is not there takes the token's.
@@ -30,9 +34,9 @@ pub struct Place {
 /// What is there before the authority is asked.
 pub(super) struct Ready {
     /// The node's key; none where the authority makes it.
-    pub(super) key: Option<Arc<SoftwareKey>>,
+    pub(super) key: Option<Arc<dyn Signer>>,
     /// Where key and certificate go.
-    key_file: PathBuf,
+    key_place: keys::Place,
     certificate_file: PathBuf,
     /// Where the root goes, where it is not there.
     root: Option<PathBuf>,
@@ -47,22 +51,25 @@ pub(super) fn prepare(wish: &Wish, wanted: &Digest) -> Result<Ready, EnrolError>
     if enrolled && !renew_key {
         return Err(EnrolError::Enrolled(place.certificate.clone()));
     }
-    let (key_file, certificate_file) = match enrolled {
-        true => (beside(&place.key), beside(&place.certificate)),
+    let (key_place, certificate_file) = match enrolled {
+        true => (beside_key(&place.key), beside(&place.certificate)),
         false => (place.key.clone(), place.certificate.clone()),
     };
-    for file in [&key_file, &certificate_file].into_iter().chain(root.as_ref()) {
+    let key_file = match &key_place {
+        keys::Place::File(file) => Some(file),
+        keys::Place::Token(_) => None,
+    };
+    for file in [Some(&certificate_file), key_file, root.as_ref()].into_iter().flatten() {
         files::make_folder(parent(file))?;
     }
-    if *make_key {
-        if key_file.exists() {
-            return Err(EnrolError::KeyThere(key_file));
-        }
-        return Ok(Ready { key: None, key_file, certificate_file, root });
-    }
-    // A key without its certificate: an attempt was cut off, and the token may have been used with this key.
-    let key = if key_file.exists() { read_key(&key_file)? } else { new_key(&key_file)? };
-    Ok(Ready { key: Some(Arc::new(key)), key_file, certificate_file, root })
+    let key: Option<Arc<dyn Signer>> = match key_file {
+        Some(file) if *make_key && !file.exists() => None,
+        _ if *make_key => return Err(EnrolError::KeyThere(key_place)),
+        Some(file) if !file.exists() => Some(Arc::new(keys::generate(file, &place.passphrase)?)),
+        // A key without its certificate: an attempt was cut off, and the token may have been used with this key.
+        _ => Some(keys::open_at(&key_place, &place.passphrase)?),
+    };
+    Ok(Ready { key, key_place, certificate_file, root })
 }
 
 /// Root, key and certificate, in this order.
@@ -78,8 +85,8 @@ pub(super) fn store(wish: &Wish, ready: &Ready, answer: &Answer) -> Result<Enrol
             other => other?,
         }
     }
-    if let Some(key) = &answer.key {
-        write_key(&ready.key_file, key)?;
+    if let (Some(key), keys::Place::File(file)) = (&answer.key, &ready.key_place) {
+        files::write_secret(file, keys::to_pem(key, file, &wish.place.passphrase)?.as_bytes())?;
     }
     let text = text_of(&ready.certificate_file, pem::chain_to_pem(&answer.chain))?;
     files::write_new(&ready.certificate_file, text.as_bytes())?;
@@ -93,25 +100,20 @@ pub(super) fn store(wish: &Wish, ready: &Ready, answer: &Answer) -> Result<Enrol
 
 /// Puts a new key and certificate in place, once both are there.
 fn finish(place: &Place) -> Result<(), EnrolError> {
-    let (key, certificate) = (beside(&place.key), beside(&place.certificate));
+    let certificate = beside(&place.certificate);
     if !certificate.exists() {
         return Ok(());
     }
-    if key.exists() {
-        files::rename(&key, &place.key)?;
+    if let (keys::Place::File(next), keys::Place::File(file)) = (beside_key(&place.key), &place.key)
+        && next.exists()
+    {
+        files::rename(&next, file)?;
     }
     // It is for the key that is in place now, unless somebody changed that by hand.
-    let own = read_key(&place.key)?.public_key();
-    let text = files::read_text(&certificate, LARGEST_PEM)?;
-    let whole =
-        pem::chain_from_pem(&text).map_err(|source| EnrolError::Pem { file: certificate.clone(), source })?;
-    let leaf = chain::split(&whole).ok().and_then(|all| all.into_iter().next()).unwrap_or_default();
-    let leaf = Certificate::parse(&leaf)
-        .map_err(|source| EnrolError::Certificate { file: certificate.clone(), source })?;
-    if leaf.public_key() == own {
-        files::rename(&certificate, &place.certificate)?;
-    } else {
-        files::remove(&certificate)?;
+    match keystore::look(&place.key, &certificate, &place.passphrase) {
+        Ok(_) => files::rename(&certificate, &place.certificate)?,
+        Err(IdentityError::Strangers { .. }) => files::remove(&certificate)?,
+        Err(error) => return Err(error.into()),
     }
     Ok(())
 }
@@ -138,21 +140,12 @@ fn read_root(file: &Path) -> Result<Vec<u8>, EnrolError> {
     pem::certificate_from_pem(&text).map_err(|source| EnrolError::Pem { file: file.into(), source })
 }
 
-fn read_key(file: &Path) -> Result<SoftwareKey, EnrolError> {
-    files::check_private(file)?;
-    let text = Zeroizing::new(files::read_text(file, LARGEST_PEM)?);
-    SoftwareKey::from_pkcs8_pem(&text).map_err(|source| EnrolError::Key { file: file.into(), source })
-}
-
-fn new_key(file: &Path) -> Result<SoftwareKey, EnrolError> {
-    let key = SoftwareKey::generate().map_err(|source| EnrolError::Key { file: file.into(), source })?;
-    write_key(file, &key)?;
-    Ok(key)
-}
-
-fn write_key(file: &Path, key: &SoftwareKey) -> Result<(), EnrolError> {
-    let text = key.to_pkcs8_pem().map_err(|source| EnrolError::Key { file: file.into(), source })?;
-    Ok(files::write_secret(file, text.as_bytes())?)
+/// A token has no second place: its key stays.
+fn beside_key(key: &keys::Place) -> keys::Place {
+    match key {
+        keys::Place::File(file) => keys::Place::File(beside(file)),
+        keys::Place::Token(_) => key.clone(),
+    }
 }
 
 fn beside(file: &Path) -> PathBuf {
