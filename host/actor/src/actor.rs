@@ -321,11 +321,10 @@ impl Actor {
                 Ok(transaction) => (transaction, false),
                 Err(event) => self.step(now_ms, *event),
             };
-            if let Some(news) =
-                self.role.is_some().then(|| self.custodian.news(&mut self.context, now_ms)).flatten()
-            {
-                transaction.absorb(news);
-                transaction.events.push_back(Event::TrustChanged);
+            if self.role.is_some() {
+                let (more, news) = self.custodian.news(&mut self.context, now_ms);
+                transaction.absorb(more);
+                transaction.events.extend(news.then_some(Event::TrustChanged));
             }
             let more = take(transaction, &mut events, &mut effects);
             (inner, chain) = (inner + more, chain + more);

@@ -1,6 +1,7 @@
 //! The keys of one role, as handles. Nothing here gives key bytes to anyone.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trireme_core::api::TimeAnswer;
@@ -32,6 +33,8 @@ pub struct Trust {
     store: Arc<Mutex<TrustStore>>,
     /// The configured roots, newest first.
     roots: Arc<[TrustAnchor]>,
+    /// Whether somebody was refused for want of a revocation list.
+    wanting: Arc<AtomicBool>,
 }
 
 impl Trust {
@@ -43,7 +46,8 @@ impl Trust {
     pub fn new(mut anchors: Vec<TrustAnchor>) -> Self {
         anchors.sort_by_key(|anchor| std::cmp::Reverse(anchor.certificate().not_before_ms()));
         let roots = Arc::from(anchors.as_slice());
-        Self { store: Arc::new(Mutex::new(TrustStore::new(anchors, Self::REMEMBERED))), roots }
+        let store = Arc::new(Mutex::new(TrustStore::new(anchors, Self::REMEMBERED)));
+        Self { store, roots, wanting: Arc::default() }
     }
 
     /// The configured roots that count still, X.509 DER, newest first.
@@ -66,7 +70,16 @@ impl Trust {
         chain: &[u8],
         now_ms: Option<u64>,
     ) -> Result<(Certified, PublicKey), CertificateError> {
-        self.store().verify(chain, now_ms)
+        let verified = self.store().verify(chain, now_ms);
+        if let Err(CertificateError::ListMissing(_) | CertificateError::ListExpired { .. }) = &verified {
+            self.wanting.store(true, Ordering::Relaxed);
+        }
+        verified
+    }
+
+    /// Whether somebody was refused for want of a revocation list since this was asked last.
+    pub(crate) fn wanting(&self) -> bool {
+        self.wanting.swap(false, Ordering::Relaxed)
     }
 
     /// The authority's answer to `nonce`: its time, in milliseconds since 1970.

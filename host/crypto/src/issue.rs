@@ -21,7 +21,7 @@ use x509_cert::time::{Time, Validity};
 
 use crate::certificate::{
     Certificate, CertificateError, Purpose, TrustAnchor, alternative_name, bounded, check_algorithm,
-    ecdsa_sha256, info_of, key_of, verify_der,
+    check_name, ecdsa_sha256, info_of, key_of, verify_der,
 };
 use crate::key::{PublicKey, Signer, signature_to_der};
 
@@ -143,6 +143,7 @@ pub fn parse_request(der: &[u8]) -> Result<Request, CertificateError> {
     if request.to_der()? != der {
         return Err(CertificateError::NotCanonical);
     }
+    check_name(&request.info.subject)?;
     let key = key_of(&request.info.public_key)?;
     check_algorithm(&request.algorithm)?;
     verify_der(&key, &request.info.to_der()?, request.signature.as_bytes())?;

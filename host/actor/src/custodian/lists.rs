@@ -10,6 +10,7 @@ use super::{Custody, FETCH, KEYS, pause_ms};
 use crate::actor::Context;
 use crate::effect::Effect;
 use crate::handler::Transaction;
+use crate::keyring::Trust;
 
 /// How long the authority may hold a question open, in milliseconds.
 const WAIT_MS: u64 = 20_000;
@@ -60,6 +61,18 @@ impl Lists {
             }
         }
         self.epoch = trust.epoch();
+    }
+
+    /// Whether a list is wanted that the authority may have: a new intermediate is at work. Asked for at once, but not
+    /// more often than every few seconds.
+    pub(super) fn wanted(&mut self, context: &Context, now_ms: u64) -> bool {
+        let wanting = context.keys.trust.as_ref().is_some_and(Trust::wanting);
+        let soon = self.asked_ms.saturating_add(SOON_MS).max(now_ms);
+        let sooner = wanting && self.failures == 0 && self.next_ms.is_some_and(|next| next > soon);
+        if sooner {
+            self.next_ms = Some(soon);
+        }
+        sooner
     }
 
     /// Asks, when it is time.

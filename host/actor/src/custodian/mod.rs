@@ -119,7 +119,10 @@ impl Custodian {
         self.lists.restart(context, now_ms);
         self.renewal.restart();
         self.alarms.clear();
-        self.tick(context, now_ms)
+        let tx = self.tick(context, now_ms);
+        // The role starts with what is now.
+        self.renewal.switched();
+        tx
     }
 
     /// Its timer ran out, or something happened that it should look at.
@@ -156,19 +159,18 @@ impl Custodian {
         tx
     }
 
-    /// Whether what is trusted changed since this was called last. Makes the news durable, and closes links whose peer
-    /// counts no more.
-    pub(crate) fn news(&mut self, context: &mut Context, now_ms: u64) -> Option<Transaction> {
+    /// After every event: whether what is trusted changed since this was called last. Makes the news durable, and closes
+    /// links whose peer counts no more.
+    pub(crate) fn news(&mut self, context: &mut Context, now_ms: u64) -> (Transaction, bool) {
         let mut tx = Transaction::default();
         let learned = self.lists.absorb(context, &mut tx);
         let switched = self.renewal.switched();
         if learned {
             context.close_revoked(now_ms, &mut tx);
         }
-        if !(learned || switched) {
-            return None;
+        if learned || switched || self.lists.wanted(context, now_ms) {
+            tx.absorb(self.tick(context, now_ms));
         }
-        tx.absorb(self.tick(context, now_ms));
-        Some(tx)
+        (tx, learned || switched)
     }
 }

@@ -408,7 +408,7 @@ impl From<CertificateError> for Fault {
         let code = match error {
             CertificateError::Nonce => code::AUTHENTICATION,
             CertificateError::Key(_) | CertificateError::OtherKey => code::INTERNAL,
-            CertificateError::Revoked { .. } => code::REVOKED,
+            CertificateError::Revoked { .. } | CertificateError::Retired(_) => code::REVOKED,
             CertificateError::Older { .. } => code::VERSION,
             _ => code::CERTIFICATE,
         };

@@ -100,7 +100,7 @@ impl Knowledge {
     /// What counts at any time, also where it is not known: revocation, and that the root still counts.
     pub(super) fn stands(&self, path: &Path) -> Result<(), CertificateError> {
         for step in &path.steps {
-            if step.id.is_some_and(|id| self.retired.contains(&id)) {
+            if step.id.is_some_and(|id| self.retired.contains_key(&id)) {
                 return Err(CertificateError::Retired(step.name.clone()));
             }
             let list = self.lists.get(&step.issuer);

@@ -85,8 +85,8 @@ pub(super) struct Knowledge {
     pub(super) roots: Vec<Root>,
     pub(super) links: Vec<Link>,
     pub(super) lists: BTreeMap<Digest, Known>,
-    /// Keys of roots that their successors gave up, for ever.
-    pub(super) retired: BTreeSet<Digest>,
+    /// Keys of roots that were given up for ever, and of the successors that did it.
+    pub(super) retired: BTreeMap<Digest, Digest>,
     /// Whether intermediates need a list.
     pub(super) demanding: bool,
 }
@@ -175,12 +175,13 @@ impl Knowledge {
             // A root that comes after another retires it by revoking its own link to it.
             let retires = |link: &&Link| {
                 self.trusts(&link.issuer)
-                    && !self.retired.contains(&link.subject)
+                    && !self.retired.contains_key(&link.subject)
                     && self.is_revoked(&link.issuer, &link.serial)
                     && self.succeeds(&link.issuer, &link.subject)
             };
-            let Some(retired) = self.links.iter().find(retires).map(|link| link.subject) else { break };
-            self.retired.insert(retired);
+            let retired = self.links.iter().find(retires).map(|link| (link.subject, link.issuer));
+            let Some((old, by)) = retired else { break };
+            self.retired.insert(old, by);
         }
         let void: Vec<Digest> = self
             .lists
@@ -193,19 +194,23 @@ impl Knowledge {
         }
     }
 
-    /// Roots of the configuration count, and those that links lead to. A link to a successor holds for ever: the old
-    /// root cannot take it back, nor does its end matter. Another holds while its issuer counts and stands by it.
+    /// Roots of the configuration count, and those that links lead to. A link to a successor cannot be taken back by
+    /// the old root, and outlives it; but once a successor retired a root, of that root's links only those that lead
+    /// to this successor hold, for the retired key may be in other hands. Other links hold while their issuer counts
+    /// and stands by them.
     fn support(&mut self) {
         let mut trusted: BTreeSet<Digest> =
             self.roots.iter().filter(|root| root.configured).map(|root| root.id).collect();
-        trusted.extend(self.links.iter().filter(|link| link.successor).map(|link| link.subject));
-        trusted.retain(|id| !self.retired.contains(id));
+        trusted.retain(|id| !self.retired.contains_key(id));
         loop {
             let holds = |link: &&Link| {
-                trusted.contains(&link.issuer)
-                    && !trusted.contains(&link.subject)
-                    && !self.retired.contains(&link.subject)
-                    && !self.is_revoked(&link.issuer, &link.serial)
+                let stands = link.successor || !self.is_revoked(&link.issuer, &link.serial);
+                let inherited = self.retired.get(&link.issuer).is_some_and(|by| {
+                    link.successor && (link.subject == *by || self.succeeds(by, &link.subject))
+                });
+                !trusted.contains(&link.subject)
+                    && !self.retired.contains_key(&link.subject)
+                    && (inherited || stands && trusted.contains(&link.issuer))
             };
             let Some(more) = self.links.iter().find(holds).map(|link| link.subject) else { break };
             trusted.insert(more);

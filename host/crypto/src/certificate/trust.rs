@@ -8,7 +8,7 @@ use trireme_core::Digest;
 use trireme_core::role::{Certified, TrustItem};
 
 use super::chain::{LARGEST_CHAIN, pieces};
-use super::list::{is_list, key_id};
+use super::list::{LARGEST_LIST, is_list, key_id};
 use super::path::{Head, Lists, Path};
 use super::roots::{Knowledge, Known};
 use super::{Certificate, CertificateError, RevocationList, TrustAnchor, chain, ended};
@@ -107,6 +107,9 @@ impl TrustStore {
     /// [`CertificateError::Older`] for a list that is older than the one known, and all that can be wrong with lists
     /// and certificates. Nothing is learned then.
     pub fn learn(&mut self, item: &[u8], now_ms: Option<u64>) -> Result<bool, CertificateError> {
+        if item.len() > LARGEST_LIST + LARGEST_CHAIN {
+            return Err(CertificateError::ListTooLarge(item.len()));
+        }
         let news =
             if is_list(item) { self.learn_list(item, now_ms)? } else { self.learn_link(item, now_ms)? };
         if news {

@@ -3,8 +3,10 @@
 
 mod bundles;
 mod certificates;
+mod chains;
 mod elements;
 mod fixtures;
+mod hierarchy;
 mod keys;
 mod openssl;
 mod sessions;
