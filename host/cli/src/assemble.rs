@@ -80,8 +80,7 @@ fn certified(
     let mut models = ModelKeys::default();
     config.models.into_iter().for_each(|secrets| models.add(secrets));
     config.retired.into_iter().for_each(|secrets| models.add_retired(secrets));
-    let issuer =
-        config.issuer.map(|(signer, certificate)| Issuer { signer, certificate, chain: Vec::new() });
+    let issuer = config.issuer.map(|(signer, certificate)| Issuer { signer, certificate, chain: Vec::new() });
     let keys = Keyring {
         identity: Identity { subject: config.certified.subject, certificate: config.chain },
         signer: Some(config.key),

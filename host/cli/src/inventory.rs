@@ -136,7 +136,9 @@ fn of_role(role: &NamedRole, passphrase: &Passphrase, now_ms: u64) -> RoleKeys {
     {
         let next = keystore::pending(&role.key);
         problems.push(match next {
-            Some(next) => format!("the certificate is for {}; the node's next start finishes that", next.display()),
+            Some(next) => {
+                format!("the certificate is for {}; the node's next start finishes that", next.display())
+            }
             None => "the certificate is for another key".into(),
         });
     }
@@ -201,7 +203,8 @@ fn of_key(
 pub fn text(inventory: &Inventory, now_ms: u64) -> String {
     let mut text = String::new();
     for role in &inventory.roles {
-        let subject = role.certificate.as_ref().map_or_else(|| role.role.to_string(), |one| one.subject.clone());
+        let subject =
+            role.certificate.as_ref().map_or_else(|| role.role.to_string(), |one| one.subject.clone());
         // Writing to a String does not fail.
         let _ = writeln!(text, "{subject}");
         let mut table = Table::default();

@@ -121,7 +121,10 @@ impl fmt::Debug for Place {
 ///
 /// # Errors
 /// [`KeyFileError`]: also for a file that others can read.
-pub fn open(text_or_path: impl AsRef<Path>, passphrase: &Passphrase) -> Result<Arc<dyn Signer>, KeyFileError> {
+pub fn open(
+    text_or_path: impl AsRef<Path>,
+    passphrase: &Passphrase,
+) -> Result<Arc<dyn Signer>, KeyFileError> {
     let path = text_or_path.as_ref();
     let place = match path.to_str() {
         Some(text) => Place::parse(text, Path::new(""))?,
@@ -172,8 +175,7 @@ pub fn is_encrypted(file: &Path) -> Result<bool, KeyFileError> {
 /// # Errors
 /// [`KeyFileError`]; a file that is there already is not touched.
 pub fn generate(file: &Path, passphrase: &Passphrase) -> Result<SoftwareKey, KeyFileError> {
-    let key =
-        SoftwareKey::generate().map_err(|source| KeyFileError::Key { file: file.into(), source })?;
+    let key = SoftwareKey::generate().map_err(|source| KeyFileError::Key { file: file.into(), source })?;
     files::write_secret(file, to_pem(&key, file, passphrase)?.as_bytes())?;
     Ok(key)
 }
@@ -230,8 +232,7 @@ pub fn decrypt(place: &Place, passphrase: &Passphrase) -> Result<bool, KeyFileEr
 pub fn request(key: &dyn Signer, subject: &Subject, file: &Path) -> Result<(), KeyFileError> {
     let der = issue::request(key, subject)
         .map_err(|source| KeyFileError::Request { subject: subject.clone(), source })?;
-    let text =
-        pem::request_to_pem(&der).map_err(|source| KeyFileError::Pem { file: file.into(), source })?;
+    let text = pem::request_to_pem(&der).map_err(|source| KeyFileError::Pem { file: file.into(), source })?;
     Ok(files::write_new(file, text.as_bytes())?)
 }
 
@@ -320,7 +321,10 @@ mod tests {
         let wrong = open_file(&file, &passphrase(folder.path(), "wrong")).err().unwrap().to_string();
         assert!(wrong.contains("a.key") && wrong.contains(SETTING), "{wrong}");
         let missing = open_file(&file, &Passphrase::none()).err().unwrap().to_string();
-        assert!(missing.contains("a.key") && missing.contains(SETTING) && missing.contains(VARIABLE), "{missing}");
+        assert!(
+            missing.contains("a.key") && missing.contains(SETTING) && missing.contains(VARIABLE),
+            "{missing}"
+        );
     }
 
     #[test]

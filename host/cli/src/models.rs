@@ -62,7 +62,9 @@ pub enum ModelError {
         newest: u32,
     },
     /// As many generations as there may be at a time.
-    #[error("{model} has two generations in use, and sensors and releases overlap by no more; first retire the older one: `trireme model retire {model} {oldest}`")]
+    #[error(
+        "{model} has two generations in use, and sensors and releases overlap by no more; first retire the older one: `trireme model retire {model} {oldest}`"
+    )]
     Overlap {
         /// The model.
         model: ModelName,
@@ -70,7 +72,9 @@ pub enum ModelError {
         oldest: u32,
     },
     /// The one that is needed.
-    #[error("generation {generation} is the newest of {model}, and its releases need one; first make the next: `trireme model rotate {model}`")]
+    #[error(
+        "generation {generation} is the newest of {model}, and its releases need one; first make the next: `trireme model rotate {model}`"
+    )]
     LastOne {
         /// The model.
         model: ModelName,
@@ -156,12 +160,7 @@ pub fn retire(store: &Path, model: &ModelName, generation: u32) -> Result<PathBu
     Ok(aside)
 }
 
-fn make(
-    store: &Path,
-    model: &ModelName,
-    generation: u32,
-    known: &[Stored],
-) -> Result<PathBuf, ModelError> {
+fn make(store: &Path, model: &ModelName, generation: u32, known: &[Stored]) -> Result<PathBuf, ModelError> {
     if known.iter().any(|known| known.retired && known.secrets.generation() == generation) {
         return Err(ModelError::Retired { model: model.clone(), generation });
     }
@@ -200,7 +199,8 @@ pub fn load_all(store: &Path) -> Result<Vec<Stored>, ModelError> {
     for entry in entries {
         let file = entry.map_err(failed)?.path();
         let ends = |path: &Path, wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
-        let retired = ends(&file, RETIRED) && file.file_stem().is_some_and(|stem| ends(Path::new(stem), EXTENSION));
+        let retired =
+            ends(&file, RETIRED) && file.file_stem().is_some_and(|stem| ends(Path::new(stem), EXTENSION));
         if !retired && !ends(&file, EXTENSION) {
             continue;
         }

@@ -198,7 +198,9 @@ impl Terminal {
         self.file.write_all(question.as_bytes()).map_err(failed)?;
         // Room for all of it at once, so that growing leaves no copies behind.
         let mut line = Zeroizing::new(Vec::with_capacity(usize::try_from(LONGEST).unwrap_or_default() + 1));
-        BufReader::with_capacity(1, (&self.file).take(LONGEST)).read_until(b'\n', &mut line).map_err(failed)?;
+        BufReader::with_capacity(1, (&self.file).take(LONGEST))
+            .read_until(b'\n', &mut line)
+            .map_err(failed)?;
         while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
             line.pop();
         }

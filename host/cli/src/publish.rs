@@ -84,7 +84,8 @@ pub async fn publish(socket: &Path, wish: &Publish, image: &Path, show: Show) ->
     if size == 0 || size > LARGEST_IMAGE {
         return Err(PublishError::Size { file: image.into(), size });
     }
-    let order = Order { path: path::PUBLISH, body: body(wish)?, detach: wish.detach, done: "every broker has it" };
+    let order =
+        Order { path: path::PUBLISH, body: body(wish)?, detach: wish.detach, done: "every broker has it" };
     order.give(socket, Some((file, size)), show).await
 }
 
@@ -136,12 +137,7 @@ impl Order {
     }
 }
 
-fn show_end(
-    answer: serde_json::Value,
-    detach: bool,
-    done: &str,
-    show: Show,
-) -> Result<u8, PublishError> {
+fn show_end(answer: serde_json::Value, detach: bool, done: &str, show: Show) -> Result<u8, PublishError> {
     let published: Published = serde_json::from_value(answer).map_err(|error| {
         Fault::new(code::MALFORMED, format!("the node's answer is of another kind than expected: {error}"))
     })?;

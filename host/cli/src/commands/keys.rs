@@ -240,7 +240,8 @@ fn export_public(args: &ExportPublic) -> Result<u8, Failure> {
 fn encrypt(args: &Protect) -> Result<u8, Failure> {
     let (places, passphrase) = protected(args)?;
     for place in &places {
-        let told = if keys::encrypt(place, &passphrase)? { "now under the passphrase" } else { "was already" };
+        let told =
+            if keys::encrypt(place, &passphrase)? { "now under the passphrase" } else { "was already" };
         say(&format!("{place}: {told}\n"))?;
     }
     if args.files.is_empty() {
@@ -248,7 +249,9 @@ fn encrypt(args: &Protect) -> Result<u8, Failure> {
             "A running node goes on with the keys that it has; from its next start new ones are encrypted as well.\n"
                 .to_owned()
         } else {
-            format!("The node does not start without it: keep it in a file (mode 0600) that {SETTING} names.\n")
+            format!(
+                "The node does not start without it: keep it in a file (mode 0600) that {SETTING} names.\n"
+            )
         };
         say(&hint)?;
     }

@@ -84,7 +84,8 @@ pub(super) fn retire(args: &Retire) -> Result<u8, Failure> {
 pub(super) fn list(args: &List) -> Result<u8, Failure> {
     let all = models::load_all(&args.at.folder()?)?;
     let newest = |one: &Stored| {
-        let of_model = all.iter().rev().find(|other| other.secrets.model() == one.secrets.model() && !other.retired);
+        let of_model =
+            all.iter().rev().find(|other| other.secrets.model() == one.secrets.model() && !other.retired);
         of_model.is_some_and(|newest| newest.secrets.generation() == one.secrets.generation())
     };
     let state = |one: &Stored| match (one.retired, newest(one)) {
@@ -107,7 +108,12 @@ pub(super) fn list(args: &List) -> Result<u8, Failure> {
     let mut table = Table::new(&["model", "generation", "state", "file"]);
     for one in &all {
         let (model, generation) = (one.secrets.model(), one.secrets.generation());
-        table.row([model.to_string(), generation.to_string(), state(one).into(), one.file.display().to_string()]);
+        table.row([
+            model.to_string(),
+            generation.to_string(),
+            state(one).into(),
+            one.file.display().to_string(),
+        ]);
     }
     say(&table.to_string())
 }

@@ -45,14 +45,18 @@ pub(super) fn read(
 ) -> Option<RoleIdentity> {
     let file = section.path("certificate")?;
     let place = place(section, "key", problems)?;
-    let verified = keystore::certificate_of(&file).map_err(|error| error.to_string()).and_then(|(chain, _)| {
-        // Its dates are judged when the time is proven, not now.
-        let (certified, _) =
-            TrustStore::new(vec![anchor.clone()], 1).verify(&chain, None).map_err(|error| {
-                format!("{}: expected a certificate under the authority of [trust]: {error}", file.display())
-            })?;
-        Ok(certified)
-    });
+    let verified =
+        keystore::certificate_of(&file).map_err(|error| error.to_string()).and_then(|(chain, _)| {
+            // Its dates are judged when the time is proven, not now.
+            let (certified, _) =
+                TrustStore::new(vec![anchor.clone()], 1).verify(&chain, None).map_err(|error| {
+                    format!(
+                        "{}: expected a certificate under the authority of [trust]: {error}",
+                        file.display()
+                    )
+                })?;
+            Ok(certified)
+        });
     let certified = verified.map_err(|what| problems.push(section.problem("certificate", what))).ok();
     let found = keystore::look(&place, &file, passphrase);
     let found = found

@@ -17,9 +17,8 @@ pub(super) fn read(source: &Source) -> Result<Named, Problems> {
     })?;
     let document = document.get_ref();
     let table = |name: &str| find(document, name)?.get_ref().as_table();
-    let missing = |key: &str| {
-        Problems(vec![source.problem(&(0..0), key, "is missing; this is no node's file")])
-    };
+    let missing =
+        |key: &str| Problems(vec![source.problem(&(0..0), key, "is missing; this is no node's file")]);
     let node = table("node").ok_or_else(|| missing("node"))?;
     let data = text(node, "data").map(|text| source.path(text)).ok_or_else(|| missing("node.data"))?;
     let mut problems = Vec::new();
@@ -29,7 +28,9 @@ pub(super) fn read(source: &Source) -> Result<Named, Problems> {
         let mut place = |key: &str, text: &str| {
             let span = find(section, key).map_or(0..0, toml::Spanned::span);
             Place::parse(text, &source.path(""))
-                .map_err(|error| problems.push(source.problem(&span, format!("{role}.{key}"), error.to_string())))
+                .map_err(|error| {
+                    problems.push(source.problem(&span, format!("{role}.{key}"), error.to_string()))
+                })
                 .ok()
         };
         let Some(key) = text(section, "key").and_then(|text| place("key", text)) else {

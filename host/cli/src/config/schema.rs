@@ -164,7 +164,9 @@ pub(crate) fn expectation(kind: Kind) -> String {
         Kind::Text => "a text".into(),
         Kind::Name => "a name of 1 to 64 letters, digits, dots, underscores or dashes".into(),
         Kind::File => "the path of a file".into(),
-        Kind::Key => "the path of a file, or a key in a token as \"pkcs11:token=…;object=…?module-path=…\"".into(),
+        Kind::Key => {
+            "the path of a file, or a key in a token as \"pkcs11:token=…;object=…?module-path=…\"".into()
+        }
         Kind::Folder => "the path of a folder".into(),
         Kind::Path => "a path".into(),
         Kind::Address => "an address to listen on, like \"127.0.0.1:1883\"".into(),
