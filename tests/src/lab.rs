@@ -521,7 +521,7 @@ fn id(name: &str) -> NodeId {
 fn native(kind: RoleKind) -> Box<dyn Role + Send> {
     match kind {
         RoleKind::Authority => Box::new(trireme_role_authority::Authority::default()),
-        RoleKind::Directory => Box::new(trireme_role_directory::Directory),
+        RoleKind::Directory => Box::new(trireme_role_directory::Directory::default()),
         RoleKind::Manufacturer => Box::new(trireme_role_manufacturer::Manufacturer::default()),
         RoleKind::Broker => Box::new(trireme_role_broker::Broker::default()),
         RoleKind::Gateway => Box::new(trireme_role_gateway::Gateway::default()),
