@@ -38,7 +38,7 @@ fn announce(host: &mut Fake, caller: (RoleKind, &str), list: &SignedBrokers) -> 
 
 fn ask(host: &mut Fake, caller: (RoleKind, &str), path: &str, body: &str) -> BrokerLists {
     let acts = host.handle(&mut Directory::default(), Fake::network(caller, path, body)).unwrap();
-    let [Act::Reply(1, Ok(answer))] = &acts[..] else { panic!("no answer: {acts:?}") };
+    let Some(Act::Reply(1, Ok(answer))) = acts.last() else { panic!("no answer: {acts:?}") };
     json::read(answer, "answer").unwrap()
 }
 
