@@ -253,19 +253,11 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
                     .into_iter()
                     .for_each(|sensor| config.sensors.push(sensor));
             }
-            Some(role) => {
-                if !config.trust.is_empty() {
-                    let believed = identity::Believed::new(&config.trust, &config.data);
-                    config.roles.extend(certified_role(
-                        section,
-                        role,
-                        &believed,
-                        &config.passphrase,
-                        problems,
-                    ));
-                }
+            Some(role) if !config.trust.is_empty() => {
+                let believed = identity::Believed::new(&config.trust, &config.data);
+                config.roles.extend(certified_role(section, role, &believed, &config.passphrase, problems));
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
     sensors::distinct(source, &config.sensors, problems);

@@ -126,7 +126,10 @@ impl Contact {
             answer = self.post(trust.clone(), path::ENROL, body).await;
         }
         let read = answer.and_then(|body| json::read(&body, "the authority's answer"));
-        read.map_err(|fault| self.said(fault))
+        read.map_err(|fault| match fault.code.as_ref() {
+            code::FORBIDDEN => EnrolError::Refused(self.url.clone()),
+            _ => self.said(fault),
+        })
     }
 
     /// Learns what the authority passes on; that is signed, whoever shows it. Says whether anything of it was news.

@@ -82,6 +82,12 @@ pub enum EnrolError {
         /// What came of it.
         fault: Fault,
     },
+    /// The authority does not take the token, and tells strangers no more.
+    #[error(
+        "{0} does not take the token: it is used, withdrawn, expired or for another authority, or it was made with \
+         --make-key and needs that here too. The authority's audit log says which"
+    )]
+    Refused(String),
     /// The answer is not what was asked for.
     #[error("{url} answered with {what}; nothing of it was taken")]
     Answer {
