@@ -100,7 +100,7 @@ pub(super) fn perform(args: Enrol) -> Result<u8, Failure> {
         text => text.parse()?,
     };
     let done = runtime()?.block_on(enrol::enrol(&wish, &token))?;
-    let days = done.not_after_ms.saturating_sub(authority::now_ms()?) / 86_400_000;
+    let days = done.not_after_ms.saturating_sub(authority::now_ms()?).div_ceil(86_400_000);
     let mut text = format!(
         "{} is enrolled for {days} days\n{}: its private key; it stays here\n{}: its certificate\n",
         done.subject,
