@@ -219,7 +219,7 @@ fn generations_of_a_model_are_rotated_retired_and_listed() {
 fn an_audit_log_is_checked_from_the_command_line() {
     let place = Place::new();
     place.done(&["init", "net"]);
-    let database = trireme_store::Options::default().reserve(0).open(&place.path("net/data/bk-1")).unwrap();
+    let database = trireme_store::Options::default().reserve(0).open(place.path("net/data/bk-1")).unwrap();
     let mut broker = database.namespace("broker");
     for entry in ["release 1.1 stored", "release 1.2 stored"] {
         broker.commit(Commit { audit: vec![entry.into()], ..Commit::default() }).unwrap();
