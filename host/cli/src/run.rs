@@ -1,12 +1,13 @@
 //! One node in this process, until it is told to stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use trireme_node::{Node, NodeError};
 
 use crate::assemble::{self, AssembleError};
+use crate::authority::online::Online;
 use crate::config::{self, Problems};
 use crate::logging;
 
@@ -68,6 +69,8 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
         .map_err(|error| Problems::of_file(file, format!("the log filter {log:?}: {error}")))?;
     logging::start(filter, options.log_json);
     let name = config.name.clone();
+    let admin = config.admin.clone();
+    let register = config.roles.iter().find_map(|role| role.issued.clone());
     let plan = assemble::plan(config)?;
     let leash = options.leash;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -80,6 +83,9 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let node = Node::start(plan).await?;
         tracing::info!(node = %name, "running");
+        if let Some(register) = register {
+            tokio::spawn(import(admin, register));
+        }
         let why = tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "terminated",
@@ -94,6 +100,24 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
     // A job that does not end does not keep the process from ending.
     runtime.shutdown_timeout(GRACE);
     outcome
+}
+
+/// Tells the authority of this node what was issued by hand from its folder. It goes on without: what it already knows
+/// stays known.
+async fn import(socket: PathBuf, register: PathBuf) {
+    let file = register.display().to_string();
+    if !register.exists() {
+        tracing::warn!(
+            register = file,
+            "is not there: what was issued by hand before is not known to the authority"
+        );
+        return;
+    }
+    match Online::new(&socket).import(&register).await {
+        Ok((0, _)) => {}
+        Ok((news, _)) => tracing::info!(register = file, news, "taken into the authority's register"),
+        Err(error) => tracing::error!(register = file, %error, "not taken into the authority's register"),
+    }
 }
 
 /// Ends when standard input has ended; never without a leash. The thread that waits ends with the process.
