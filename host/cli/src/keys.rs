@@ -1,5 +1,5 @@
-//! Private keys, wherever they are: in a file, in a file under a passphrase, in a PKCS#11 token. One function opens them
-//! all ([`open`]); nothing here gives a key's bytes to anyone but a file.
+//! Private keys, wherever they are: in a file, in a file under a passphrase, in a PKCS#11 token (named by a URI, or by a
+//! file that holds the URI). One function opens them all ([`open`]); nothing here gives a key's bytes to anyone but a file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -138,10 +138,27 @@ pub fn open(
 /// # Errors
 /// [`KeyFileError`].
 pub fn open_at(place: &Place, passphrase: &Passphrase) -> Result<Arc<dyn Signer>, KeyFileError> {
-    Ok(match place {
-        Place::File(file) => Arc::new(open_file(file, passphrase)?),
-        Place::Token(uri) => Arc::new(TokenKey::open(uri)?),
-    })
+    match place {
+        Place::File(file) => match token_of(file)? {
+            Some(uri) => Ok(Arc::new(TokenKey::open(&uri)?)),
+            None => Ok(Arc::new(open_file(file, passphrase)?)),
+        },
+        Place::Token(uri) => Ok(Arc::new(TokenKey::open(uri)?)),
+    }
+}
+
+/// The key's URI, where the file holds no key but says in which token it is; relative paths start at its folder.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub fn token_of(file: &Path) -> Result<Option<KeyUri>, KeyFileError> {
+    let text = text(file)?;
+    let text = text.trim();
+    if !KeyUri::is_uri(text) {
+        return Ok(None);
+    }
+    let folder = file.parent().unwrap_or(Path::new(""));
+    Ok(Some(text.parse::<KeyUri>()?.relative_to(folder)))
 }
 
 /// Opens the key of a file.

@@ -170,7 +170,7 @@ pub fn rotate(old: &Path, new: &Path, name: &NodeId, days: u32) -> Result<Rotate
             // What comes after is told by the dates, which have whole seconds.
             let after = old_root.certificate().not_before_ms().saturating_add(1000);
             let from = now_ms()?.saturating_sub(EARLIER_MS).max(after);
-            Folder::create_from(new, name, days, from)?
+            Folder::create_from(new, name, days, from, None)?
         }
         _ => Folder::root(new, "follows a root")?,
     };

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use trireme_core::role::{Certified, Subject};
 use trireme_core::{NodeId, RoleKind};
 use trireme_crypto::certificate::{Certificate, TrustAnchor, chain};
-use trireme_crypto::key::{Signer, SoftwareKey};
+use trireme_crypto::key::Signer;
 use trireme_crypto::{issue, pem};
+use trireme_pkcs11::KeyUri;
 
 use super::register::{self, Issued, REGISTER};
 use super::{
@@ -67,8 +68,21 @@ impl Folder {
     /// # Errors
     /// [`AuthorityError`]; an authority that is there already is not touched.
     pub fn create(folder: &Path, name: &NodeId, days: u32) -> Result<Self, AuthorityError> {
+        Self::create_with(folder, name, days, None)
+    }
+
+    /// The same with a key that is in a token already; the folder's key file says where.
+    ///
+    /// # Errors
+    /// As [`Folder::create`], and [`AuthorityError::PrivateKey`] where the token does not give it.
+    pub fn create_with(
+        folder: &Path,
+        name: &NodeId,
+        days: u32,
+        token: Option<&KeyUri>,
+    ) -> Result<Self, AuthorityError> {
         let from = now_ms()?.saturating_sub(EARLIER_MS);
-        Self::create_from(folder, name, days, from)
+        Self::create_from(folder, name, days, from, token)
     }
 
     /// The same with a beginning of its own: a successor begins after its root.
@@ -77,10 +91,12 @@ impl Folder {
         name: &NodeId,
         days: u32,
         from: u64,
+        token: Option<&KeyUri>,
     ) -> Result<Self, AuthorityError> {
-        let key = begin(folder, Kind::Root)?;
+        let key = begin(folder, Kind::Root, token)?;
         let until = now_ms()?.saturating_add(u64::from(days) * DAY_MS);
-        let der = issue::root(&key, name, from, until, serial()?).map_err(|source| refused(name, source))?;
+        let der = issue::root(key.as_ref(), name, from, until, serial()?)
+            .map_err(|source| refused(name, source))?;
         finish(folder, Kind::Root, &der)
     }
 
@@ -90,14 +106,28 @@ impl Folder {
     /// # Errors
     /// [`AuthorityError`]; an authority that is there already is not touched.
     pub fn intermediate(&self, folder: &Path, name: &NodeId, days: u32) -> Result<Self, AuthorityError> {
+        self.intermediate_with(folder, name, days, None)
+    }
+
+    /// The same with a key that is in a token already; the folder's key file says where.
+    ///
+    /// # Errors
+    /// As [`Folder::intermediate`], and [`AuthorityError::PrivateKey`] where the token does not give it.
+    pub fn intermediate_with(
+        &self,
+        folder: &Path,
+        name: &NodeId,
+        days: u32,
+        token: Option<&KeyUri>,
+    ) -> Result<Self, AuthorityError> {
         self.must_be_root("certifies intermediates")?;
         let subject = Subject { role: RoleKind::Authority, id: name.clone() };
         if self.certificate.subject() == format!("CN={name}") {
             return Err(AuthorityError::SameName(name.clone()));
         }
         let failed = |source| refused(name, source);
-        let key = begin(folder, Kind::Intermediate)?;
-        let request = issue::request(&key, &subject).map_err(failed)?;
+        let key = begin(folder, Kind::Intermediate, token)?;
+        let request = issue::request(key.as_ref(), &subject).map_err(failed)?;
         let request = issue::parse_request(&request).map_err(failed)?;
         let (from, until) = self.dates(days)?;
         let der = issue::intermediate(self.key(), &self.certificate, &request, name, from, until, serial()?)
@@ -233,16 +263,22 @@ impl Folder {
     }
 }
 
-/// A key for a folder that has none yet.
-fn begin(folder: &Path, kind: Kind) -> Result<SoftwareKey, AuthorityError> {
+/// A key for a folder that has none yet: a new one in a file, or one in a token, which the file names.
+fn begin(folder: &Path, kind: Kind, token: Option<&KeyUri>) -> Result<Arc<dyn Signer>, AuthorityError> {
     for other in [Kind::Root, Kind::Intermediate] {
         let there = [folder.join(other.key()), folder.join(other.certificate())];
         if let Some(there) = there.into_iter().find(|file| file.exists()) {
             return Err(FileError::Exists(there).into());
         }
     }
+    let Some(uri) = token else {
+        files::make_private_folder(folder)?;
+        return Ok(Arc::new(new_key(&folder.join(kind.key()))?));
+    };
+    let key = keys::open_at(&Place::Token(Box::new(uri.clone())), &Passphrase::none())?;
     files::make_private_folder(folder)?;
-    new_key(&folder.join(kind.key()))
+    files::write_secret(&folder.join(kind.key()), format!("{uri}\n").as_bytes())?;
+    Ok(key)
 }
 
 fn finish(folder: &Path, kind: Kind, chain: &[u8]) -> Result<Folder, AuthorityError> {

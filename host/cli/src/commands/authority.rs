@@ -7,6 +7,7 @@ use trireme_core::api::{Registered, Revoke, TokenWish};
 use trireme_core::role::Subject;
 use trireme_core::{ModelName, NodeId, RoleKind, TopicName};
 use trireme_crypto::certificate::RevocationReason;
+use trireme_pkcs11::{KeyUri, TokenError};
 
 use super::{Failure, exit, runtime, say, with_code};
 use crate::admin;
@@ -35,6 +36,9 @@ pub(super) enum AuthorityCommand {
         /// Days that the root is valid
         #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: u32,
+        /// A key in a token (`trireme keys generate` makes it) instead of a new one in a file
+        #[arg(long, value_name = "PKCS11_URI", value_parser = token)]
+        key: Option<Box<KeyUri>>,
     },
     /// Offline: make an intermediate, for an authority that is online
     #[command(after_help = "\
@@ -55,6 +59,9 @@ OUT_DIR to the authority's node, and the root back to its safe.
         /// Days that it is valid
         #[arg(long, default_value_t = 730, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: u32,
+        /// A key in a token (`trireme keys generate` makes it) instead of a new one in a file
+        #[arg(long, value_name = "PKCS11_URI", value_parser = token)]
+        key: Option<Box<KeyUri>>,
     },
     /// Certify the key of a request, from a root's or an intermediate's folder
     Issue(Issue),
@@ -285,6 +292,13 @@ pub(super) struct Issue {
     out: Option<PathBuf>,
 }
 
+/// A key's URI; a relative path of a pin starts at the working directory, and is written down in full.
+fn token(text: &str) -> Result<Box<KeyUri>, String> {
+    let uri: KeyUri = text.parse().map_err(|error: TokenError| error.to_string())?;
+    let here = std::env::current_dir().map_err(|error| error.to_string())?;
+    Ok(Box::new(uri.relative_to(&here)))
+}
+
 fn reason(text: &str) -> Result<RevocationReason, String> {
     let all = || RevocationReason::ALL.map(RevocationReason::as_str).join(", ");
     RevocationReason::parse(text).ok_or_else(|| format!("a reason is one of {}", all()))
@@ -292,8 +306,8 @@ fn reason(text: &str) -> Result<RevocationReason, String> {
 
 pub(super) fn perform(command: AuthorityCommand) -> Result<u8, Failure> {
     match command {
-        AuthorityCommand::Create { folder, name, days } => {
-            let root = Folder::create(&folder, &name, days)?;
+        AuthorityCommand::Create { folder, name, days, key } => {
+            let root = Folder::create_with(&folder, &name, days, key.as_deref())?;
             say(&format!(
                 "{}: the root's private key; keep it where nobody else gets it\n{}: its certificate; give it to \
                  every node\n",
@@ -301,8 +315,8 @@ pub(super) fn perform(command: AuthorityCommand) -> Result<u8, Failure> {
                 root.certificate_file().display()
             ))
         }
-        AuthorityCommand::Intermediate { root, out, name, days } => {
-            let made = Folder::open(&root)?.intermediate(&out, &name, days)?;
+        AuthorityCommand::Intermediate { root, out, name, days, key } => {
+            let made = Folder::open(&root)?.intermediate_with(&out, &name, days, key.as_deref())?;
             say(&format!(
                 "{}: the intermediate's private key; it goes to the authority's node, and nowhere else\n{}: its \
                  certificate\n",
