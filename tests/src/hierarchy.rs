@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use trireme_actor::{Custody, Issuer, KeyStore};
-use trireme_core::api::path;
-use trireme_core::role::Subject;
+use trireme_core::api::{Registered, path};
+use trireme_core::role::{Certified, Subject};
 use trireme_core::{NodeId, RoleKind};
 use trireme_crypto::certificate::{Certificate, RevocationReason, RevokedEntry, chain};
-use trireme_crypto::issue;
 use trireme_crypto::key::{KeyError, Signer, SoftwareKey};
+use trireme_crypto::{hash, issue};
 use trireme_net::tls::Credentials;
 use trireme_node::RolePlan;
 
@@ -83,6 +83,26 @@ impl Office {
             issue::revocation_list(key, &self.certificate, now / 1000, &entries, now, next).unwrap();
         list.extend_from_slice(&self.chain);
         list
+    }
+}
+
+/// What an authority's register has of a certificate.
+#[must_use]
+pub fn registered(der: &[u8], certified: &Certified, issuer: &Office) -> Registered {
+    let certificate = Certificate::parse(der).unwrap();
+    Registered {
+        serial: hex::encode(certificate.serial()),
+        role: certified.subject.role,
+        id: certified.subject.id.clone(),
+        topic: certified.topic.clone(),
+        models: certified.models.clone(),
+        not_before_ms: certificate.not_before_ms(),
+        not_after_ms: certificate.not_after_ms(),
+        issuer: issuer.issuer().id(),
+        digest: hash::of_bytes(der),
+        key: certificate.public_key().to_point(),
+        revoked_ms: 0,
+        reason: String::new(),
     }
 }
 

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use trireme_actor::{Grants, Keyring, ModelKeys, Trust};
-use trireme_core::api::{ReleaseStatus, Releases};
+use trireme_core::api::{Register, Registered, ReleaseStatus, Releases};
 use trireme_core::message::Verdict;
 use trireme_core::role::{Certified, Identity, Subject};
 use trireme_core::{Fault, ModelName, NodeId, Role, RoleKind, SensorId, TopicName, Version};
@@ -38,6 +38,8 @@ pub struct Lab {
     pub root: Office,
     /// What issues; the root itself, in a lab without an intermediate.
     pub issuing: Office,
+    /// All that was issued.
+    issued: Mutex<Vec<Registered>>,
 }
 
 /// A policy that says the same to every question of its hook.
@@ -74,7 +76,7 @@ impl Lab {
         let log = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(log).with_test_writer().try_init();
         let root = Office::root("root", 1);
-        Self { dir: TempDir::new().unwrap(), issuing: root.clone(), root }
+        Self { dir: TempDir::new().unwrap(), issuing: root.clone(), root, issued: Mutex::default() }
     }
 
     /// A lab as networks are run: an intermediate issues, and nodes look after their certificates and lists.
@@ -133,6 +135,7 @@ impl Lab {
         let made =
             issue::certify(key.as_ref(), issuer, &request, &certified, from, until, hierarchy::serial());
         let mut certificate = made.unwrap();
+        self.issued.lock().unwrap().push(hierarchy::registered(&certificate, &certified, &self.issuing));
         certificate.extend_from_slice(chain);
         Certificated { signer, certificate }
     }
@@ -246,6 +249,18 @@ impl Lab {
         let node = self.node("centre", vec![authority, directory]).await;
         let (authority, directory) = (node.url("authority"), node.url("directory"));
         Centre { node, authority, directory }
+    }
+
+    /// Tells the authority of everything that was issued so far, as its node does at the start.
+    ///
+    /// # Panics
+    /// When it does not take it.
+    pub async fn register(&self, centre: &Centre) {
+        let issued = self.issued.lock().unwrap().clone();
+        for entries in issued.chunks(Register::MOST) {
+            let body = serde_json::to_value(Register { entries: entries.into() }).unwrap();
+            centre.node.ask("/authority/v1/register", body).await.unwrap();
+        }
     }
 
     /// A broker on a free port.

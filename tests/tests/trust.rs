@@ -165,6 +165,7 @@ async fn certificates_are_renewed_by_themselves_while_a_release_flows() {
     let _sensor = lab.node("sn-1", vec![lab.sensor("sn-1", "acme", &md, &gateway.url("gateway"))]).await;
     maker.publish("MD-01", "2.0", "digest", &image(50_000, 1)).await.unwrap();
     maker.sensors_report("MD-01", "2.0", "installed", 1).await;
+    lab.register(&centre).await;
     eventually("both were renewed", || async {
         serial(&broker, "broker").await != old && serial(&maker, "manufacturer").await != makers
     })
@@ -195,12 +196,7 @@ async fn after_a_stolen_intermediate_every_registered_node_comes_back_by_itself_
     let _sensor = lab.node("sn-1", vec![lab.sensor("sn-1", "acme", &md, &gateway.url("gateway"))]).await;
     maker.publish("MD-01", "2.0", "digest", &image(50_000, 1)).await.unwrap();
     maker.sensors_report("MD-01", "2.0", "installed", 1).await;
-    // Each node renews once, so that the register knows it.
-    for (node, role) in [(&broker, "broker"), (&maker, "manufacturer"), (&gateway, "gateway")] {
-        let old = serial(node, role).await;
-        node.ask(&format!("/{role}/v1/identity"), json!({ "renew": true })).await.unwrap();
-        eventually("it is registered", || async { serial(node, role).await != old }).await;
-    }
+    lab.register(&centre).await;
     // Whoever stole the key certifies itself.
     let rogue = lab.certify(RoleKind::Gateway, "gw-1", None, &[]);
 
