@@ -127,7 +127,7 @@ fn wrong_secret(host: &mut dyn Host, id: &str, record: &mut Token) -> String {
 fn still_counts(host: &dyn Host, record: &Token, now_ms: u64) -> bool {
     let der = json::hexadecimal(&record.certificate, crate::LARGEST_CHAIN, "a certificate");
     let made = der.and_then(|der| host.describe(&der));
-    let entry = made.map(|made| register::get(host, &record.subject(), &json::hexed(&made.serial)));
+    let entry = made.map(|made| register::get(host, &record.subject(), &register::written(&made.serial)));
     entry.is_ok_and(|entry| entry.is_some_and(|entry| register::is_live(&entry, now_ms)))
 }
 

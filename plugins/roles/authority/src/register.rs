@@ -76,7 +76,7 @@ pub(crate) fn enter(
         let detail = format!("this key of {} was revoked as compromised; make a new one", certified.subject);
         return Err(Fault::new(code::FORBIDDEN, detail));
     }
-    let serial = json::hexed(&made.serial);
+    let serial = written(&made.serial);
     put(
         host,
         &Registered {
@@ -193,10 +193,17 @@ pub(crate) fn is_old_format(key: &str) -> bool {
 pub(crate) fn serial(text: &str) -> Result<String, Fault> {
     // RFC 5280, 4.1.2.2.
     let bytes = json::hexadecimal(text, 20, "the serial number")?;
-    let start = bytes.iter().position(|byte| *byte != 0);
-    let bytes = start.and_then(|start| bytes.get(start..));
-    let bytes = bytes.ok_or_else(|| Fault::new(code::MALFORMED, "a serial number is not zero"))?;
-    Ok(json::hexed(bytes))
+    let serial = written(&bytes);
+    if serial.is_empty() {
+        return Err(Fault::new(code::MALFORMED, "a serial number is not zero"));
+    }
+    Ok(serial)
+}
+
+/// A serial number as text; none for zero, which no certificate has.
+pub(crate) fn written(serial: &[u8]) -> String {
+    let start = serial.iter().position(|byte| *byte != 0).unwrap_or(serial.len());
+    json::hexed(serial.get(start..).unwrap_or_default())
 }
 
 fn checked(entry: Registered) -> Result<Registered, Fault> {

@@ -57,7 +57,7 @@ fn renewed(
     if matches!(subject.role, RoleKind::Authority | RoleKind::Sensor) {
         return Err(Fault::new(code::FORBIDDEN, format!("{subject} cannot renew a certificate here")));
     }
-    let serial = json::hexed(&holder.described.serial);
+    let serial = register::written(&holder.described.serial);
     let entry = register::get(host, subject, &serial);
     let revoked = entry.as_ref().is_some_and(|entry| entry.revoked_ms != 0);
     if revoked || lists::is_listed(host, &serial) {
