@@ -258,11 +258,21 @@ pub fn parse(payload: &[u8]) -> Result<Response, Fault> {
     Ok(cbor::decode(payload, LARGEST_MESSAGE)?)
 }
 
-/// Whether the result of an `A` says nothing about the release itself: it may do better later.
+/// Whether the result of an `A` says nothing about the release itself: it may do better later. A certificate that
+/// does not verify is such a case (a revocation list that ran out comes anew), a revoked one is not.
 #[must_use]
 pub fn passing(result: &str) -> bool {
-    [code::STORAGE, code::NETWORK, code::INTERNAL, code::TIME, code::POLICY, code::UNEXPECTED, code::UNKNOWN]
-        .contains(&result)
+    [
+        code::STORAGE,
+        code::NETWORK,
+        code::INTERNAL,
+        code::TIME,
+        code::POLICY,
+        code::UNEXPECTED,
+        code::UNKNOWN,
+        code::CERTIFICATE,
+    ]
+    .contains(&result)
 }
 
 /// Growing pauses between attempts: doubled each time up to a limit, with jitter, so that many who lost the same

@@ -11,6 +11,7 @@
 //! | [`model`] | [`model::Model`]: how a kind of sensor takes its image, and [`model::Device`] | – |
 //! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
 //! | [`exchange`] | key agreement, sealed messages, acknowledgements, for both sides | 5.6.3.1, 5.6.4.1 |
+//! | [`trust`] | revocation lists and link certificates on their way from peer to peer | – |
 //! | [`api`] | JSON bodies of the directory, the authority and the local administrator | 5.2 |
 //! | [`json`] | reading and writing JSON at the edges of a role | – |
 //!
@@ -34,6 +35,7 @@ pub mod role;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod timekeeping;
+pub mod trust;
 pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};

@@ -110,7 +110,7 @@ pub mod code {
     pub const UNEXPECTED: &str = "unexpected";
     /// A certificate that does not verify, or not for this.
     pub const CERTIFICATE: &str = "certificate";
-    /// A certificate that was revoked, or whose issuer was.
+    /// A certificate that was revoked, or whose issuer was: unlike an expired one it never counts again.
     pub const REVOKED: &str = "revoked";
     /// A signature, MAC, tag or Token that does not verify.
     pub const AUTHENTICATION: &str = "authentication";
@@ -471,12 +471,12 @@ pub trait Host {
     /// proven, revocation always. What verified is remembered, so asking again costs nothing.
     ///
     /// # Errors
-    /// `certificate`, saying what is wrong with it.
+    /// `certificate`, saying what is wrong with it; `revoked` where it or one of its issuers was revoked.
     fn certificate(&mut self, der: &[u8]) -> Result<Certified, Fault>;
     /// Verifies a certificate, and a signature under its key.
     ///
     /// # Errors
-    /// `certificate` or `authentication`.
+    /// `certificate`, `revoked` or `authentication`.
     fn verify(
         &mut self,
         der: &[u8],
@@ -541,7 +541,7 @@ pub trait Host {
     /// is used up, and gives `TH`. A session that the link had is replaced.
     ///
     /// # Errors
-    /// `certificate`, `authentication`; own identifier, own key and points off the curve are refused.
+    /// `certificate`, `revoked`, `authentication`; own identifier, own key and points off the curve are refused.
     fn agree(&mut self, link: LinkId, agreement: &Agreement<'_>) -> Result<(Certified, Digest), Fault>;
     /// A MAC under the key that the label takes; only keys of this side's direction.
     ///

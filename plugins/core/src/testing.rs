@@ -96,6 +96,8 @@ pub struct Fake {
     pub now: Stamp,
     /// Serial numbers ([`serial`]) of certificates that a list revoked.
     pub revoked: BTreeSet<Vec<u8>>,
+    /// When certificates end, by their serial numbers, milliseconds since 1970; those that are not here never do.
+    pub ends: BTreeMap<Vec<u8>, u64>,
     /// What was learned, by what it is.
     pub items: BTreeMap<Digest, (u64, Vec<u8>)>,
     /// Names of the CAs whose lists an authority signs.
@@ -125,6 +127,7 @@ impl Fake {
             labels: Vec::new(),
             now: Stamp { monotonic_ms: 0, unix_ms: None },
             revoked: BTreeSet::new(),
+            ends: BTreeMap::new(),
             items: BTreeMap::new(),
             issuers: ["issuer".to_string()].into(),
             acts: Vec::new(),
@@ -253,10 +256,15 @@ impl Fake {
     }
 
     fn read(&self, der: &[u8]) -> Result<Certified, Fault> {
-        if self.revoked.contains(&serial(der)) {
-            return Err(Fault::new(code::CERTIFICATE, "the certificate is revoked"));
+        let serial = serial(der);
+        if self.revoked.contains(&serial) {
+            return Err(Fault::new(code::REVOKED, "the certificate is revoked"));
         }
-        read_certificate(der)
+        let not_after_ms = self.ends.get(&serial).copied().unwrap_or(u64::MAX);
+        if self.now.unix_ms.is_some_and(|unix_ms| unix_ms > not_after_ms) {
+            return Err(Fault::new(code::CERTIFICATE, "the certificate has expired"));
+        }
+        Ok(Certified { not_after_ms, ..read_certificate(der)? })
     }
 
     fn key(&self, link: LinkId, label: &str) -> String {

@@ -161,10 +161,10 @@ impl Manufacturer {
         let ours =
             spread.into_iter().filter(|spread| spread.topic == me.topic && me.models.contains(&spread.model));
         let reaches: Vec<Reach> = ours
-            .map(|Spread { model, version, mut pending, mut holding, .. }| {
+            .map(|Spread { model, version, mut pending, mut holding, sequence, .. }| {
                 pending.truncate(MOST_GATEWAYS);
                 holding.truncate(MOST_GATEWAYS);
-                Reach { model, version, pending, holding }
+                Reach { model, version, pending, holding, sequence }
             })
             .collect();
         for reach in reaches {
@@ -182,10 +182,13 @@ impl Manufacturer {
             let sensors = known_sensors(host, &release.model, None);
             let silent =
                 |sensor: &String| host.get(&sensor_key(&release.model, release.version, sensor)).is_none();
-            let pending = self.brokers.keys().any(|broker| {
-                reach(host, broker, &release.model, release.version)
-                    .is_some_and(|reach| !reach.pending.is_empty())
-            });
+            let pending = self
+                .brokers
+                .keys()
+                .any(|broker| reach(host, broker, &release).is_some_and(|reach| !reach.pending.is_empty()));
+            if release.withdrawn() {
+                return pending;
+            }
             pending || sensors.is_empty() || sensors.iter().any(silent)
         })
     }
@@ -226,10 +229,17 @@ pub(crate) fn known_sensors(host: &dyn Host, model: &ModelName, after: Option<&s
     sensors
 }
 
-/// How far a release came from a broker, as that broker said last.
-pub(crate) fn reach(host: &dyn Host, broker: &NodeId, model: &ModelName, version: Version) -> Option<Reach> {
-    let reach: Reach = load(host, &spread_key(broker, model))?;
-    Some(reach).filter(|reach| reach.version == version)
+/// How far a release came from a broker, as that broker said last. Who has heard of an older manifest of it alone
+/// is still to hear of the newest.
+pub(crate) fn reach(host: &dyn Host, broker: &NodeId, release: &Release) -> Option<Reach> {
+    let reach: Reach = load(host, &spread_key(broker, &release.model))?;
+    let mut reach = Some(reach).filter(|reach| reach.version == release.version)?;
+    if reach.sequence != release.manifest_sequence() {
+        reach.pending.append(&mut reach.holding);
+        reach.pending.sort();
+        reach.pending.dedup();
+    }
+    Some(reach)
 }
 
 fn sensor_key(model: &ModelName, version: Version, sensor: &str) -> String {

@@ -12,6 +12,9 @@ use trireme_core::api::{BrokerAddress, SignedBrokers};
 use trireme_core::exchange::Backoff;
 use trireme_core::role::code;
 
+/// The most days that a list of brokers may be good for.
+const MOST_LIST_DAYS: u32 = 366;
+
 /// What an administrator says; every duration is in milliseconds unless its name says otherwise.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,7 +39,11 @@ pub struct Config {
     pub step_timeout_ms: u64,
     /// Days until no install of a release starts any more, where the publication names none. Never, by default.
     pub expires_days: Option<u32>,
-    /// Days that the announced list of brokers is good for, once the time is proven; 30. It is renewed in time.
+    /// A release that was given days is given as many again, by itself, when so many of them are left, or half of
+    /// them where it has few; 7. With 0 none is.
+    pub refresh_before_days: u32,
+    /// Days that the announced list of brokers is good for, once the time is proven, 366 at the most; 30. It is
+    /// renewed in time.
     pub list_days: u32,
     /// How many brokers are served at once; 8.
     pub concurrency: usize,
@@ -55,6 +62,7 @@ impl Default for Config {
             publish_timeout_ms: 60_000,
             step_timeout_ms: 30_000,
             expires_days: None,
+            refresh_before_days: 7,
             list_days: 30,
             concurrency: 8,
         }
@@ -90,6 +98,11 @@ impl Config {
         let durations = [self.collect_ms, self.collect_soon_ms, self.retry_first_ms, self.step_timeout_ms];
         if durations.contains(&0) || self.concurrency == 0 || self.list_days == 0 {
             return wrong("durations, list_days and concurrency are at least 1".into());
+        }
+        if self.list_days > MOST_LIST_DAYS {
+            return wrong(format!(
+                "list_days is at most {MOST_LIST_DAYS}: no directory takes a longer promise"
+            ));
         }
         Ok(())
     }

@@ -3,8 +3,11 @@
 //! | step | where |
 //! |---|---|
 //! | the time from the authority; its brokers from the directory (5.2, figure 5) | `services` |
-//! | Token, manifest, `M5`; what is owed to whom (5.6.3.2, step 1) | `publish` |
+//! | Token, manifest, `M5` (5.6.3.2, step 1) | `publish` |
+//! | the same release under a new manifest: refreshed or withdrawn; the own certificate was renewed | `refresh` |
+//! | what is owed to whom, and the policies' word on it | `errand` |
 //! | connect, PUSH, RESPONSE, PUBLISH with `S1`, `A`, disconnect (5.6.3.1, 5.6.3.2) | `visit` |
+//! | revocation lists, passed on to brokers and taken from them | `trust` |
 //! | receipts of sensors, by way of gateways and brokers | `collect` |
 //! | what the administrator sees | `status` |
 //! | what is durable | `record` |
@@ -17,12 +20,15 @@ extern crate alloc;
 
 mod collect;
 mod config;
+mod errand;
 mod publish;
 mod record;
+mod refresh;
 mod services;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod visit;
 
 use alloc::borrow::Cow;
@@ -31,19 +37,19 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use trireme_core::api::{PublishProgress, SignedBrokers, path};
+use trireme_core::api::{SignedBrokers, path};
 use trireme_core::formula::ReleaseFields;
 use trireme_core::message::RESPONSE;
 use trireme_core::role::{About, Answer, Request, Then, TimerId, code};
-use trireme_core::{
-    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, Stamp, TopicName, Version, json,
-};
+use trireme_core::{Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, Stamp, TopicName, json};
 
 pub use config::Config;
 
 use collect::Ignored;
-use publish::{Preparing, Waiting};
+use errand::{Errand, Permission, Waiting};
+use publish::Preparing;
 use record::Release;
+use refresh::Sweep;
 use services::Chore;
 use visit::Visit;
 
@@ -70,6 +76,7 @@ pub struct Manufacturer {
     visits: BTreeMap<LinkId, Visit>,
     next_link: LinkId,
     eager_until: u64,
+    sweep: Sweep,
     ignored: Ignored,
 }
 
@@ -83,6 +90,17 @@ struct Me {
 }
 
 impl Me {
+    /// What the role's own certificate says now.
+    fn certified(host: &mut dyn Host) -> Result<Self, Fault> {
+        let certificate = host.identity().certificate;
+        let certified = host.certificate(&certificate)?;
+        let topic = certified.topic.ok_or_else(|| {
+            let text = format!("the certificate of {} names no topic", certified.subject);
+            Fault::new(code::CONFIGURATION, text)
+        })?;
+        Ok(Self { id: certified.subject.id, topic, models: certified.models, certificate })
+    }
+
     /// The fields of `S1` and of a header's tag, with `ID_MF`.
     fn fields<'a>(&'a self, release: &'a Release) -> ReleaseFields<'a> {
         ReleaseFields {
@@ -108,8 +126,8 @@ enum Work {
     OwnBrokers,
     /// A Token for this generation.
     Token(ModelName, u32),
-    /// The hook `publish`, for a release at a broker.
-    Policy(NodeId, ModelName, Version),
+    /// The hook `publish`, for a release at a broker; its [`Release::sequence`].
+    Policy(NodeId, ModelName, u64),
     /// `S1` in suite 1.
     Tag(LinkId),
     /// A release on its way.
@@ -131,52 +149,6 @@ struct Broker {
     receipts_next: bool,
 }
 
-/// A release that is owed to a broker.
-#[derive(Debug)]
-struct Errand {
-    model: ModelName,
-    version: Version,
-    size: u64,
-    permission: Permission,
-    stage: String,
-    detail: String,
-    sent: u64,
-}
-
-impl Errand {
-    fn new(release: &Release) -> Self {
-        Self {
-            model: release.model.clone(),
-            version: release.version,
-            size: release.size,
-            permission: Permission::Unasked,
-            stage: "asking".into(),
-            detail: String::new(),
-            sent: 0,
-        }
-    }
-
-    fn progress(&self, broker: &NodeId) -> PublishProgress {
-        PublishProgress {
-            broker: broker.clone(),
-            stage: self.stage.clone(),
-            sent: self.sent,
-            size: self.size,
-            detail: self.detail.clone(),
-        }
-    }
-}
-
-/// What the policies say about an errand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Permission {
-    Unasked,
-    Asked,
-    Allowed,
-    /// Asked again at this moment of the monotonic clock.
-    NotBefore(u64),
-}
-
 impl Role for Manufacturer {
     fn about(&self) -> About {
         About { kind: Cow::Borrowed("manufacturer"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
@@ -185,16 +157,11 @@ impl Role for Manufacturer {
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
         let config: Config = json::configuration(config)?;
         config.check()?;
-        let certificate = host.identity().certificate;
-        let certified = host.certificate(&certificate)?;
-        let topic = certified.topic.ok_or_else(|| {
-            let text = format!("the certificate of {} names no topic", certified.subject);
-            Fault::new(code::CONFIGURATION, text)
-        })?;
-        let me = Me { id: certified.subject.id, topic, models: certified.models, certificate };
+        let me = Me::certified(host)?;
         *self = Self { config, me: Some(me), ..Self::default() };
         self.drop_unfinished(host);
         self.sign_list(host, now, now.unix_ms, 0)?;
+        self.sweep.begin(now);
         self.time.start_at(now.monotonic_ms);
         self.go_on(host, now);
         Ok(())
@@ -210,7 +177,7 @@ impl Role for Manufacturer {
                 self.response(host, now, link, &payload)?;
             }
             Event::Request(request) => self.request(host, now, &request)?,
-            Event::TrustChanged => {}
+            Event::TrustChanged => self.trust_changed(host, now),
             Event::Message(..) | Event::BodyOffered(..) | Event::Subscribed(..) | Event::Unsubscribed(..) => {
                 return Err(Fault::new(code::UNEXPECTED, "a manufacturer has no use for this"));
             }
@@ -224,6 +191,8 @@ impl Manufacturer {
     fn request(&mut self, host: &mut dyn Host, now: Stamp, request: &Request) -> Result<(), Fault> {
         match request.path.as_str() {
             path::PUBLISH => self.publish(host, now, request),
+            path::REFRESH => self.refresh(host, now, request),
+            path::WITHDRAW => self.withdraw(host, now, request),
             path::STATUS => {
                 let answer = self.status(host, request)?;
                 host.reply(request.id, Ok(answer));
@@ -239,8 +208,8 @@ impl Manufacturer {
             Some(Work::Announce(sequence)) => self.announced(host, now, sequence, result),
             Some(Work::OwnBrokers) => self.brokers_told(host, now, result),
             Some(Work::Token(model, generation)) => self.token_made(host, now, &model, generation, result),
-            Some(Work::Policy(broker, model, version)) => {
-                self.policy_answered(host, now, (broker, model, version), result);
+            Some(Work::Policy(broker, model, sequence)) => {
+                self.policy_answered(host, now, (broker, model, sequence), result);
             }
             Some(Work::Tag(link)) => self.tagged(host, now, link, result),
             Some(Work::Deliver(link)) => self.delivered(host, now, link, result),
@@ -251,6 +220,7 @@ impl Manufacturer {
     /// After every event: does what is due now, and sets the timer for what is due next.
     fn go_on(&mut self, host: &mut dyn Host, now: Stamp) {
         self.run_chores(host, now);
+        self.sweep(host, now);
         self.ask_policies(host, now);
         self.visit_brokers(host, now);
         self.answer_waiting(host, now);
@@ -270,7 +240,7 @@ impl Manufacturer {
             _ => None,
         });
         let waiting = self.waiting.iter().map(|waiting| waiting.deadline);
-        let all = chores.chain(visits).chain(brokers).chain(policies).chain(waiting);
+        let all = chores.chain(self.sweep.due).chain(visits).chain(brokers).chain(policies).chain(waiting);
         all.min().unwrap_or(now.monotonic_ms + IDLE_MS)
     }
 
@@ -279,8 +249,7 @@ impl Manufacturer {
         for key in host.scan("preparing/", None, 1024) {
             let digest = key.strip_prefix("preparing/").map(String::from).map(Digest::try_from);
             if let Some(Ok(digest)) = digest {
-                let models = self.me.as_ref().map(|me| me.models.as_slice()).unwrap_or_default();
-                publish::unpin_unless_needed(host, models, &digest);
+                record::unpin_unless_needed(host, &digest);
             }
             host.delete(&key);
         }

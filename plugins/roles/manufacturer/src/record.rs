@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use trireme_core::message::SignedManifest;
+use trireme_core::message::{LARGEST_MESSAGE, Manifest, SignedManifest};
 use trireme_core::role::code;
 use trireme_core::{Digest, Fault, Host, ModelName, NodeId, Suite, Token, Version, cbor, json};
 
@@ -40,12 +40,15 @@ pub(crate) struct Release {
     pub(crate) size: u64,
     /// Digest of the image.
     pub(crate) digest: Digest,
-    /// Rises with each release of the model.
+    /// Rises with each release of the model, and each time that one is signed anew.
     pub(crate) sequence: u64,
     /// `Token` for the newest generation of the model's secrets.
     pub(crate) token: Token,
     /// Suite 2: a [`SignedManifest`], canonical CBOR in hexadecimal.
     pub(crate) manifest: Option<String>,
+    /// Days that it was last given until no install starts any more; none, where it never ends.
+    #[serde(default)]
+    pub(crate) expires_days: Option<u32>,
 }
 
 impl Release {
@@ -55,12 +58,33 @@ impl Release {
     /// `storage` when the record cannot be read back.
     pub(crate) fn signed_manifest(&self) -> Result<Option<SignedManifest>, Fault> {
         let Some(text) = &self.manifest else { return Ok(None) };
-        let bytes = json::hexadecimal(text, trireme_core::message::LARGEST_MESSAGE, "a stored manifest")?;
-        let damaged = |why| {
-            let text = format!("the stored manifest of {} {} is damaged: {why}", self.model, self.version);
-            Fault::new(code::STORAGE, text)
-        };
-        cbor::decode(&bytes, trireme_core::message::LARGEST_MESSAGE).map(Some).map_err(damaged)
+        let bytes = json::hexadecimal(text, LARGEST_MESSAGE, "a stored manifest")?;
+        cbor::decode(&bytes, LARGEST_MESSAGE).map(Some).map_err(|why| self.damaged(&why))
+    }
+
+    /// The manifest, and the certificate that it was signed under.
+    ///
+    /// # Errors
+    /// As [`Release::signed_manifest`].
+    pub(crate) fn opened_manifest(&self) -> Result<Option<(Manifest, Vec<u8>)>, Fault> {
+        let Some(signed) = self.signed_manifest()? else { return Ok(None) };
+        let manifest = cbor::decode(&signed.manifest, LARGEST_MESSAGE).map_err(|why| self.damaged(&why))?;
+        Ok(Some((manifest, signed.certificate)))
+    }
+
+    /// Whether the manufacturer took it back.
+    pub(crate) fn withdrawn(&self) -> bool {
+        matches!(self.opened_manifest(), Ok(Some((manifest, _))) if manifest.withdrawn)
+    }
+
+    /// The manifest's number, as brokers say it; 0 where there is no manifest.
+    pub(crate) fn manifest_sequence(&self) -> u64 {
+        if self.manifest.is_some() { self.sequence } else { 0 }
+    }
+
+    fn damaged(&self, why: &dyn core::fmt::Display) -> Fault {
+        let text = format!("the stored manifest of {} {} is damaged: {why}", self.model, self.version);
+        Fault::new(code::STORAGE, text)
     }
 }
 
@@ -71,6 +95,10 @@ pub(crate) struct Reached {
     pub(crate) stage: String,
     /// Why, where it was refused.
     pub(crate) detail: String,
+    /// [`Release::sequence`] of what was stored or refused. Records without it are of releases that were never signed
+    /// anew.
+    #[serde(default)]
+    pub(crate) sequence: u64,
 }
 
 /// How far a release came from one broker.
@@ -84,6 +112,9 @@ pub(crate) struct Reach {
     pub(crate) pending: Vec<NodeId>,
     /// Gateways that hold it.
     pub(crate) holding: Vec<NodeId>,
+    /// Number of the manifest that this is about.
+    #[serde(default)]
+    pub(crate) sequence: u64,
 }
 
 /// A sensor that reported.
@@ -110,6 +141,8 @@ pub(crate) struct SensorRecord {
 
 /// Releases of a model that are kept on record; images are kept for [`KEPT_IMAGES`].
 pub(crate) const KEPT_RECORDS: usize = 16;
+/// The most models that are looked for on record.
+const MOST_MODELS: usize = 1024;
 /// Releases of a model whose images stay pinned.
 pub(crate) const KEPT_IMAGES: usize = 2;
 
@@ -123,6 +156,22 @@ pub(crate) fn key(kind: &str, model: &ModelName, version: Version) -> String {
 #[must_use]
 pub(crate) fn reached_key(model: &ModelName, version: Version, broker: &NodeId) -> String {
     format!("{}/{broker}", key("reached", model, version))
+}
+
+/// What finally became of a release at a broker, as it is signed now.
+#[must_use]
+pub(crate) fn reached(host: &dyn Host, release: &Release, broker: &NodeId) -> Option<Reached> {
+    let reached: Reached = load(host, &reached_key(&release.model, release.version, broker))?;
+    Some(reached).filter(|reached| [0, release.sequence].contains(&reached.sequence))
+}
+
+/// Forgets what became of a release as it was signed before.
+pub(crate) fn forget_reached(host: &mut dyn Host, release: &Release) {
+    for key in host.scan(&format!("{}/", key("reached", &release.model, release.version)), None, 1024) {
+        if load::<Reached>(host, &key).is_none_or(|reached| reached.sequence != release.sequence) {
+            host.delete(&key);
+        }
+    }
 }
 
 /// A record, if it is there and readable.
@@ -148,11 +197,26 @@ pub(crate) fn newest(host: &dyn Host, model: &ModelName) -> Option<Release> {
     releases(host, model).pop()
 }
 
+/// The models that have releases on record, in order; those that the certificate lists no more among them.
+#[must_use]
+pub(crate) fn models(host: &dyn Host) -> Vec<ModelName> {
+    let mut models = Vec::new();
+    let mut after: Option<String> = None;
+    while models.len() < MOST_MODELS {
+        let Some(key) = host.scan("release/", after.as_deref(), 1).pop() else { break };
+        let name = key.split('/').nth(1).unwrap_or_default();
+        // Behind every version, which are hexadecimal.
+        after = Some(format!("release/{name}/~"));
+        models.extend(ModelName::new(name));
+    }
+    models
+}
+
 /// Lets go of what is old: images beyond the newest [`KEPT_IMAGES`], records beyond the newest [`KEPT_RECORDS`].
 /// An image that a release still needs stays.
-pub(crate) fn forget_old(host: &mut dyn Host, models: &[ModelName], model: &ModelName) {
+pub(crate) fn forget_old(host: &mut dyn Host, model: &ModelName) {
     let all = releases(host, model);
-    let kept: Vec<Digest> = models
+    let kept: Vec<Digest> = models(host)
         .iter()
         .flat_map(|model| releases(host, model).into_iter().rev().take(KEPT_IMAGES))
         .map(|release| release.digest)
@@ -168,5 +232,16 @@ pub(crate) fn forget_old(host: &mut dyn Host, models: &[ModelName], model: &Mode
                 host.scan(&prefix, None, 1024).iter().for_each(|key| host.delete(key));
             }
         }
+    }
+}
+
+/// Lets an image go that did not become a release, unless it is one already.
+pub(crate) fn unpin_unless_needed(host: &mut dyn Host, digest: &Digest) {
+    let needed = |model: &ModelName| {
+        let kept = releases(host, model).into_iter().rev().take(KEPT_IMAGES);
+        kept.into_iter().any(|release| release.digest == *digest)
+    };
+    if !models(host).iter().any(needed) {
+        host.unpin(digest);
     }
 }

@@ -17,6 +17,8 @@ use crate::{Broker, Manufacturer, Work};
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 const LIST: &str = "list";
+/// The most bytes of a certificate with its issuers'.
+const LARGEST_CHAIN: usize = 16 * 1024;
 
 /// Something to ask again until it works.
 #[derive(Debug, Default)]
@@ -88,8 +90,17 @@ impl Manufacturer {
                 self.time.done();
                 self.time.start_at(now.monotonic_ms + HOUR_MS);
                 self.keep_list_fresh(host, now, unix_ms);
+                // The event's own stamp is of before the proof.
+                let now = Stamp { unix_ms: Some(unix_ms), ..now };
+                self.sweep.begin(now);
+                self.sweep(host, now);
             }
             Err(fault) => {
+                // Without the authority, the time that was proven before goes on.
+                if let Some(unix_ms) = now.unix_ms {
+                    self.keep_list_fresh(host, now, unix_ms);
+                    self.sweep.begin(now);
+                }
                 host.audit(&format!("the time is not proven: {fault}"));
                 let failures = self.time.failed();
                 let pause = self.config.backoff().pause(host, failures);
@@ -201,7 +212,7 @@ impl Manufacturer {
             self.announce.wake(now);
             return Err(Fault::new(code::UNKNOWN, "the directory has no list of ours"));
         };
-        let der = json::hexadecimal(&list.certificate, 8 * 1024, "the list's certificate")?;
+        let der = json::hexadecimal(&list.certificate, LARGEST_CHAIN, "the list's certificate")?;
         let signer = host.verify(&der, &list.formula(), &list.signature)?.subject;
         if signer.role != RoleKind::Manufacturer || signer.id != me.id || list.topic != me.topic {
             return Err(Fault::new(

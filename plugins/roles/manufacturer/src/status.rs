@@ -12,7 +12,7 @@ use trireme_core::{Fault, Host, ModelName, SensorId, json};
 
 use crate::Manufacturer;
 use crate::collect::{known_sensors, reach};
-use crate::record::{KEPT_RECORDS, Release, Seen, SensorRecord, key, load, releases};
+use crate::record::{KEPT_RECORDS, Release, Seen, SensorRecord, key, load, models, releases};
 
 /// What of the status is wanted; all of it, where nothing is said. A fleet that does not fit one answer is read
 /// model by model, and within a model by `sensors_after`.
@@ -34,8 +34,10 @@ impl Manufacturer {
             return Err(Fault::new(code::FORBIDDEN, "a manufacturer's status is for its administrator"));
         }
         let question: Question = json::read(&request.body, "the question for the status")?;
-        let models = self.me()?.models.iter();
-        let wanted = models.filter(|model| question.model.as_ref().is_none_or(|wanted| wanted == *model));
+        // Models that the certificate lists no more among them: their releases are still out there.
+        let models = models(host);
+        let wanted =
+            models.iter().filter(|model| question.model.as_ref().is_none_or(|wanted| wanted == *model));
         let mut answer = Releases::default();
         let mut room = ROOM;
         for model in wanted {
@@ -56,11 +58,14 @@ impl Manufacturer {
 
     fn release_status(&self, host: &dyn Host, release: &Release) -> ReleaseStatus {
         let Release { model, version, suite, size, digest, .. } = release.clone();
+        let manifest = release.opened_manifest().ok().flatten().map(|(manifest, _)| manifest);
+        let tokens = manifest.iter().flat_map(|manifest| &manifest.tokens);
+        let generations = tokens.map(|token| token.generation).collect();
         let brokers = self
-            .brokers_of(host, &model, version, size)
+            .brokers_of(host, release)
             .into_iter()
             .map(|progress| {
-                let reach = reach(host, &progress.broker, &model, version);
+                let reach = reach(host, &progress.broker, release);
                 let (pending, holding) =
                     reach.map(|reach| (reach.pending, reach.holding)).unwrap_or_default();
                 BrokerStatus {
@@ -78,12 +83,12 @@ impl Manufacturer {
             suite,
             size,
             digest,
+            sequence: release.manifest_sequence(),
+            expires_ms: manifest.as_ref().map_or(0, |manifest| manifest.expires_ms),
+            withdrawn: manifest.as_ref().is_some_and(|manifest| manifest.withdrawn),
+            generations,
             brokers,
             sensors: Vec::new(),
-            sequence: 0,
-            expires_ms: 0,
-            withdrawn: false,
-            generations: Vec::new(),
         }
     }
 }

@@ -2,22 +2,25 @@
 
 use alloc::string::ToString;
 
-use trireme_core::api::{BrokerLists, Published, Releases, SignedBrokers, TimeQuestion};
+use trireme_core::api::{BrokerLists, PublishProgress, Published, Releases, SignedBrokers, TimeQuestion};
 use trireme_core::exchange::{self, Exchange};
 use trireme_core::message::{
-    Ack, Batch, Header, Held, LARGEST_MESSAGE, Numbered, PUSH, Receipt, Response, SignedBatch, Spread,
-    TIER_1, Talk, Verdict,
+    Ack, Batch, Header, Held, LARGEST_MESSAGE, Manifest, Numbered, PUSH, Receipt, Response, SignedBatch,
+    Spread, TIER_1, Talk, Verdict,
 };
 use trireme_core::role::JobKey;
 use trireme_core::testing::{Act, Fake, certificate, receipt_tag, signature};
-use trireme_core::{RoleKind, SensorId, Suite, Tag, cbor, formula};
+use trireme_core::{RoleKind, SensorId, Suite, Tag, Version, cbor, formula};
 
 use super::*;
 
 mod publishing;
 mod receipts;
+mod refresh;
+mod renewal;
 mod services;
 mod tier1;
+mod trust;
 
 const IMAGE: &[u8] = b"an image";
 const CONFIG: &str = r#"{"directory":"https://bds:1","authority":"https://ttp:1",
@@ -150,10 +153,11 @@ impl World {
         });
         let push = push.unwrap();
         let role = RoleKind::Manufacturer;
-        let (peer, session, response) =
+        let (peer, mut session, response) =
             exchange::accept(&mut self.broker, link, "native", TIER_1, &push, held, role).unwrap();
         assert_eq!(peer.subject.id.as_str(), "acme");
         self.handle(Event::Message(link, RESPONSE.to_string(), response)).unwrap();
+        assert!(matches!(self.hears(link, &mut session), Talk::TrustKnown(_)));
         (link, session)
     }
 
@@ -182,6 +186,14 @@ impl World {
     fn say(&mut self, link: LinkId, session: &mut Exchange, talk: &Talk) -> Result<(), Fault> {
         let payload = session.seal(&mut self.broker, link, talk).unwrap();
         self.handle(Event::Message(link, RESPONSE.to_string(), payload))
+    }
+
+    /// What the manufacturer says next in this session.
+    fn hears(&mut self, link: LinkId, session: &mut Exchange) -> Talk {
+        let Ok(Response::Sealed(sealed)) = exchange::parse(&self.sent().unwrap()) else {
+            panic!("not sealed")
+        };
+        session.open(&mut self.broker, link, &sealed).unwrap()
     }
 
     fn reply(&mut self) -> Option<Published> {
@@ -216,6 +228,48 @@ impl World {
         world.handle(Event::Done(then, Ok(Answer::default()))).unwrap();
         world.acknowledge(link, &session, &release(), Ack::STORED).unwrap();
         (world, link, session)
+    }
+
+    /// The same when the visit is over and whoever waited has the answer.
+    fn settled() -> Self {
+        let (mut world, link, mut session) = Self::stored();
+        world.end(link, &mut session);
+        world.reply().unwrap();
+        world.acts.retain(|act| matches!(act, Act::Request(..)));
+        world
+    }
+
+    /// The broker has no receipts, and the visit ends.
+    fn end(&mut self, link: LinkId, session: &mut Exchange) {
+        self.say(link, session, &Talk::Spread(Vec::new())).unwrap();
+        self.say(link, session, &Talk::Collected(Vec::new(), false)).unwrap();
+        self.later(250);
+        assert!(!self.role.visits.contains_key(&link));
+    }
+
+    /// The directory names the broker, the policies (if they are asked) agree, and the release goes to a broker that
+    /// holds these.
+    fn go(&mut self, held: Vec<Held>) -> (LinkId, Exchange, Header, Option<Digest>) {
+        let list = self.role.list.clone().unwrap();
+        self.directory_says(list);
+        if self.acts.iter().any(|act| matches!(act, Act::Ask(..))) {
+            self.policies_say(&Verdict::Allow);
+        }
+        let (link, session) = self.agree(held);
+        let (header, blob, _, then) = self.delivery().unwrap();
+        self.handle(Event::Done(then, Ok(Answer::default()))).unwrap();
+        (link, session, header, blob)
+    }
+
+    /// The time is proven, as of now.
+    fn knows_the_time(&mut self, unix_ms: u64) {
+        if !self.role.time.running {
+            self.role.time.start_at(self.host.now.monotonic_ms);
+            self.handle(Event::Timer(TICK)).unwrap();
+        }
+        let (_, then) = self.requested(path::TIME).unwrap();
+        let answer = self.host.time_answer(unix_ms);
+        self.answer(then, json::write(&answer));
     }
 
     fn last_receipt(
@@ -257,4 +311,14 @@ fn batch(receipts: Vec<Receipt>) -> SignedBatch {
     let batch = cbor::encode(&Batch { gateway, manufacturer, sequence: 1, receipts });
     let signature = signature("gateway gw-1", &formula::batch(&batch));
     SignedBatch { batch, signature, certificate: certificate(RoleKind::Gateway, "gw-1", None, &[]) }
+}
+
+/// The manifest that a header carries, and the certificate that it is signed under.
+fn manifest(header: &Header) -> (Manifest, Vec<u8>) {
+    let signed = header.manifest.clone().unwrap();
+    (cbor::decode(&signed.manifest, LARGEST_MESSAGE).unwrap(), signed.certificate)
+}
+
+fn generations(manifest: &Manifest) -> Vec<u32> {
+    manifest.tokens.iter().map(|token| token.generation).collect()
 }

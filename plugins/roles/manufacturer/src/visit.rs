@@ -6,12 +6,16 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use trireme_core::exchange::{self, Exchange};
-use trireme_core::message::{Ack, AgreementResponse, Header, Held, PUSH, RESPONSE, Response, TIER_1, Talk};
+use trireme_core::message::{
+    Ack, AgreementResponse, Header, Held, PUSH, RESPONSE, Response, Sealed, TIER_1, Talk,
+};
 use trireme_core::role::{Answer, Delivery, FIRST_HOST_LINK, Job, JobKey, LinkInfo, code};
+use trireme_core::trust::Relay;
 use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, RoleKind, Stamp, Suite, Tag, formula};
 
+use crate::errand::{Errand, Permission};
 use crate::record::{Release, newest};
-use crate::{Broker, Errand, Manufacturer, Permission, Work};
+use crate::{Broker, Manufacturer, Work};
 
 /// After the last receipts came, so long is waited for the word on how far releases have spread.
 const SPREAD_MS: u64 = 2_000;
@@ -27,6 +31,10 @@ pub(crate) struct Visit {
     /// What is to be delivered; receipts alone, where there is nothing.
     release: Option<Release>,
     step: Step,
+    /// Once it is agreed.
+    pub(crate) session: Option<Exchange>,
+    /// What is said of trust: by either side, whatever the step.
+    pub(crate) relay: Relay,
     /// When the visit is given up, in milliseconds of the monotonic clock.
     pub(crate) deadline: u64,
 }
@@ -39,11 +47,11 @@ enum Step {
     /// 5.6.3.1: PUSH is sent, RESPONSE awaited.
     Agreeing { binding: String, push: Vec<u8> },
     /// 5.6.3.2, step 1, suite 1: `S1` is computed over the image.
-    Tagging(Exchange),
+    Tagging,
     /// 5.6.3.2: the release is on its way, `A` awaited.
-    Sending(Exchange),
+    Sending { body: bool },
     /// Receipts are collected.
-    Collecting { session: Exchange, all: bool, spread: bool },
+    Collecting { all: bool, spread: bool },
 }
 
 impl Manufacturer {
@@ -90,7 +98,7 @@ impl Manufacturer {
             to == broker && errand.permission == Permission::Allowed
         };
         let (_, errand) = self.errands.iter().find(allowed)?;
-        newest(host, &errand.model).filter(|release| release.version == errand.version)
+        newest(host, &errand.model).filter(|release| release.sequence == errand.sequence)
     }
 
     /// 5.6.3.1: the manufacturer connects.
@@ -109,7 +117,9 @@ impl Manufacturer {
             broker.visited = Some(link);
         }
         let deadline = self.step_deadline(now);
-        self.visits.insert(link, Visit { broker: name, release, step: Step::Connecting, deadline });
+        let (session, relay) = (None, Relay::default());
+        let visit = Visit { broker: name, release, step: Step::Connecting, session, relay, deadline };
+        self.visits.insert(link, visit);
         self.show_visit(host, link, "connecting", 0);
     }
 
@@ -145,14 +155,27 @@ impl Manufacturer {
         let Some(visit) = self.visits.get(&link) else { return Ok(()) };
         match (&visit.step, exchange::parse(payload)?) {
             (Step::Agreeing { .. }, Response::Agreement(response)) => self.agreed(host, now, link, &response),
-            (Step::Sending(_), Response::Ack(ack)) => self.acknowledged(host, now, link, &ack),
-            (Step::Collecting { .. }, Response::Sealed(sealed)) => {
-                let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
-                let Step::Collecting { session, .. } = &mut visit.step else { return Ok(()) };
-                let talk = session.open(host, link, &sealed)?;
-                self.heard(host, now, link, talk)
-            }
-            _ => Err(Fault::new(code::UNEXPECTED, format!("{} answers out of turn", visit.broker))),
+            (Step::Sending { .. }, Response::Ack(ack)) => self.acknowledged(host, now, link, &ack),
+            (_, Response::Sealed(sealed)) if visit.session.is_some() => self.spoken(host, now, link, &sealed),
+            _ => Err(out_of_turn(&visit.broker)),
+        }
+    }
+
+    /// A sealed message: about trust it may come at any time, about receipts in its turn.
+    fn spoken(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        sealed: &Sealed,
+    ) -> Result<(), Fault> {
+        let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
+        let Some(session) = &mut visit.session else { return Ok(()) };
+        let talk = session.open(host, link, sealed)?;
+        match (&visit.step, talk) {
+            (_, talk @ (Talk::TrustKnown(_) | Talk::Trust(_))) => self.trust_heard(host, link, &talk),
+            (Step::Collecting { .. }, talk) => self.heard(host, now, link, talk),
+            _ => Err(out_of_turn(&visit.broker)),
         }
     }
 
@@ -166,20 +189,32 @@ impl Manufacturer {
     ) -> Result<(), Fault> {
         let Some(visit) = self.visits.get(&link) else { return Ok(()) };
         let Step::Agreeing { binding, push } = &visit.step else { return Ok(()) };
-        let broker = Some(&visit.broker);
-        let (_, session) = exchange::conclude(host, link, binding, push, response, RoleKind::Broker, broker)?;
+        let (broker, role) = (Some(&visit.broker), RoleKind::Broker);
+        let session = match exchange::conclude(host, link, binding, push, response, role, broker) {
+            Ok((_, session)) => session,
+            Err(fault) if [code::CERTIFICATE, code::REVOKED].contains(&&*fault.code) => {
+                self.distrust(host, now, link, &fault);
+                return Ok(());
+            }
+            Err(fault) => return Err(fault),
+        };
+        let session = self.greet(host, link, session)?;
         // Something may have come up since the visit began.
+        let Some(visit) = self.visits.get(&link) else { return Ok(()) };
         let release = visit.release.clone().or_else(|| self.allowed_release(host, &visit.broker));
-        let Some(release) = release else { return self.collect(host, now, link, session) };
-        if let Some(visit) = self.visits.get_mut(&link) {
-            visit.release = Some(release.clone());
-        }
+        let Some(release) = release else { return self.collect(host, now, link) };
+        let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
+        visit.release = Some(release.clone());
+        let visit_broker = visit.broker.clone();
         match release.suite {
             Suite::Digest => {
                 let held =
                     Held { model: release.model.clone(), version: release.version, digest: release.digest };
-                let body = !response.held.contains(&held);
-                self.send_release(host, now, link, session, body, None)
+                // What is taken back needs no image, unless the broker says so.
+                let bodiless = release.withdrawn() || response.held.contains(&held);
+                let entry = (visit_broker, release.model.clone());
+                let asked = self.errands.get(&entry).is_some_and(|errand| errand.needs_body);
+                self.send_release(host, now, link, &session, asked || !bodiless, None)
             }
             Suite::Thesis => {
                 let me = self.me()?.clone();
@@ -187,7 +222,7 @@ impl Manufacturer {
                 let then = self.job(Work::Tag(link));
                 host.compute(Job { key: JobKey::Session(link), formula, image: release.digest }, then);
                 let deadline = self.step_deadline(now) + release.size / SLOWEST;
-                self.step(link, Step::Tagging(session), deadline);
+                self.step(link, Step::Tagging, deadline);
                 Ok(())
             }
         }
@@ -201,12 +236,14 @@ impl Manufacturer {
         link: LinkId,
         result: Result<Answer, Fault>,
     ) {
-        let Some(Visit { step: Step::Tagging(session), .. }) = self.visits.get(&link) else { return };
+        let Some(Visit { step: Step::Tagging, session: Some(session), .. }) = self.visits.get(&link) else {
+            return;
+        };
         let session = session.clone();
         let sent = result.and_then(|answer| {
             let value = answer.values.first().and_then(|value| Tag::try_from(value.as_slice()).ok());
             let s1 = value.ok_or_else(|| Fault::new(code::INTERNAL, "a job for S1 gave none"))?;
-            self.send_release(host, now, link, session, true, Some(s1))
+            self.send_release(host, now, link, &session, true, Some(s1))
         });
         if let Err(fault) = sent {
             self.give_up(host, now, link, &fault.to_string());
@@ -220,13 +257,17 @@ impl Manufacturer {
         host: &mut dyn Host,
         now: Stamp,
         link: LinkId,
-        session: Exchange,
+        session: &Exchange,
         body: bool,
         s1: Option<Tag>,
     ) -> Result<(), Fault> {
         let Some(release) = self.visits.get(&link).and_then(|visit| visit.release.clone()) else {
             return Ok(());
         };
+        if body && host.blob_size(&release.digest).is_none() {
+            self.without_image(host, now, link, &release);
+            return Ok(());
+        }
         let me = self.me()?.clone();
         let manifest = release.signed_manifest()?;
         let fields = me.fields(&release);
@@ -264,7 +305,7 @@ impl Manufacturer {
         };
         host.deliver(link, delivery, then);
         let deadline = self.step_deadline(now) + release.size / SLOWEST;
-        self.step(link, Step::Sending(session), deadline);
+        self.step(link, Step::Sending { body }, deadline);
         self.show_visit(host, link, if body { "sending" } else { "held" }, 0);
         Ok(())
     }
@@ -279,7 +320,7 @@ impl Manufacturer {
     ) {
         let deadline = self.step_deadline(now);
         let Some(visit) = self.visits.get_mut(&link) else { return };
-        let (Step::Sending(_), Some(release)) = (&visit.step, &visit.release) else { return };
+        let (Step::Sending { .. }, Some(release)) = (&visit.step, &visit.release) else { return };
         match result {
             Ok(_) => {
                 visit.deadline = deadline + release.size / SLOWEST;
@@ -299,18 +340,23 @@ impl Manufacturer {
         ack: &Ack,
     ) -> Result<(), Fault> {
         let Some(visit) = self.visits.get(&link) else { return Ok(()) };
-        let (Step::Sending(session), Some(release)) = (&visit.step, visit.release.clone()) else {
+        let (Step::Sending { body }, Some(session), Some(release)) =
+            (&visit.step, &visit.session, visit.release.clone())
+        else {
             return Ok(());
         };
-        let (session, broker) = (session.clone(), visit.broker.clone());
-        let Release { model, version, size, digest, .. } = release;
-        let held = Held { model: model.clone(), version, digest };
-        session.check_ack(host, link, ack, &held, size)?;
+        let (body, broker) = (*body, visit.broker.clone());
+        let held = Held { model: release.model.clone(), version: release.version, digest: release.digest };
+        session.check_ack(host, link, ack, &held, release.size)?;
         if ack.result == Ack::STORED {
             // Asked first: a fault here must not leave the release settled in memory alone.
-            self.collect(host, now, link, session)?;
-            self.settle_errand(host, &broker, &model, version, "stored", "");
+            self.collect(host, now, link)?;
+            self.settle_errand(host, &broker, &release, "stored", "");
             return Ok(());
+        }
+        let errand = self.errands.get_mut(&(broker.clone(), release.model.clone()));
+        if let Some(errand) = errand.filter(|_| !body && ack.result == code::UNKNOWN) {
+            errand.needs_body = true;
         }
         if exchange::passing(&ack.result) {
             self.give_up(host, now, link, &format!("the broker answered {}", ack.result));
@@ -319,25 +365,20 @@ impl Manufacturer {
             }
             return Ok(());
         }
-        self.settle_errand(host, &broker, &model, version, "refused", &ack.result);
+        self.settle_errand(host, &broker, &release, "refused", &ack.result);
         self.leave(host, now, link, "refused");
         Ok(())
     }
 
     /// Asks for receipts above the last number that is on record here.
-    fn collect(
-        &mut self,
-        host: &mut dyn Host,
-        now: Stamp,
-        link: LinkId,
-        mut session: Exchange,
-    ) -> Result<(), Fault> {
-        let Some(visit) = self.visits.get(&link) else { return Ok(()) };
+    fn collect(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId) -> Result<(), Fault> {
+        let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
+        let Some(session) = &mut visit.session else { return Ok(()) };
         let mark = crate::collect::mark(host, &visit.broker);
         let question = session.seal(host, link, &Talk::Collect(mark))?;
         host.send(link, RESPONSE, question);
         let deadline = self.step_deadline(now);
-        self.step(link, Step::Collecting { session, all: false, spread: false }, deadline);
+        self.step(link, Step::Collecting { all: false, spread: false }, deadline);
         Ok(())
     }
 
@@ -351,7 +392,7 @@ impl Manufacturer {
                 let mark = self.take_batches(host, &broker, &batches)?;
                 if more && !batches.is_empty() {
                     let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
-                    let Step::Collecting { session, .. } = &mut visit.step else { return Ok(()) };
+                    let Some(session) = &mut visit.session else { return Ok(()) };
                     let question = session.seal(host, link, &Talk::Collect(mark))?;
                     host.send(link, RESPONSE, question);
                     visit.deadline = next_deadline;
@@ -366,7 +407,7 @@ impl Manufacturer {
             _ => return Err(Fault::new(code::UNEXPECTED, format!("{broker} talks like a gateway"))),
         };
         let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
-        let Step::Collecting { all, spread, .. } = &mut visit.step else { return Ok(()) };
+        let Step::Collecting { all, spread } = &mut visit.step else { return Ok(()) };
         if last {
             *all = true;
             visit.deadline = now.monotonic_ms + SPREAD_MS;
@@ -399,11 +440,31 @@ impl Manufacturer {
     }
 
     /// A visit failed; it is tried again after a growing pause, until done or superseded.
-    fn give_up(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, why: &str) {
+    pub(crate) fn give_up(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, why: &str) {
         if self.visits.contains_key(&link) {
             host.close(link, why);
             self.closed(host, now, link, why);
         }
+    }
+
+    /// The broker's certificate does not count: nothing goes there, and it is looked at again after a growing pause.
+    fn distrust(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, fault: &Fault) {
+        let Some(broker) = self.visits.get(&link).map(|visit| visit.broker.clone()) else { return };
+        let detail = if fault.code == code::REVOKED {
+            "the broker's certificate is revoked".to_string()
+        } else {
+            format!("the broker's certificate does not count: {}", fault.detail)
+        };
+        self.give_up(host, now, link, &detail);
+        self.show_all(host, &broker, "refused", &detail);
+    }
+
+    /// The broker needs an image that is lost here.
+    fn without_image(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, release: &Release) {
+        let Some(broker) = self.visits.get(&link).map(|visit| visit.broker.clone()) else { return };
+        let detail = "its image is not here any more; publish the same file again";
+        self.settle_errand(host, &broker, release, "refused", detail);
+        self.leave(host, now, link, detail);
     }
 
     /// A link is gone in the middle of a visit.
@@ -449,4 +510,8 @@ impl Manufacturer {
         let (broker, model) = (broker.clone(), release.model.clone());
         self.show(host, &broker, &model, stage, sent, "");
     }
+}
+
+fn out_of_turn(broker: &NodeId) -> Fault {
+    Fault::new(code::UNEXPECTED, format!("{broker} answers out of turn"))
 }

@@ -42,7 +42,7 @@ fn a_batch_that_is_not_its_gateways_is_passed_over_and_the_mark_moves_on() {
     let Ok(Response::Sealed(question)) = exchange::parse(&world.sent().unwrap()) else {
         panic!("not sealed")
     };
-    assert_eq!(question.sequence, 1);
+    assert_eq!(question.sequence, 2);
     assert_eq!(collect::mark(&world.host, &NodeId::new("bk-1").unwrap()), 4);
     let again = Numbered { number: 4, batch: batch(Vec::new()) };
     let fault = world.say(link, &mut session, &Talk::Collected([again].into(), false)).unwrap_err();
@@ -73,6 +73,7 @@ fn the_spread_of_a_release_shows_in_the_status_and_the_visit_ends() {
         topic: TopicName::new(topic).unwrap(),
         pending: [NodeId::new("gw-2").unwrap()].into(),
         holding: [NodeId::new("gw-1").unwrap()].into(),
+        sequence: 1,
     };
     let talk = Talk::Spread([spread("other"), spread("acme-fw")].into());
     world.say(link, &mut session, &talk).unwrap();
