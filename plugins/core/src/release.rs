@@ -10,7 +10,7 @@ use minicbor::{Decode, Encode};
 
 use crate::bytes::{Digest, Tag};
 use crate::formula::{self, Formula, Suite};
-use crate::message::{Header, LARGEST_IMAGE, LARGEST_MESSAGE, Manifest};
+use crate::message::{GenerationToken, Header, LARGEST_IMAGE, LARGEST_MESSAGE, Manifest};
 use crate::names::{ModelName, RoleKind, TopicName};
 use crate::role::{Certified, Fault, Host, LinkId, code};
 use crate::version::Version;
@@ -192,6 +192,13 @@ pub fn binds(certified: &Certified, topic: &TopicName, model: &ModelName) -> Res
     }
     let text = format!("the certificate of {} does not list {topic}/{model}", certified.subject);
     Err(Fault::new(role::code::FORBIDDEN, text))
+}
+
+/// Whether two manifests of one release agree on its Tokens: for every generation that both name it is the same.
+#[must_use]
+pub fn same_tokens(one: &[GenerationToken], other: &[GenerationToken]) -> bool {
+    let token = |generation| other.iter().find(|token| token.generation == generation);
+    one.iter().all(|mine| token(mine.generation).is_none_or(|theirs| theirs.token == mine.token))
 }
 
 /// What tells one state of a release from another.

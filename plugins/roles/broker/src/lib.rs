@@ -5,6 +5,7 @@
 //! | [`tier1`] | 5.6.3: key agreement with a manufacturer, verification of a release, storage |
 //! | [`tier2`] | 5.6.4: key agreement with each subscribed gateway, delivery, acknowledgement |
 //! | [`receipts`] | what sensors reported, kept for their manufacturers |
+//! | [`trust`] | revocation lists on their way through, and what they mean for what is kept |
 //! | [`store`] | releases, subscriptions, and what each gateway holds |
 //!
 //! A plain MQTT client that neither subscribes within the release namespace nor sends a PUSH is none of its business.
@@ -23,6 +24,7 @@ mod store;
 mod tests;
 mod tier1;
 mod tier2;
+mod trust;
 
 use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -42,6 +44,7 @@ use guard::Guard;
 use link::Link;
 use receipts::Receipts;
 use store::Store;
+use trust::Aftermath;
 
 #[cfg(feature = "component")]
 trireme_sdk::export_role!(Broker);
@@ -73,6 +76,7 @@ pub struct Broker {
     failures: BTreeMap<NodeId, (u32, u64)>,
     clock: Clock,
     guard: Guard,
+    aftermath: Aftermath,
 }
 
 /// What a job's answer is for.
@@ -97,7 +101,7 @@ impl Role for Broker {
         About { kind: Cow::Borrowed("broker"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
     }
 
-    fn started(&mut self, host: &mut dyn Host, _now: Stamp, config: &[u8]) -> Result<(), Fault> {
+    fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
         let config: Config = json::configuration(config)?;
         *self = Self {
             clock: Clock::new(config.authority.clone()),
@@ -108,6 +112,7 @@ impl Role for Broker {
             ..Self::default()
         };
         self.ask_time(host);
+        self.judge_all(host, now);
         Ok(())
     }
 
@@ -154,6 +159,10 @@ impl Role for Broker {
                 self.request(host, &request);
                 Ok(())
             }
+            Event::TrustChanged => {
+                self.trust_changed(host, now);
+                Ok(())
+            }
         }
     }
 }
@@ -192,6 +201,9 @@ impl Broker {
                     match session.open(host, link, &sealed)? {
                         Talk::Receipts(batch) => self.keep_receipts(host, link, batch),
                         Talk::Collect(number) => self.collect(host, link, number),
+                        talk @ (Talk::TrustKnown(_) | Talk::Trust(_)) => {
+                            self.trust_said(host, now, link, &talk)
+                        }
                         _ => Err(Fault::new(code::UNEXPECTED, "a broker is not told that")),
                     }
                 }
@@ -232,16 +244,17 @@ impl Broker {
             }
         }
         self.serve_waiting(host, now);
+        self.look_after_trust(host, now);
         self.guard.forget_idle(now.monotonic_ms);
         self.failures.retain(|_, (_, until)| until.saturating_add(BACKOFF.most_ms) > now.monotonic_ms);
-        if !self.links.is_empty() {
+        if !self.links.is_empty() || self.aftermath.unfinished() {
             host.arm(TICK, TICK_MS);
         }
     }
 
     fn request(&mut self, host: &mut dyn Host, request: &Request) {
         let result = match request.path.as_str() {
-            path::STATUS if request.origin == trireme_core::role::Origin::Admin => self.status(),
+            path::STATUS if request.origin == trireme_core::role::Origin::Admin => self.status(host),
             other => Err(Fault::new(code::UNKNOWN, format!("a broker does not answer {other}"))),
         };
         host.reply(request.id, result);

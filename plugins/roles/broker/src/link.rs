@@ -8,6 +8,7 @@ use trireme_core::exchange::Exchange;
 use trireme_core::message::{Header, Held};
 use trireme_core::release::{Channel, Mark};
 use trireme_core::role::{Certified, LinkInfo};
+use trireme_core::trust::Relay;
 use trireme_core::{Digest, NodeId};
 
 use crate::store::Stored;
@@ -26,6 +27,10 @@ pub(crate) struct Link {
     /// Whom the key agreement proved.
     pub(crate) peer: Option<Certified>,
     pub(crate) session: Option<Exchange>,
+    /// Tier 1: the certificate that the manufacturer showed.
+    pub(crate) certificate: Vec<u8>,
+    /// What it said and heard of revocation lists.
+    pub(crate) trust: Relay,
     /// Whether the session has carried its one release.
     pub(crate) used: bool,
     /// Subscriptions of this link; `true` for those that were new, until their first delivery.
@@ -53,6 +58,8 @@ pub(crate) struct Incoming {
     /// Suite 2: what the manifest says.
     pub(crate) mark: Option<Mark>,
     pub(crate) withdrawn: bool,
+    /// The certificate that stands behind it: the manifest's, or in suite 1 the session's.
+    pub(crate) certificate: Vec<u8>,
     /// Bytes after the header.
     pub(crate) follows: u64,
 }
@@ -77,6 +84,8 @@ impl Link {
             offered: None,
             peer: None,
             session: None,
+            certificate: Vec::new(),
+            trust: Relay::default(),
             used: false,
             channels: BTreeMap::new(),
             held: Vec::new(),

@@ -14,6 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use trireme_core::message::{Batch, LARGEST_MESSAGE, Numbered, RESPONSE, SignedBatch, Spread, Talk};
+use trireme_core::release::Mark;
 use trireme_core::role::code;
 use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, cbor, formula};
 
@@ -158,10 +159,10 @@ impl Broker {
         let mut messages: Vec<Vec<Spread>> = [Vec::new()].into();
         let mut named = 0;
         for (channel, stored) in &self.store.releases {
-            if stored.manufacturer != *manufacturer {
+            if stored.manufacturer != *manufacturer || stored.revoked {
                 continue;
             }
-            let (mut pending, mut holding) = self.store.spread(channel);
+            let (mut pending, mut holding) = self.spread_of(channel);
             pending.truncate(MOST_NAMED / 2);
             holding.truncate(MOST_NAMED / 2);
             let weight = pending.len() + holding.len() + 4;
@@ -172,14 +173,8 @@ impl Broker {
             named += weight;
             if let Some(message) = messages.last_mut() {
                 let (topic, model) = (channel.topic.clone(), channel.model.clone());
-                message.push(Spread {
-                    model,
-                    version: stored.mark.version,
-                    topic,
-                    pending,
-                    holding,
-                    sequence: stored.mark.sequence,
-                });
+                let Mark { version, sequence, .. } = stored.mark;
+                message.push(Spread { model, version, topic, pending, holding, sequence });
             }
         }
         messages

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use serde_json::json;
 use trireme_core::json::fit;
-use trireme_core::{Fault, NodeId};
+use trireme_core::message::{LARGEST_MESSAGE, Manifest};
+use trireme_core::{Fault, Host, NodeId, cbor};
 
 use crate::Broker;
 
@@ -18,9 +19,12 @@ const LINKS: usize = 20 * 1024;
 
 impl Broker {
     /// Releases with their spread, links, and what waits, as JSON; what does not fit an answer is counted.
-    pub(crate) fn status(&self) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn status(&self, host: &mut dyn Host) -> Result<Vec<u8>, Fault> {
         let releases = self.store.releases.iter().map(|(channel, stored)| {
-            let (pending, holding) = self.store.spread(channel);
+            let (pending, holding) = self.spread_of(channel);
+            let signed = stored.manifest.as_ref();
+            let manifest =
+                signed.and_then(|signed| cbor::decode::<Manifest>(&signed.manifest, LARGEST_MESSAGE).ok());
             json!({
                 "topic": channel.topic,
                 "model": channel.model,
@@ -30,7 +34,9 @@ impl Broker {
                 "digest": stored.mark.digest,
                 "sequence": stored.mark.sequence,
                 "manufacturer": stored.manufacturer,
+                "expires_ms": manifest.map_or(0, |manifest| manifest.expires_ms),
                 "withdrawn": stored.withdrawn,
+                "revoked": stored.revoked,
                 "pending": first(&pending),
                 "holding": first(&holding),
                 "pending_count": pending.len(),
@@ -54,6 +60,7 @@ impl Broker {
             "links_left_out": links_left_out,
             "waiting": self.waiting.len(),
             "batches_of_receipts": self.receipts.total(),
+            "trust_items": host.trust_items().len(),
         });
         Ok(status.to_string().into_bytes())
     }

@@ -31,11 +31,34 @@ pub(crate) struct Stored {
     pub(crate) token: Token,
     #[n(4)]
     pub(crate) manifest: Option<SignedManifest>,
+    /// Withdrawn by its manufacturer: the record stays, so that gateways hear of it, the image does not.
     #[n(5)]
     pub(crate) withdrawn: bool,
+    /// Suite 1: the certificate of the session that brought it; none in records of earlier versions.
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub(crate) certificate: Option<Vec<u8>>,
+    /// Its certificate was revoked: what is left says so, and is delivered to nobody. Any release that the
+    /// manufacturer signs under a certificate that counts takes its place.
+    #[cbor(n(7), skip_if = "no")]
+    pub(crate) revoked: bool,
+}
+
+fn no(flag: &bool) -> bool {
+    !flag
 }
 
 impl Stored {
+    /// Whether its image is kept.
+    pub(crate) fn image(&self) -> bool {
+        !self.withdrawn && !self.revoked
+    }
+
+    /// The certificate that stands behind it.
+    pub(crate) fn certificate(&self) -> Option<&[u8]> {
+        let signed = self.manifest.as_ref().map(|signed| &signed.certificate);
+        signed.or(self.certificate.as_ref()).map(Vec::as_slice)
+    }
+
     /// How the release is named in RESPONSE packets.
     pub(crate) fn held(&self, channel: &Channel) -> Held {
         Held { model: channel.model.clone(), version: self.mark.version, digest: self.mark.digest }
@@ -71,6 +94,12 @@ impl Store {
                 store.releases.insert(channel, stored);
             }
         }
+        // An earlier version kept the images of withdrawn releases too.
+        for stored in store.releases.values().filter(|stored| !stored.image()) {
+            if !store.uses(&stored.mark.digest) {
+                host.unpin(&stored.mark.digest);
+            }
+        }
         for key in keys(host, "sub/") {
             let Some(channel) = Channel::of_key(&key) else { continue };
             let Some(Ok(gateway)) = key.split('/').nth(1).map(NodeId::new) else { continue };
@@ -99,16 +128,25 @@ impl Store {
         stored: Stored,
         busy: impl Fn(&Digest) -> bool,
     ) {
-        host.pin(&stored.mark.digest);
-        host.delete(&format!("doomed/{}", stored.mark.digest));
+        if stored.image() {
+            host.pin(&stored.mark.digest);
+            host.delete(&format!("doomed/{}", stored.mark.digest));
+        }
         host.put(&channel.key("release"), cbor::encode(&stored));
-        let superseded = self.releases.insert(channel.clone(), stored);
+        let superseded = self.releases.insert(channel.clone(), stored).filter(Stored::image);
         let Some(old) = superseded.map(|old| old.mark.digest).filter(|old| !self.uses(old)) else { return };
         if busy(&old) {
             host.put(&format!("doomed/{old}"), Vec::new());
         } else {
             host.unpin(&old);
         }
+    }
+
+    /// Leaves of a release that its certificate was revoked, and lets its image go.
+    pub(crate) fn purge(&mut self, host: &mut dyn Host, channel: &Channel, busy: impl Fn(&Digest) -> bool) {
+        let Some(stored) = self.releases.get(channel).cloned() else { return };
+        let tombstone = Stored { manifest: None, certificate: None, revoked: true, ..stored };
+        self.put(host, channel, tombstone, busy);
     }
 
     /// Lets a superseded image go when the last delivery of it has ended.
@@ -119,8 +157,9 @@ impl Store {
         }
     }
 
-    fn uses(&self, digest: &Digest) -> bool {
-        self.releases.values().any(|stored| stored.mark.digest == *digest)
+    /// Whether a release is kept whose image this is.
+    pub(crate) fn uses(&self, digest: &Digest) -> bool {
+        self.releases.values().any(|stored| stored.image() && stored.mark.digest == *digest)
     }
 
     /// Makes a subscription durable; whether it is a new one. `most` bounds those of one gateway.
@@ -192,25 +231,51 @@ impl Store {
 
     /// The channel's release, where this gateway has not answered for it in this state yet.
     pub(crate) fn due(&self, gateway: &NodeId, channel: &Channel) -> Option<&Stored> {
-        let stored = self.releases.get(channel)?;
+        let stored = self.releases.get(channel).filter(|stored| !stored.revoked)?;
         let standing = self.subscribers.get(channel)?.get(gateway)?.as_ref();
         let answered = standing.is_some_and(|standing| standing.mark == stored.mark);
         (!answered).then_some(stored)
     }
 
-    /// Gateways that subscribe and have not acknowledged the channel's release, and those that have.
-    pub(crate) fn spread(&self, channel: &Channel) -> (Vec<NodeId>, Vec<NodeId>) {
-        let Some(stored) = self.releases.get(channel) else { return Default::default() };
+    /// Gateways that subscribe and have not acknowledged the channel's release in its present state, and those that
+    /// have. `holds` says who holds the image as far as its link knows.
+    pub(crate) fn spread(
+        &self,
+        channel: &Channel,
+        holds: impl Fn(&NodeId) -> bool,
+    ) -> (Vec<NodeId>, Vec<NodeId>) {
         let (mut pending, mut holding) = (Vec::new(), Vec::new());
+        let Some(stored) = self.releases.get(channel).filter(|stored| !stored.revoked) else {
+            return (pending, holding);
+        };
         for (gateway, standing) in self.subscribers.get(channel).into_iter().flatten() {
-            let holds = standing.as_ref().is_some_and(|standing| {
+            let standing = standing.as_ref();
+            let heard = standing
+                .is_some_and(|standing| standing.result == Ack::STORED && standing.mark == stored.mark);
+            let same_image = standing.is_some_and(|standing| standing.mark.digest == stored.mark.digest);
+            if heard {
+                holding.push(gateway.clone());
+            } else if !stored.withdrawn || same_image || holds(gateway) {
+                pending.push(gateway.clone());
+            }
+        }
+        (pending, holding)
+    }
+
+    /// How many gateways subscribe and do not hold the channel's image, and how many do, whichever manifest it came
+    /// with: what a policy that spreads a release by and by goes by.
+    pub(crate) fn reach(&self, channel: &Channel) -> (usize, usize) {
+        let Some(stored) = self.releases.get(channel) else { return (0, 0) };
+        let holds = |standing: &&Option<Standing>| {
+            standing.as_ref().is_some_and(|standing| {
                 standing.result == Ack::STORED
                     && (standing.mark.version, standing.mark.digest)
                         == (stored.mark.version, stored.mark.digest)
-            });
-            if holds { holding.push(gateway.clone()) } else { pending.push(gateway.clone()) }
-        }
-        (pending, holding)
+            })
+        };
+        let gateways = self.subscribers.get(channel).into_iter().flat_map(BTreeMap::values);
+        let holding = gateways.clone().filter(holds).count();
+        (gateways.count() - holding, holding)
     }
 }
 

@@ -6,9 +6,12 @@ use alloc::vec::Vec;
 
 use serde_json::json;
 use trireme_core::exchange;
-use trireme_core::message::{Ack, Header, Held, LARGEST_MESSAGE, Push, RESPONSE, TIER_1, Verdict};
+use trireme_core::message::{
+    Ack, GenerationToken, Header, Held, LARGEST_MESSAGE, Manifest, Push, RESPONSE, SignedManifest, TIER_1,
+    Verdict,
+};
 use trireme_core::release::{
-    Channel, Mark, Novelty, binds, check_tag, fits, open_header, verify_manifest, well_formed,
+    Channel, Mark, Novelty, binds, check_tag, fits, open_header, same_tokens, verify_manifest, well_formed,
 };
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
 use trireme_core::{Digest, Fault, Host, LinkId, RoleKind, Stamp, Suite, cbor, formula};
@@ -40,7 +43,7 @@ impl Broker {
         let claimed: Push = cbor::decode(push, LARGEST_MESSAGE)?;
         let held = self.held_of(&claimed);
         let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
-        let (peer, session, response) =
+        let (peer, mut session, response) =
             exchange::accept(host, id, &link.binding, TIER_1, push, held, RoleKind::Manufacturer)?;
         match &link.peer {
             None => host.adopt(id, &peer.subject.id),
@@ -51,16 +54,19 @@ impl Broker {
             }
         }
         host.send(id, RESPONSE, response);
+        link.trust.greet(host, id, &mut session)?;
         link.peer = Some(peer);
         link.session = Some(session);
+        link.certificate = claimed.certificate;
         link.used = false;
         Ok(())
     }
 
-    /// What is here already of the manufacturer that a PUSH names.
-    fn held_of(&self, push: &Push) -> Vec<Held> {
+    /// What is here already of the manufacturer that a PUSH names. A release without its image, because it was
+    /// withdrawn or revoked, is not: so it comes with its body when its manufacturer signs it anew.
+    pub(crate) fn held_of(&self, push: &Push) -> Vec<Held> {
         let releases = self.store.releases.iter();
-        let theirs = releases.filter(|(_, stored)| stored.manufacturer == push.id);
+        let theirs = releases.filter(|(_, stored)| stored.manufacturer == push.id && stored.image());
         theirs.map(|(channel, stored)| stored.held(channel)).take(exchange::MOST_HELD).collect()
     }
 
@@ -95,7 +101,9 @@ impl Broker {
             }
             Err(fault) if fault.code == code::NETWORK => Err(fault),
             Err(fault) => {
-                self.refuse(host, now, id, Incoming { header, mark: None, withdrawn: false, follows }, &fault)
+                let certificate = Vec::new();
+                let incoming = Incoming { header, mark: None, withdrawn: false, certificate, follows };
+                self.refuse(host, now, id, incoming, &fault)
             }
         }
     }
@@ -108,7 +116,8 @@ impl Broker {
         header: &Header,
         follows: u64,
     ) -> Result<(Incoming, Novelty), Fault> {
-        let peer = self.links.get(&id).and_then(|link| link.peer.as_ref()).ok_or_else(no_session)?;
+        let link = self.links.get(&id).ok_or_else(unknown_link)?;
+        let peer = link.peer.as_ref().ok_or_else(no_session)?;
         well_formed(header, follows, self.config.largest_image)?;
         if header.id != peer.subject.id {
             let text = format!("{} sends a release of {}", peer.subject, header.id);
@@ -121,28 +130,40 @@ impl Broker {
             return Err(Fault::new(code::FORBIDDEN, text));
         }
         let withdrawn = manifest.as_ref().is_some_and(|(_, manifest)| manifest.withdrawn);
+        let signed = header.manifest.as_ref().map(|signed| &signed.certificate);
+        let certificate = signed.unwrap_or(&link.certificate).clone();
+        let tokens = manifest.as_ref().map(|(_, manifest)| manifest.tokens.clone()).unwrap_or_default();
         let mark = manifest.map(|(_, manifest)| Mark {
             version: manifest.version,
             size: manifest.size,
             digest: manifest.digest,
             sequence: manifest.sequence,
         });
-        let novelty = self.judge(header, mark.as_ref())?;
+        let novelty = self.judge(header, mark.as_ref(), &tokens)?;
         if let Some(mark) = &mark {
             // Suite 2 knows `D` without the body, so `S1` never waits for it.
             let s1 = formula::s1(&header.fields()).with_digest(mark.size, &mark.digest);
             let s1 = s1.ok_or_else(|| Fault::new(code::INTERNAL, "suite 2 knows its digest"))?;
             check_tag(host, id, header, &s1)?;
-            let here = novelty != Novelty::New || host.blob_size(&mark.digest) == Some(mark.size);
-            if header.offset == header.size && !here {
+            let known = novelty == Novelty::Duplicate || self.has_image(host, mark);
+            if header.offset == header.size && !withdrawn && !known {
                 return Err(Fault::new(code::UNKNOWN, "the image is not here, so its bytes are needed"));
             }
         }
-        Ok((Incoming { header: header.clone(), mark, withdrawn, follows }, novelty))
+        Ok((Incoming { header: header.clone(), mark, withdrawn, certificate, follows }, novelty))
+    }
+
+    fn has_image(&self, host: &mut dyn Host, mark: &Mark) -> bool {
+        self.store.uses(&mark.digest) && host.blob_size(&mark.digest) == Some(mark.size)
     }
 
     /// The rule of versions: higher is new, equal with the same image a refresh or a duplicate, all else refused.
-    fn judge(&self, header: &Header, mark: Option<&Mark>) -> Result<Novelty, Fault> {
+    fn judge(
+        &self,
+        header: &Header,
+        mark: Option<&Mark>,
+        tokens: &[GenerationToken],
+    ) -> Result<Novelty, Fault> {
         let channel = Channel { topic: header.topic.clone(), model: header.model.clone() };
         let Some(known) = self.store.releases.get(&channel) else {
             if self.store.releases.len() >= self.config.releases as usize {
@@ -162,17 +183,21 @@ impl Broker {
                 );
             }
             // Suite 1 shows its digest only after the body; `received` compares again.
-            return if header.version < known.mark.version {
+            return if header.version < known.mark.version && !known.revoked {
                 refuse(code::VERSION, "older than what is kept")
             } else {
                 Ok(Novelty::New)
             };
         };
+        // Whoever had the revoked key could name the highest version there is: it binds nobody.
+        if known.revoked {
+            return Ok(Novelty::New);
+        }
         match mark.novelty(Some(&known.mark)) {
             Novelty::Old => refuse(code::VERSION, "older than what is kept"),
             Novelty::Conflict => refuse(code::CONFLICT, "the same version with other bytes"),
             Novelty::Duplicate | Novelty::Refresh
-                if known.suite == header.suite && known.token != header.token =>
+                if known.suite == header.suite && other_tokens(known, header, tokens) =>
             {
                 refuse(code::CONFLICT, "the same image with another Token")
             }
@@ -219,7 +244,8 @@ impl Broker {
             let fault = Fault::new(code::POLICY, reason);
             return self.refuse(host, now, id, incoming, &fault);
         }
-        let needs_body = incoming.mark.as_ref().is_none_or(|mark| host.blob_size(&mark.digest).is_none());
+        let needs_body =
+            !incoming.withdrawn && incoming.mark.as_ref().is_none_or(|mark| !self.has_image(host, mark));
         if needs_body && incoming.header.offset != 0 {
             let fault = Fault::new(code::UNKNOWN, "the image is not here any more, so its bytes are needed");
             return self.refuse(host, now, id, incoming, &fault);
@@ -238,7 +264,10 @@ impl Broker {
             };
             host.receive(id, reception, then);
         } else if let Some(mark) = incoming.mark.clone() {
-            self.keep(host, &incoming, mark);
+            if let Err(fault) = host.certificate(&incoming.certificate) {
+                return self.refuse(host, now, id, incoming, &fault);
+            }
+            self.keep(host, now, &incoming, mark);
             if let Some(link) = self.links.get_mut(&id) {
                 link.incoming = Some(incoming);
             }
@@ -277,12 +306,13 @@ impl Broker {
         let mark = incoming.mark.clone().unwrap_or(Mark { version, size, digest, sequence: 0 });
         incoming.mark = Some(mark.clone());
         incoming.follows = 0;
-        // Another link may have brought a release meanwhile, and suite 1 shows its digest only now.
-        match self.judge(
-            &incoming.header,
-            Some(&mark).filter(|_| suite == Suite::Digest || self.suite_1(&incoming)),
-        ) {
-            Ok(Novelty::New | Novelty::Refresh) => self.keep(host, &incoming, mark),
+        // Another link may have brought a release meanwhile, its certificate may have been revoked, and suite 1 shows
+        // its digest only now.
+        let tokens = tokens_of(incoming.header.manifest.as_ref());
+        let known = Some(&mark).filter(|_| suite == Suite::Digest || self.suite_1(&incoming));
+        let verdict = self.judge(&incoming.header, known, &tokens);
+        match verdict.and_then(|novelty| host.certificate(&incoming.certificate).map(|_| novelty)) {
+            Ok(Novelty::New | Novelty::Refresh) => self.keep(host, now, &incoming, mark),
             Ok(_) => {}
             Err(fault) => return self.refuse(host, now, id, incoming, &fault),
         }
@@ -301,7 +331,7 @@ impl Broker {
         self.store.releases.get(&channel).is_none_or(|known| known.suite == Suite::Thesis)
     }
 
-    fn keep(&mut self, host: &mut dyn Host, incoming: &Incoming, mark: Mark) {
+    fn keep(&mut self, host: &mut dyn Host, now: Stamp, incoming: &Incoming, mark: Mark) {
         let header = &incoming.header;
         let stored = Stored {
             suite: header.suite,
@@ -309,12 +339,18 @@ impl Broker {
             token: header.token,
             manifest: header.manifest.clone(),
             withdrawn: incoming.withdrawn,
+            certificate: header.manifest.is_none().then(|| incoming.certificate.clone()),
+            revoked: false,
             mark,
         };
         let channel = channel(header);
-        host.audit(&format!("release {channel} {} of {} is kept", header.version, header.id));
+        let what = if incoming.withdrawn { "withdrawn" } else { "kept" };
+        host.audit(&format!("release {channel} {} of {} is {what}", header.version, header.id));
         let Self { store, links, .. } = self;
         store.put(host, &channel, stored, |digest| links.values().any(|link| link.reads(digest)));
+        if incoming.withdrawn {
+            self.end_deliveries(host, now, &channel, "the release in delivery was withdrawn");
+        }
     }
 
     /// `A` for the release in hand. A body that was not read ends the link, after a while.
@@ -356,6 +392,20 @@ impl Broker {
         }
         self.answer(host, now, id, &fault.code)
     }
+}
+
+/// Whether the same release comes with another Token than before. Generations of secrets may come and go with a
+/// newer manifest; what stands for one of them stays.
+fn other_tokens(known: &Stored, header: &Header, tokens: &[GenerationToken]) -> bool {
+    match &known.manifest {
+        Some(signed) => !same_tokens(&tokens_of(Some(signed)), tokens),
+        None => known.token != header.token,
+    }
+}
+
+fn tokens_of(signed: Option<&SignedManifest>) -> Vec<GenerationToken> {
+    let manifest = signed.and_then(|signed| cbor::decode::<Manifest>(&signed.manifest, LARGEST_MESSAGE).ok());
+    manifest.map(|manifest| manifest.tokens).unwrap_or_default()
 }
 
 fn channel(header: &Header) -> Channel {

@@ -18,6 +18,8 @@ use crate::link::{Link, Transfer};
 use crate::store::{Standing, Stored};
 use crate::{Broker, Work, no_session, unknown_link};
 
+/// Milliseconds after which it is asked again whether a manufacturer's certificate counts.
+const HELD_BACK_MS: u64 = 60_000;
 /// The most subscriptions of a link that has not proven who it is.
 const MOST_UNPROVEN: usize = 1024;
 
@@ -88,7 +90,14 @@ impl Broker {
         if busy || manufacturer {
             return;
         }
-        let due = link.peer.as_ref().and_then(|peer| self.due(link, &peer.subject.id, now));
+        let (due, held_back) = match &link.peer {
+            Some(peer) => self.due(host, link, &peer.subject.id, now),
+            None => (None, false),
+        };
+        if let Some(link) = self.links.get_mut(&id).filter(|_| held_back) {
+            link.wake(now.monotonic_ms.saturating_add(HELD_BACK_MS));
+        }
+        let Some(link) = self.links.get(&id) else { return };
         if link.peer.is_none() && !self.guard.admits_ours(now.monotonic_ms) {
             if let Some(link) = self.links.get_mut(&id) {
                 link.wake(now.monotonic_ms.saturating_add(crate::TICK_MS));
@@ -109,12 +118,20 @@ impl Broker {
         }
     }
 
-    /// The first channel of the link that has a release for the gateway, and no reason to wait.
-    fn due(&self, link: &Link, gateway: &NodeId, now: Stamp) -> Option<(Channel, Stored)> {
+    /// The first channel of the link that has a release for the gateway, and no reason to wait; and whether one is
+    /// held back because its manufacturer's certificate does not count now.
+    fn due(
+        &self,
+        host: &mut dyn Host,
+        link: &Link,
+        gateway: &NodeId,
+        now: Stamp,
+    ) -> (Option<(Channel, Stored)>, bool) {
         let failing = self.failures.get(gateway).is_some_and(|(_, until)| *until > now.monotonic_ms);
         if failing {
-            return None;
+            return (None, false);
         }
+        let mut held_back = false;
         let waits = |channel: &Channel| link.postponed.get(channel).is_some_and(|at| *at > now.monotonic_ms);
         let channels = link.channels.keys().filter(|channel| !waits(channel));
         for channel in channels {
@@ -127,9 +144,13 @@ impl Broker {
             if stored.withdrawn && !self.has_heard_of(link, gateway, channel, stored) {
                 continue;
             }
-            return Some((channel.clone(), stored.clone()));
+            if !counts(host, stored) {
+                held_back = true;
+                continue;
+            }
+            return (Some((channel.clone(), stored.clone())), held_back);
         }
-        None
+        (None, held_back)
     }
 
     fn has_heard_of(&self, link: &Link, gateway: &NodeId, channel: &Channel, stored: &Stored) -> bool {
@@ -167,6 +188,7 @@ impl Broker {
             let talk = session.seal(host, id, &Talk::ReceiptsKept(*kept))?;
             host.send(id, RESPONSE, talk);
         }
+        link.trust.greet(host, id, &mut session)?;
         if link.peer.is_none() {
             host.adopt(id, &peer.subject.id);
         }
@@ -193,7 +215,7 @@ impl Broker {
             return;
         }
         for channel in link.channels.keys() {
-            let Some(stored) = self.store.releases.get(channel).filter(|stored| !stored.withdrawn) else {
+            let Some(stored) = self.store.releases.get(channel).filter(|stored| stored.image()) else {
                 continue;
             };
             let acknowledged = self
@@ -217,7 +239,7 @@ impl Broker {
         }
         let Some(link) = self.links.get_mut(&id) else { return };
         let Some(peer) = &link.peer else { return };
-        let (pending, holding) = self.store.spread(&channel);
+        let (pending, holding) = self.store.reach(&channel);
         let question = json!({
             "release": {
                 "manufacturer": stored.manufacturer,
@@ -234,7 +256,7 @@ impl Broker {
                 "gateway": peer.subject.id,
                 "held": self.store.standing(&peer.subject.id, &channel).map(|standing| standing.mark.version),
             },
-            "counts": { "active": active, "pending": pending.len(), "holding": holding.len() },
+            "counts": { "active": active, "pending": pending, "holding": holding },
             "unix_ms": now.unix_ms,
         });
         let deadline = now.monotonic_ms.saturating_add(self.config.delivery_ms);
@@ -397,6 +419,15 @@ impl Broker {
         for id in ids {
             self.advance(host, now, id);
         }
+    }
+}
+
+/// `Cert_MF` must be valid now; a claimed issue time excuses nothing. Suite 1 has no manifest to sign anew when its
+/// manufacturer's certificate was renewed: there, only a revocation speaks against it.
+fn counts(host: &mut dyn Host, stored: &Stored) -> bool {
+    match stored.certificate().map(|certificate| host.certificate(certificate)) {
+        Some(Err(fault)) => stored.suite == Suite::Thesis && fault.code != code::REVOKED,
+        _ => true,
     }
 }
 

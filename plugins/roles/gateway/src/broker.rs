@@ -8,6 +8,7 @@ use trireme_core::exchange::{Exchange, Rate};
 use trireme_core::message::Header;
 use trireme_core::release::{Channel, Mark};
 use trireme_core::role::Certified;
+use trireme_core::trust::Relay;
 use trireme_core::{LinkId, NodeId};
 
 use crate::PUSHES_PER_MINUTE;
@@ -29,6 +30,8 @@ pub(crate) struct Broker {
     /// The link's binding, once it is open.
     pub(crate) binding: Option<String>,
     pub(crate) session: Option<Exchange>,
+    /// What the link has said and heard of revocation lists.
+    pub(crate) trust: Relay,
     /// Whether the session has carried its one release.
     pub(crate) used: bool,
     pub(crate) incoming: Option<Incoming>,
@@ -59,6 +62,7 @@ impl Default for Broker {
             link: None,
             binding: None,
             session: None,
+            trust: Relay::default(),
             used: false,
             incoming: None,
             active_ms: 0,
@@ -114,6 +118,7 @@ impl Broker {
         self.link = None;
         self.binding = None;
         self.session = None;
+        self.trust = Relay::default();
         self.used = false;
         self.incoming = None;
         self.batch = None;

@@ -19,12 +19,14 @@ use crate::{BACKOFF, Gateway, Work, keys};
 
 /// The longest address of a broker, in bytes.
 const LONGEST_URL: usize = 255;
-/// The largest certificate, in bytes.
-const LARGEST_CERTIFICATE: usize = 8 * 1024;
+/// The largest certificate with its issuers', in bytes.
+const LARGEST_CERTIFICATE: usize = 16 * 1024;
 /// The most manufacturers of a question: it has to fit a call of the host.
 const MOST_ASKED: usize = 900;
 /// Milliseconds in which a connection has to come up.
 const CONNECT_MS: u64 = 60_000;
+/// The most lists that one handler drops: a transaction of the host is bounded.
+const MOST_DROPPED: usize = 256;
 /// The most brokers at a time.
 const MOST_BROKERS: usize = 1024;
 
@@ -62,6 +64,19 @@ impl Discovery {
     pub(crate) fn certified(&self, manufacturer: &NodeId, model: &ModelName) -> bool {
         self.models.get(manufacturer).is_some_and(|models| models.contains(model))
     }
+
+    /// The certificate under which a manufacturer signed its list.
+    pub(crate) fn certificate(&self, manufacturer: &NodeId) -> Option<Vec<u8>> {
+        self.lists.get(manufacturer).and_then(|list| certificate(list).ok())
+    }
+
+    /// Nothing stays of a list: not its number either, which who had the revoked key could have set to the highest.
+    fn forget(&mut self, host: &mut dyn Host, manufacturer: &NodeId) {
+        host.delete(&format!("brokers/{manufacturer}"));
+        self.seen.remove(manufacturer);
+        self.lists.remove(manufacturer);
+        self.models.remove(manufacturer);
+    }
 }
 
 impl Gateway {
@@ -71,10 +86,52 @@ impl Gateway {
             let list = host.get(&key).and_then(|value| json::read::<SignedBrokers>(&value, "a list").ok());
             let Some(list) = list else { continue };
             self.discovery.seen.insert(list.manufacturer.clone(), list.clone());
-            if let Ok(models) = verify_list(host, now, &list) {
-                self.discovery.count(list, models);
+            match verify_list(host, now, &list) {
+                Ok(models) => self.discovery.count(list, models),
+                Err(fault) if fault.code == code::REVOKED => {
+                    self.discovery.forget(host, &list.manufacturer);
+                }
+                Err(_) => {}
             }
         }
+    }
+
+    /// Lists of manufacturers whose certificate was revoked are dropped, and asked for anew at once: they may have
+    /// signed others under a renewed one.
+    pub(crate) fn drop_revoked_lists(&mut self, host: &mut dyn Host, now: Stamp) {
+        let revoked = self.discovery.seen.values().filter(|list| {
+            let verdict = certificate(list).and_then(|certificate| host.certificate(&certificate));
+            verdict.is_err_and(|fault| fault.code == code::REVOKED)
+        });
+        let revoked: Vec<NodeId> = revoked.map(|list| list.manufacturer.clone()).take(MOST_DROPPED).collect();
+        self.aftermath.lists = revoked.len() == MOST_DROPPED;
+        if revoked.is_empty() {
+            return;
+        }
+        for manufacturer in &revoked {
+            self.discovery.forget(host, manufacturer);
+            self.alarm(host, format!("the list of brokers of {manufacturer} is dropped: it was revoked"));
+        }
+        self.discovery.next_ms = now.monotonic_ms;
+        self.ask_directory(host);
+        self.plan(host, now);
+    }
+
+    /// Lists that ran out do not count any more; their numbers do.
+    fn drop_expired_lists(&mut self, host: &mut dyn Host, now: Stamp) {
+        let ended = self.discovery.lists.values().filter(|list| expired(list, now));
+        let ended: Vec<NodeId> = ended.map(|list| list.manufacturer.clone()).collect();
+        if ended.is_empty() {
+            return;
+        }
+        for manufacturer in &ended {
+            host.audit(&format!("the list of brokers of {manufacturer} has expired"));
+            self.discovery.lists.remove(manufacturer);
+        }
+        if self.discovery.failures == 0 {
+            self.discovery.next_ms = now.monotonic_ms;
+        }
+        self.plan(host, now);
     }
 
     /// 5.2, step 1: the gateway tells the directory the manufacturers of its sensors.
@@ -170,6 +227,7 @@ impl Gateway {
 
     /// Asks again when the time has come, or when the sensors' manufacturers have changed.
     pub(crate) fn look_after_directory(&mut self, host: &mut dyn Host, now: Stamp) {
+        self.drop_expired_lists(host, now);
         let waits = self.discovery.next_ms > now.monotonic_ms;
         let failing = self.discovery.failures > 0;
         let new = self.sensors.manufacturers().iter().any(|id| !self.discovery.covered.contains(id));
@@ -326,8 +384,7 @@ fn verify_list(host: &mut dyn Host, now: Stamp, list: &SignedBrokers) -> Result<
     if let Some(broker) = list.brokers.iter().find(|broker| wrong(&broker.url)) {
         return Err(Fault::new(code::MALFORMED, format!("the address of {} is not mqtt://…", broker.id)));
     }
-    let certificate = json::hexadecimal(&list.certificate, LARGEST_CERTIFICATE, "its certificate")?;
-    let certified = host.verify(&certificate, &list.formula(), &list.signature)?;
+    let certified = host.verify(&certificate(list)?, &list.formula(), &list.signature)?;
     let subject = &certified.subject;
     if subject.role != RoleKind::Manufacturer
         || subject.id != list.manufacturer
@@ -355,6 +412,10 @@ fn moves_forward(known: Option<&SignedBrokers>, list: &SignedBrokers) -> Result<
         return Err(Fault::new(code::CONFLICT, format!("there are two lists of number {}", list.sequence)));
     }
     Ok(())
+}
+
+fn certificate(list: &SignedBrokers) -> Result<Vec<u8>, Fault> {
+    json::hexadecimal(&list.certificate, LARGEST_CERTIFICATE, "its certificate")
 }
 
 fn expired(list: &SignedBrokers, now: Stamp) -> bool {

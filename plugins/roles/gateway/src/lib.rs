@@ -6,6 +6,7 @@
 //! | [`discovery`] | 5.2: which brokers serve the manufacturers of its sensors; 5.6.2: connecting and subscribing |
 //! | [`tier2`] | 5.6.4: key agreement with a broker, verification of a release |
 //! | [`tier3`] | 5.6.5: announcement, offer and transfer to each sensor |
+//! | [`trust`] | revocation lists on their way through, and what they and the years mean for what is kept |
 //! | [`receipts`] | what sensors reported, on its way to their manufacturers |
 //! | [`sensors`], [`releases`] | what is known of sensors, and the releases that are kept for them |
 #![no_std]
@@ -24,6 +25,7 @@ mod status;
 mod tests;
 mod tier2;
 mod tier3;
+mod trust;
 
 use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,20 +34,21 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use trireme_core::api::path;
-use trireme_core::exchange::{self, Backoff};
+use trireme_core::exchange::{self, Backoff, Rate};
 use trireme_core::message::{HELLO, PUSH, RECEIPT, RESPONSE, Response, STATUS, Talk, Verdict, WANT};
 use trireme_core::role::{About, Answer, FIRST_HOST_LINK, LinkInfo, Origin, Request, Then, TimerId, code};
 use trireme_core::timekeeping::Clock;
 use trireme_core::{
-    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, SensorId, Stamp, Token, cbor, json,
+    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, SensorId, Stamp, Token, Version, cbor, json,
 };
 
 use broker::Broker;
 pub use config::Config;
 use discovery::Discovery;
 use receipts::Receipts;
-use releases::Releases;
+use releases::{Release, Releases};
 use sensors::Sensors;
+use trust::{Aftermath, Judged};
 
 #[cfg(feature = "component")]
 trireme_sdk::export_role!(Gateway);
@@ -64,13 +67,15 @@ const LINGER_MS: u64 = 3000;
 const PUSHES_PER_MINUTE: u32 = 120;
 /// Pauses after failures: of a broker, of the directory, of a sensor.
 const BACKOFF: Backoff = Backoff { first_ms: 1000, most_ms: 300_000 };
+/// The most alarms in a minute about sensors whose secrets are too old: anybody on the LAN can cause one.
+const TOKEN_ALARMS_PER_MINUTE: u32 = 4;
 /// The most alarms that are shown.
 const MOST_ALARMS: usize = 32;
 /// The longest alarm, in characters.
 const LONGEST_ALARM: usize = 240;
 
 /// The gateway's state machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gateway {
     config: Config,
     clock: Clock,
@@ -89,11 +94,47 @@ pub struct Gateway {
     checksums: BTreeMap<(Digest, Token), Digest>,
     /// Releases whose install was started without a proven time.
     untimed: BTreeSet<Digest>,
+    aftermath: Aftermath,
+    /// Releases that were dropped because their certificate was revoked, until others take their place.
+    revoked: BTreeMap<ModelName, Release>,
+    /// Whether the certificate behind each release counts, for a while.
+    judged: BTreeMap<ModelName, Judged>,
+    /// Releases that were said to have run out, and when.
+    staled: BTreeMap<ModelName, (Version, u64)>,
+    token_alarms: Rate,
     jobs: BTreeMap<Then, Work>,
     next_job: Then,
     next_link: LinkId,
     /// What an administrator should look at; the newest last.
     alarms: VecDeque<String>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            clock: Clock::default(),
+            sensors: Sensors::default(),
+            releases: Releases::default(),
+            receipts: Receipts::default(),
+            discovery: Discovery::default(),
+            brokers: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            lan: BTreeMap::new(),
+            announced: BTreeMap::new(),
+            checksums: BTreeMap::new(),
+            untimed: BTreeSet::new(),
+            aftermath: Aftermath::default(),
+            revoked: BTreeMap::new(),
+            judged: BTreeMap::new(),
+            staled: BTreeMap::new(),
+            token_alarms: Rate::per_minute(TOKEN_ALARMS_PER_MINUTE),
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            next_link: 0,
+            alarms: VecDeque::new(),
+        }
+    }
 }
 
 /// What a job's answer is for.
@@ -132,6 +173,7 @@ impl Role for Gateway {
             config,
             ..Self::default()
         };
+        self.judge_all(host, now);
         self.load_lists(host, now);
         self.ask_time(host);
         self.ask_directory(host);
@@ -175,7 +217,11 @@ impl Role for Gateway {
                 Ok(())
             }
             Event::Request(request) => {
-                self.request(host, &request);
+                self.request(host, now, &request);
+                Ok(())
+            }
+            Event::TrustChanged => {
+                self.trust_changed(host, now);
                 Ok(())
             }
             Event::TrustChanged => Ok(()),
@@ -221,6 +267,7 @@ impl Gateway {
                         self.receipts_kept(host, now, link, sequence);
                         Ok(())
                     }
+                    talk @ (Talk::TrustKnown(_) | Talk::Trust(_)) => self.trust_said(host, now, link, &talk),
                     _ => Err(Fault::new(code::UNEXPECTED, "a gateway is not told that")),
                 },
                 _ => Err(Fault::new(code::UNEXPECTED, "a gateway sends no PUSH and no release to a broker")),
@@ -266,12 +313,13 @@ impl Gateway {
         self.look_after_directory(host, now);
         self.look_after_brokers(host, now);
         self.look_after_sensors(host, now);
+        self.look_after_trust(host, now);
         host.arm(TICK, TICK_MS);
     }
 
-    fn request(&mut self, host: &mut dyn Host, request: &Request) {
+    fn request(&mut self, host: &mut dyn Host, now: Stamp, request: &Request) {
         let result = match request.path.as_str() {
-            path::STATUS if request.origin == Origin::Admin => Ok(self.status()),
+            path::STATUS if request.origin == Origin::Admin => Ok(self.status(host, now)),
             other => Err(Fault::new(code::UNKNOWN, format!("a gateway does not answer {other}"))),
         };
         host.reply(request.id, result);
@@ -315,6 +363,10 @@ impl Gateway {
     fn alarm(&mut self, host: &mut dyn Host, text: String) {
         let text: String = text.chars().take(LONGEST_ALARM).collect();
         host.audit(&format!("alarm: {text}"));
+        // The same again and again is no reason to lose sight of others.
+        if self.alarms.back() == Some(&text) {
+            return;
+        }
         if self.alarms.len() >= MOST_ALARMS {
             self.alarms.pop_front();
         }

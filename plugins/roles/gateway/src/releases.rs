@@ -10,11 +10,12 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use minicbor::{Decode, Encode};
 use trireme_core::exchange::MOST_HELD;
 use trireme_core::message::{GenerationToken, Held, LARGEST_MESSAGE};
-use trireme_core::release::{Channel, Mark, Novelty};
+use trireme_core::release::{Channel, Mark, Novelty, same_tokens};
 use trireme_core::role::code;
 use trireme_core::{Digest, Fault, Host, ModelName, NodeId, Suite, Token, Version, cbor};
 
@@ -46,6 +47,13 @@ pub(crate) struct Release {
     /// Whether the image is here; a withdrawal can come alone.
     #[n(8)]
     pub(crate) image: bool,
+    /// The certificate that stands behind it: the manifest's, in suite 1 that of the manufacturer's list of brokers;
+    /// none in records of earlier versions.
+    #[cbor(n(9), with = "minicbor::bytes")]
+    pub(crate) certificate: Option<Vec<u8>>,
+    /// Suite 2: the end of that certificate, milliseconds since 1970.
+    #[n(10)]
+    pub(crate) not_after_ms: Option<u64>,
 }
 
 impl Release {
@@ -104,6 +112,13 @@ impl Releases {
         self.by_model.values()
     }
 
+    /// Models with a release, in order, after this one.
+    pub(crate) fn models_after(&self, after: Option<&ModelName>, most: usize) -> Vec<ModelName> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.by_model.range::<ModelName, _>((from, Bound::Unbounded));
+        range.map(|(model, _)| model.clone()).take(most).collect()
+    }
+
     pub(crate) fn floor(&self, model: &ModelName) -> Option<&Mark> {
         self.floors.get(model)
     }
@@ -123,7 +138,12 @@ impl Releases {
     ///
     /// # Errors
     /// `version`; `conflict` for the same version with another image or another Token.
-    pub(crate) fn judge(&self, model: &ModelName, mark: &Mark, token: &Token) -> Result<Novelty, Fault> {
+    pub(crate) fn judge(
+        &self,
+        model: &ModelName,
+        mark: &Mark,
+        tokens: &[GenerationToken],
+    ) -> Result<Novelty, Fault> {
         let Some(floor) = self.floors.get(model) else { return Ok(Novelty::New) };
         match mark.novelty(Some(floor)) {
             Novelty::Old => {
@@ -134,7 +154,7 @@ impl Releases {
                 let text = format!("{model} {} came with two different images", mark.version);
                 Err(Fault::new(code::CONFLICT, text))
             }
-            Novelty::Refresh | Novelty::Duplicate if self.other_token(model, mark, token) => {
+            Novelty::Refresh | Novelty::Duplicate if self.other_tokens(model, mark, tokens) => {
                 let text = format!("{model} {} came with two different Tokens", mark.version);
                 Err(Fault::new(code::CONFLICT, text))
             }
@@ -142,9 +162,12 @@ impl Releases {
         }
     }
 
-    fn other_token(&self, model: &ModelName, mark: &Mark, token: &Token) -> bool {
+    /// Generations of secrets may come and go with a newer manifest; the Token for one of them stays.
+    fn other_tokens(&self, model: &ModelName, mark: &Mark, tokens: &[GenerationToken]) -> bool {
         self.get(model).is_some_and(|release| {
-            release.suite == Suite::Digest && release.mark.digest == mark.digest && release.token != *token
+            release.suite == Suite::Digest
+                && release.mark.digest == mark.digest
+                && !same_tokens(&release.tokens, tokens)
         })
     }
 
@@ -187,6 +210,30 @@ impl Releases {
         } else {
             host.unpin(&old);
         }
+    }
+
+    /// Drops a release. Its floor falls to the lowest: what stays of it says that the model came with a manifest.
+    pub(crate) fn remove(
+        &mut self,
+        host: &mut dyn Host,
+        model: &ModelName,
+        busy: impl Fn(&Digest) -> bool,
+    ) -> Option<Release> {
+        let release = self.by_model.remove(model)?;
+        host.delete(&format!("release/{model}"));
+        if let Some(floor) = self.floors.get_mut(model) {
+            *floor = Mark { version: Version::default(), size: 0, digest: Digest([0; 32]), sequence: 0 };
+            host.put(&format!("floor/{model}"), cbor::encode(floor));
+        }
+        let digest = release.mark.digest;
+        if release.image && !self.uses(&digest) {
+            if busy(&digest) {
+                host.put(&format!("doomed/{digest}"), Vec::new());
+            } else {
+                host.unpin(&digest);
+            }
+        }
+        Some(release)
     }
 
     /// Lets a superseded image go when no transfer reads it any more.

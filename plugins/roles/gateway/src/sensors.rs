@@ -90,6 +90,8 @@ pub(crate) struct Sensor {
     pub(crate) not_before: u64,
     pub(crate) failures: u32,
     pub(crate) seen_ms: u64,
+    /// The release that was said to have no Token for its generation.
+    pub(crate) tokenless: Option<(Version, Digest)>,
 }
 
 /// The mirror of the durable state, with what passes.
@@ -195,6 +197,7 @@ impl Sensor {
             not_before: 0,
             failures: 0,
             seen_ms: now.monotonic_ms,
+            tokenless: None,
         }
     }
 }

@@ -5,8 +5,10 @@ use alloc::vec::Vec;
 
 use serde_json::json;
 use trireme_core::json::fit;
+use trireme_core::{Host, Stamp};
 
 use crate::Gateway;
+use crate::trust::stale;
 
 /// Bytes of the answer for sensors.
 const SENSORS: usize = 32 * 1024;
@@ -19,7 +21,7 @@ const MOST_CHANNELS: usize = 16;
 
 impl Gateway {
     /// Sensors with how far they are, releases, brokers and alarms, as JSON; what does not fit an answer is counted.
-    pub(crate) fn status(&self) -> Vec<u8> {
+    pub(crate) fn status(&self, host: &mut dyn Host, now: Stamp) -> Vec<u8> {
         let sensors = self.sensors.all().map(|(id, sensor)| {
             json!({
                 "id": id,
@@ -32,9 +34,13 @@ impl Gateway {
                 "pending": self.pending(id).map(|release| release.mark.version),
                 "refused": sensor.known.refused.as_ref().map(|mark| mark.version),
                 "reverts": sensor.known.reverts,
+                "needs": self.missing_token(id),
             })
         });
-        let releases = self.releases.all().map(|release| {
+        // What was dropped is shown until something takes its place.
+        let kept = self.releases.all().map(|release| (release, false));
+        let releases = kept.chain(self.revoked.values().map(|release| (release, true)));
+        let releases = releases.map(|(release, revoked)| {
             json!({
                 "topic": release.channel.topic,
                 "model": release.channel.model,
@@ -45,7 +51,9 @@ impl Gateway {
                 "sequence": release.mark.sequence,
                 "manufacturer": release.manufacturer,
                 "expires_ms": release.expires_ms,
+                "stale": now.unix_ms.is_some_and(|unix_ms| stale(release, unix_ms).is_some()),
                 "withdrawn": release.withdrawn,
+                "revoked": revoked,
                 "floor": self.releases.floor(&release.channel.model).map(|floor| floor.version),
             })
         });
@@ -76,6 +84,7 @@ impl Gateway {
             "alarms": self.alarms,
             "directory": self.discovery.detail,
             "receipts_waiting": self.receipts.total(),
+            "trust_items": host.trust_items().len(),
         });
         status.to_string().into_bytes()
     }

@@ -24,6 +24,7 @@ use crate::Gateway;
 mod discovery;
 mod tier2;
 mod tier3;
+mod trust;
 
 const SN: LinkId = 1 << 31;
 const TOKEN: Token = Token([9; 32]);
@@ -36,6 +37,8 @@ struct Bench {
     manufacturer: Fake,
     session: Option<Exchange>,
     link: LinkId,
+    /// What the gateway said when the session began.
+    greeting: Option<Talk>,
 }
 
 fn model() -> ModelName {
@@ -60,6 +63,7 @@ impl Bench {
             manufacturer: Fake::new(RoleKind::Manufacturer, "acme", Some("acme"), &["MD-1"]),
             session: None,
             link: 0,
+            greeting: None,
         };
         bench.host.now.unix_ms = Some(1_000_000);
         let config = alloc::format!("{{\"directory\":\"https://bds\"{config}}}");
@@ -150,17 +154,25 @@ impl Bench {
             Response::Agreement(agreement) => Some(agreement),
             _ => None,
         });
-        let response = agreement.expect("no RESPONSE");
+        let agreement = agreement.expect("no RESPONSE");
         let agreed = exchange::conclude(
             &mut self.broker,
             self.link,
             "native",
             &push,
-            &response,
+            &agreement,
             RoleKind::Gateway,
             None,
         );
-        self.session = Some(agreed.unwrap().1);
+        let mut session = agreed.unwrap().1;
+        let mut said = acts.iter().filter_map(|act| response(core::slice::from_ref(act)));
+        let sealed = said.find_map(|response| match response {
+            Response::Sealed(sealed) => Some(sealed),
+            _ => None,
+        });
+        let sealed = sealed.expect("no greeting");
+        self.greeting = Some(session.open(&mut self.broker, self.link, &sealed).unwrap());
+        self.session = Some(session);
         Ok(acts)
     }
 

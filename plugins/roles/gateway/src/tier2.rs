@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::ToString;
 
 use trireme_core::exchange;
-use trireme_core::message::{Ack, Header, Held, RESPONSE, Sealed, TIER_2, Talk};
+use trireme_core::message::{Ack, GenerationToken, Header, Held, RESPONSE, Sealed, TIER_2, Talk};
 use trireme_core::release::{Mark, Novelty, check_tag, fits, open_header, verify_manifest, well_formed};
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
 use trireme_core::{Digest, Fault, Host, LinkId, NodeId, RoleKind, Stamp, formula};
@@ -44,7 +44,7 @@ impl Gateway {
         let binding = broker.binding.clone().ok_or_else(unknown_link)?;
         let wants = broker.wants.clone();
         let held = self.releases.held(|channel| wants.contains(channel));
-        let (peer, session, response) =
+        let (peer, mut session, response) =
             exchange::accept(host, link, &binding, TIER_2, push, held, RoleKind::Broker)?;
         if peer.subject.id != id {
             let text = format!("{} answers at the address of broker {id}", peer.subject);
@@ -53,6 +53,7 @@ impl Gateway {
         }
         host.send(link, RESPONSE, response);
         let (_, broker) = self.uplink(link)?;
+        broker.trust.greet(host, link, &mut session)?;
         broker.session = Some(session);
         broker.used = false;
         broker.failures = 0;
@@ -157,11 +158,11 @@ impl Gateway {
         let mark = incoming.mark().ok_or_else(no_session)?;
         let s2 = formula::s2(&header.fields()).with_digest(mark.size, &mark.digest).ok_or_else(no_session)?;
         check_tag(host, link, &header, &s2)?;
-        let novelty = self.releases.judge(&header.model, &mark, &header.token)?;
+        let novelty = self.releases.judge(&header.model, &mark, tokens(incoming))?;
         let here = self.releases.uses(&mark.digest);
         match novelty {
             Novelty::Duplicate if here || withdrawn => Ok(Step::Nothing),
-            Novelty::New if withdrawn && !here => Ok(Step::Nothing),
+            Novelty::New if withdrawn => Ok(Step::Nothing),
             _ if here || withdrawn => Ok(Step::Record),
             _ if header.offset == 0 => Ok(Step::Receive),
             _ => Err(Fault::new(code::UNKNOWN, "the image is not here, so its bytes are needed")),
@@ -234,8 +235,11 @@ impl Gateway {
         let version = incoming.header.version;
         let mark = incoming.mark().unwrap_or(Mark { version, size, digest, sequence: 0 });
         // The rule again: another broker may have brought something newer meanwhile.
-        let verdict = match &incoming.signed {
-            Some(_) => self.releases.judge(&incoming.header.model, &mark, &incoming.header.token),
+        // And a list may have come that revokes the certificate behind it.
+        let signed = incoming.header.manifest.as_ref().map(|signed| host.certificate(&signed.certificate));
+        let verdict = match signed {
+            Some(Err(fault)) => Err(fault),
+            Some(Ok(_)) => self.releases.judge(&incoming.header.model, &mark, tokens(incoming)),
             None => self.judge_image(incoming, &mark).map(|()| Novelty::New),
         };
         let known = match verdict {
@@ -272,6 +276,10 @@ impl Gateway {
         };
         let Some(manufacturer) = manufacturer else { return };
         let withdrawn = signed.is_some_and(|(_, manifest)| manifest.withdrawn);
+        let certificate = match &header.manifest {
+            Some(signed) => Some(signed.certificate.clone()),
+            None => self.discovery.certificate(&manufacturer),
+        };
         let release = Release {
             channel: incoming.channel(),
             suite: header.suite,
@@ -280,16 +288,24 @@ impl Gateway {
             tokens: signed.map(|(_, manifest)| manifest.tokens.clone()).unwrap_or_default(),
             expires_ms: signed.map_or(0, |(_, manifest)| manifest.expires_ms),
             withdrawn,
-            image: !withdrawn || self.releases.uses(&mark.digest),
+            image: !withdrawn,
+            certificate,
+            not_after_ms: signed.map(|(signer, _)| signer.not_after_ms),
             mark,
         };
         let model = header.model.clone();
-        host.audit(&format!("release {model} {} of {} is kept", header.version, release.manufacturer));
+        let what = if withdrawn { "withdrawn" } else { "kept" };
+        host.audit(&format!("release {model} {} of {} is {what}", header.version, release.manufacturer));
+        self.revoked.remove(&model);
+        if withdrawn {
+            self.end_transfers(host, now, &model, &release.mark, "the release under way was withdrawn");
+        }
         let Self { releases, sensors, .. } = self;
         releases.put(host, release, |digest| sensors.read(digest));
         self.sensors.hear_of(&model);
         if !withdrawn {
             self.announce(host, now, &model);
+            self.look_for_tokens(host, now, &model);
         }
     }
 
@@ -356,8 +372,9 @@ impl Gateway {
     ) -> Result<(), Fault> {
         let header = &incoming.header;
         let text = format!("release {} {} is refused: {fault}", header.model, header.version);
-        if [code::CONFLICT, code::FORBIDDEN, code::AUTHENTICATION, code::CERTIFICATE].contains(&&*fault.code)
-        {
+        let alarming =
+            [code::CONFLICT, code::FORBIDDEN, code::AUTHENTICATION, code::CERTIFICATE, code::REVOKED];
+        if alarming.contains(&&*fault.code) {
             self.alarm(host, text);
         } else {
             host.audit(&text);
@@ -377,6 +394,10 @@ impl Gateway {
         let broker = self.brokers.get_mut(&id).filter(|broker| broker.link == Some(link));
         broker.map(|broker| (id, broker)).ok_or_else(unknown_link)
     }
+}
+
+fn tokens(incoming: &Incoming) -> &[GenerationToken] {
+    incoming.signed.as_ref().map_or(&[], |(_, manifest)| &manifest.tokens)
 }
 
 pub(crate) fn no_session() -> Fault {

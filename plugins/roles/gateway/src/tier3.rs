@@ -74,6 +74,7 @@ impl Gateway {
             self.look_after_directory(host, now);
             self.plan(host, now);
         }
+        self.look_for_token(host, now, &hello.sensor);
         if self.pending(&hello.sensor).is_some() {
             host.send(link, ANNOUNCE, cbor::encode(&Announce { model: hello.model }));
         }
@@ -106,6 +107,7 @@ impl Gateway {
         if settled {
             self.abandon(host, now, &status.sensor, false);
         }
+        self.look_for_token(host, now, &status.sensor);
         self.consider(host, now, &status.sensor);
         Ok(())
     }
@@ -125,14 +127,6 @@ impl Gateway {
         wanted.then_some(release)
     }
 
-    /// Whether an install of the release may start at this time. Expiry stops starting, never fetching or finishing.
-    fn in_time(&self, now: Stamp, release: &Release) -> bool {
-        match now.unix_ms {
-            Some(unix_ms) => release.expires_ms == 0 || unix_ms <= release.expires_ms,
-            None => self.config.install_without_time,
-        }
-    }
-
     /// Where `V > V_C`: the hook `install`, when there is a free slot and the time is right.
     fn consider(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId) {
         let transfers = self.sensors.transfers();
@@ -142,9 +136,14 @@ impl Gateway {
             && sensor.answered
             && sensor.not_before <= now.monotonic_ms
             && transfers < self.config.transfers as usize;
-        let Some(release) = self.pending(id).filter(|release| ready && self.in_time(now, release)) else {
+        let Some(model) = self.pending(id).filter(|_| ready).map(|release| release.channel.model.clone())
+        else {
             return;
         };
+        if !self.may_start(host, now, &model) {
+            return;
+        }
+        let Some((sensor, release)) = self.sensors.get(id).zip(self.pending(id)) else { return };
         let mark = release.mark.clone();
         let question = json!({
             "release": {
@@ -167,7 +166,6 @@ impl Gateway {
             "counts": { "transfers": transfers, "sensors": self.sensors.len() },
             "unix_ms": now.unix_ms,
         });
-        let model = release.channel.model.clone();
         if now.unix_ms.is_none() && self.untimed.insert(mark.digest) {
             host.audit(&format!(
                 "{model} {} is installed although the time is not proven, as install_without_time says",
@@ -367,7 +365,7 @@ impl Gateway {
     }
 
     /// Ends what is under way to a sensor; after a failure the next attempt waits.
-    fn abandon(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId, failed: bool) {
+    pub(crate) fn abandon(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId, failed: bool) {
         let Some(sensor) = self.sensors.get_mut(id) else { return };
         let ended = core::mem::replace(&mut sensor.stage, Stage::Idle);
         if failed {
