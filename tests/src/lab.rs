@@ -5,35 +5,39 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use trireme_actor::{Grants, Issuer, Keyring, ModelKeys, Trust};
+use trireme_actor::{Grants, Keyring, ModelKeys, Trust};
 use trireme_core::api::{ReleaseStatus, Releases};
 use trireme_core::message::Verdict;
 use trireme_core::role::{Certified, Identity, Subject};
 use trireme_core::{Fault, ModelName, NodeId, Role, RoleKind, SensorId, TopicName, Version};
-use trireme_crypto::certificate::{Certificate, TrustAnchor};
+use trireme_crypto::certificate::TrustAnchor;
 use trireme_crypto::element::ModelSecrets;
 use trireme_crypto::issue;
 use trireme_crypto::key::{Signer, SoftwareKey};
 use trireme_net::admin;
 use trireme_node::{DevicePlan, Listen, Node, Plan, Policy, RolePlan, SelfTest};
 
+use crate::hierarchy::{self, Office};
+
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A day, in milliseconds.
-const DAY_MS: u64 = 86_400_000;
+pub const DAY_MS: u64 = 86_400_000;
+/// How often nodes ask for lists, where the authority does not hold their questions open.
+const LISTS_EVERY_MS: u64 = 60_000;
 
 /// An authority's keys, and a place for the state of nodes.
 pub struct Lab {
     dir: TempDir,
-    root: Arc<dyn Signer>,
-    certificate: Certificate,
-    serial: AtomicU64,
+    /// The root.
+    pub root: Office,
+    /// What issues; the root itself, in a lab without an intermediate.
+    pub issuing: Office,
 }
 
 /// A policy that says the same to every question of its hook.
@@ -69,17 +73,34 @@ impl Lab {
     pub fn new() -> Self {
         let log = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(log).with_test_writer().try_init();
-        let root: Arc<dyn Signer> = Arc::new(SoftwareKey::generate().unwrap());
-        let (from, until) = (now_ms() - DAY_MS, now_ms() + 3650 * DAY_MS);
-        let der = issue::root(root.as_ref(), &id("root"), from, until, [1; 16]).unwrap();
-        let certificate = Certificate::parse(&der).unwrap();
-        Self { dir: TempDir::new().unwrap(), root, certificate, serial: AtomicU64::new(2) }
+        let root = Office::root("root", 1);
+        Self { dir: TempDir::new().unwrap(), issuing: root.clone(), root }
+    }
+
+    /// A lab as networks are run: an intermediate issues, and nodes look after their certificates and lists.
+    #[must_use]
+    pub fn with_intermediate() -> Self {
+        let lab = Self::new();
+        Self { issuing: lab.root.intermediate("issuing-1"), ..lab }
     }
 
     /// What nodes of this lab trust.
     #[must_use]
     pub fn trust(&self) -> Trust {
-        Trust::new(vec![TrustAnchor::from_certificate(self.certificate.der()).unwrap()])
+        Trust::new(vec![TrustAnchor::from_certificate(self.root.certificate.der()).unwrap()])
+    }
+
+    /// The same, after it learned these revocation lists or link certificates.
+    ///
+    /// # Panics
+    /// When one of them does not count.
+    #[must_use]
+    pub fn trust_after(&self, items: &[&[u8]]) -> Trust {
+        let trust = self.trust();
+        for item in items {
+            trust.learn(item, None).unwrap();
+        }
+        trust
     }
 
     /// A new key with a certificate for this role; a manufacturer's names its topic and models.
@@ -107,12 +128,12 @@ impl Lab {
         };
         let request = issue::request(signer.as_ref(), &certified.subject).unwrap();
         let request = issue::parse_request(&request).unwrap();
-        let mut serial = [0; 16];
-        serial[8..].copy_from_slice(&self.serial.fetch_add(1, Ordering::SeqCst).to_be_bytes());
         let (from, until) = (now_ms() - DAY_MS, certified.not_after_ms);
-        let root = self.root.as_ref();
-        let certificate =
-            issue::certify(root, &self.certificate, &request, &certified, from, until, serial).unwrap();
+        let Office { key, certificate: issuer, chain } = &self.issuing;
+        let made =
+            issue::certify(key.as_ref(), issuer, &request, &certified, from, until, hierarchy::serial());
+        let mut certificate = made.unwrap();
+        certificate.extend_from_slice(chain);
         Certificated { signer, certificate }
     }
 
@@ -120,11 +141,7 @@ impl Lab {
     #[must_use]
     pub fn role(&self, kind: RoleKind, keys: Certificated, config: Value, listen: Vec<Listen>) -> RolePlan {
         let subject = self.trust().verify(&keys.certificate, None).unwrap().0.subject;
-        let issuer = (kind == RoleKind::Authority).then(|| Issuer {
-            signer: self.root.clone(),
-            certificate: self.certificate.clone(),
-            chain: Vec::new(),
-        });
+        let issuer = (kind == RoleKind::Authority).then(|| self.issuing.issuer());
         let keys = Keyring {
             identity: Identity { subject, certificate: keys.certificate },
             signer: Some(keys.signer),
@@ -133,7 +150,7 @@ impl Lab {
             models: ModelKeys::default(),
             sensor: None,
         };
-        RolePlan {
+        let mut plan = RolePlan {
             name: kind.to_string(),
             factory: Box::new(move || Ok(native(kind))),
             keys,
@@ -145,7 +162,11 @@ impl Lab {
             credentials: None,
             device: None,
             policies: BTreeMap::new(),
+        };
+        if !self.issuing.chain.is_empty() {
+            hierarchy::look_after(&mut plan, kind != RoleKind::Gateway, LISTS_EVERY_MS);
         }
+        plan
     }
 
     /// Starts a node with these roles.
@@ -521,7 +542,7 @@ fn id(name: &str) -> NodeId {
 fn native(kind: RoleKind) -> Box<dyn Role + Send> {
     match kind {
         RoleKind::Authority => Box::new(trireme_role_authority::Authority::default()),
-        RoleKind::Directory => Box::new(trireme_role_directory::Directory),
+        RoleKind::Directory => Box::new(trireme_role_directory::Directory::default()),
         RoleKind::Manufacturer => Box::new(trireme_role_manufacturer::Manufacturer::default()),
         RoleKind::Broker => Box::new(trireme_role_broker::Broker::default()),
         RoleKind::Gateway => Box::new(trireme_role_gateway::Gateway::default()),

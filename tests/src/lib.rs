@@ -3,6 +3,7 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`binary`] | where the built binary and components are |
+//! | [`hierarchy`] | a root, an intermediate, nodes that renew their certificates by themselves |
 //! | [`lab`] | an authority, and nodes of native roles on real sockets, in one process |
 //! | [`processes`] | nodes as processes of their own |
 //! | [`relay`] | somebody in the path |
@@ -19,6 +20,7 @@
 
 pub mod attacker;
 pub mod binary;
+pub mod hierarchy;
 pub mod lab;
 pub mod processes;
 pub mod relay;

@@ -194,6 +194,7 @@ const DIRECTORY: &[Key] = &[
     CERTIFICATE,
     KEY,
     host("listen", Kind::Address, Absent::Needed, "where its service listens (HTTPS)"),
+    optional("authority", Kind::Url("https"), "\"https://127.0.0.1:8443\"", TIME_FROM),
     PLUGIN,
     GRANTS,
 ];
@@ -234,7 +235,13 @@ const MANUFACTURER: &[Key] = &[
         "365",
         "days until no install of a release starts any more; never, where nothing is said",
     ),
-    role("list_days", Kind::Number(1, 36500), "30", "how long the announced list of brokers is good for"),
+    role(
+        "refresh_before_days",
+        Kind::Number(0, 36500),
+        "7",
+        "a release that expires is given its days again when so many are left; 0: never by itself",
+    ),
+    role("list_days", Kind::Number(1, 366), "30", "how long the announced list of brokers is good for"),
     role("concurrency", Kind::Number(1, 256), "8", "how many brokers are served at once"),
     PLUGIN,
     GRANTS,

@@ -313,13 +313,14 @@ proptest! {
 
 type Sample = (TrustStore, Vec<u8>, Vec<u8>, Vec<u8>);
 
+/// A store, and a chain, a list and a link for it.
 fn sample() -> Sample {
-    static SAMPLE: std::sync::OnceLock<(Ca, Vec<u8>, Vec<u8>, Vec<u8>)> = std::sync::OnceLock::new();
-    let (root, chain, list, link) = SAMPLE.get_or_init(|| {
+    static SAMPLE: std::sync::OnceLock<(Ca, [Vec<u8>; 3])> = std::sync::OnceLock::new();
+    let (root, [chain, list, link]) = SAMPLE.get_or_init(|| {
         let (root, next) = (Ca::root("root-1", BEGIN), Ca::root("root-2", BEGIN));
         let online = root.intermediate("ttp-1", 2);
-        let (chain, link) = (online.broker("bk-1", 3), root.link(&next, 9));
-        (root, chain, online.item(1, &[5, 6]), link)
+        let items = [online.broker("bk-1", 3), online.item(1, &[5, 6]), root.link(&next, 9)];
+        (root, items)
     });
     (root.store(), chain.clone(), list.clone(), link.clone())
 }

@@ -12,16 +12,16 @@ use trireme_crypto::{issue, pem};
 use crate::fixtures::{Authority, certified, subject};
 
 const OPENSSL: &str = "/usr/bin/openssl";
-const NODE: &str = "basicConstraints=critical,CA:false\nkeyUsage=critical,digitalSignature\n";
-const NAME: &str = "subjectAltName=URI:trireme://broker/bk-1\n";
+pub(crate) const NODE: &str = "basicConstraints=critical,CA:false\nkeyUsage=critical,digitalSignature\n";
+pub(crate) const NAME: &str = "subjectAltName=URI:trireme://broker/bk-1\n";
 
-struct Workshop {
-    folder: tempfile::TempDir,
-    authority: Authority,
+pub(crate) struct Workshop {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) authority: Authority,
 }
 
 impl Workshop {
-    fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         if !Path::new(OPENSSL).exists() {
             return None;
         }
@@ -31,20 +31,29 @@ impl Workshop {
         Some(workshop)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.folder.path().join(name), text).unwrap();
     }
 
-    fn run(&self, command: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap()
+    }
+
+    pub(crate) fn run(&self, command: &str) -> String {
+        let (success, text) = self.attempt(command);
+        assert!(success, "openssl {command}: {text}");
+        text
+    }
+
+    /// Whether it succeeded, and what it said.
+    pub(crate) fn attempt(&self, command: &str) -> (bool, String) {
         let output = Command::new(OPENSSL)
             .args(command.split_whitespace())
             .current_dir(self.folder.path())
             .output()
             .unwrap();
         let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        assert!(output.status.success(), "openssl {command}: {text}");
-        text
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// What we say of a certificate that OpenSSL made under our authority, with these extensions, on this curve.

@@ -99,7 +99,7 @@ fn prove(
             let detail = format!("the certificate is of {}, not of {subject}", certified.subject);
             return Err(Fault::new(code::CERTIFICATE, detail));
         }
-        Err(fault) if fault.code == code::CERTIFICATE => {
+        Err(fault) if fault.code == code::CERTIFICATE || fault.code == code::REVOKED => {
             let entry = entry.filter(|entry| entry.digest == holder.described.digest);
             // Of what is not in the register, only what is wrong with it can be said.
             let entry = entry.ok_or(fault)?;

@@ -126,7 +126,6 @@ impl Role for Broker {
                 self.forget(host, now, link);
                 Ok(())
             }
-            Event::TrustChanged => Ok(()),
             Event::Subscribed(link, filters) => {
                 let result = self.subscribed(host, now, link, &filters);
                 self.dropped_with(host, now, link, result)

@@ -11,11 +11,17 @@
 //! | [`path::BROKERS_OF`] | a gateway: brokers of its sensors' manufacturers | 5.2, figure 6 |
 //! | [`path::STATUS`] | its administrator | – |
 //!
+//! Nothing is handed out for ever: a list ends with its date and with its manufacturer's certificate (`judge`).
+//!
 //! State: `list/<manufacturer>`, the newest list of each.
 #![no_std]
 #![cfg_attr(not(feature = "component"), forbid(unsafe_code))]
 
 extern crate alloc;
+
+mod judge;
+#[cfg(test)]
+mod tests;
 
 use alloc::borrow::Cow;
 use alloc::collections::BTreeSet;
@@ -27,28 +33,45 @@ use serde::{Deserialize, Serialize};
 
 use trireme_core::api::{BrokerAddress, BrokerLists, BrokersOf, SignedBrokers, path};
 use trireme_core::json;
-use trireme_core::role::{About, LARGEST_CALL, Origin, Request, code};
+use trireme_core::role::{About, LARGEST_CALL, Origin, Request, Then, TimerId, code};
+use trireme_core::timekeeping::Clock;
 use trireme_core::{Event, Fault, Host, NodeId, Role, RoleKind, Stamp, TopicName};
+
+use judge::{current, drop_revoked, drop_what_is_over, signed_by_its_manufacturer, timely};
 
 /// The most bytes of a list, as JSON: an answer carries one with room to spare.
 pub const LARGEST_LIST: usize = 48 * 1024;
 /// The most bytes of a broker's address.
 pub const LONGEST_URL: usize = 255;
-/// The most bytes of a certificate.
-const LARGEST_CERTIFICATE: usize = 8 * 1024;
+/// The most manufacturers that have a list here.
+pub const MOST_MANUFACTURERS: u32 = 1024;
 /// What an answer may have: a call's limit, less its frame.
 const LARGEST_ANSWER: usize = LARGEST_CALL - 64;
 /// The most lists that a status shows.
 const MOST_SHOWN: u32 = 256;
 
-/// The role. It has nothing to configure, and keeps nothing in memory.
-#[derive(Debug, Default)]
-pub struct Directory;
+/// When the time is asked for again.
+const CLOCK: TimerId = 1;
+/// When lists that are over are looked for.
+const SWEEP: TimerId = 2;
+/// How often that is, in milliseconds.
+const SWEEP_MS: u64 = 60 * 60 * 1000;
 
-/// The configuration: an empty table.
+/// The role. It keeps its lists in the state, and in memory only what the time takes.
+#[derive(Debug, Default)]
+pub struct Directory {
+    clock: Clock,
+    /// The newest question for the time.
+    asked: Then,
+}
+
+/// The configuration.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {}
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the authority listens: `https://host:port`. Without it no dates are judged, only revocations.
+    pub authority: Option<String>,
+}
 
 /// What a directory tells its administrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +93,9 @@ pub struct ListStatus {
     pub sequence: u64,
     /// Milliseconds since 1970; 0 means never.
     pub expires_ms: u64,
+    /// Why it is not handed out; empty where it is.
+    #[serde(default)]
+    pub detail: String,
 }
 
 impl Role for Directory {
@@ -77,22 +103,57 @@ impl Role for Directory {
         About { kind: Cow::Borrowed("directory"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
     }
 
-    fn started(&mut self, _: &mut dyn Host, _: Stamp, config: &[u8]) -> Result<(), Fault> {
-        json::configuration::<Config>(config).map(|Config {}| ())
+    fn started(&mut self, host: &mut dyn Host, _: Stamp, config: &[u8]) -> Result<(), Fault> {
+        let Config { authority } = json::configuration(config)?;
+        if let Some(url) = authority.as_ref().filter(|url| !url.starts_with("https://")) {
+            let text = format!("authority = {url:?}: a directory needs an address like https://host:port");
+            return Err(Fault::new(code::CONFIGURATION, text));
+        }
+        *self = Self { clock: Clock::new(authority), asked: 0 };
+        drop_revoked(host);
+        self.ask_time(host);
+        host.arm(SWEEP, SWEEP_MS);
+        Ok(())
     }
 
     fn handle(&mut self, host: &mut dyn Host, now: Stamp, event: Event) -> Result<(), Fault> {
-        let Event::Request(request) = event else { return Ok(()) };
-        let answer = match request.path.as_str() {
-            path::ANNOUNCE => announce(host, now, &request),
-            path::OWN_BROKERS => own_brokers(host, now, &request),
-            path::BROKERS_OF => brokers_of(host, now, &request),
-            path::STATUS => status(host, &request),
-            other => Err(Fault::new(code::UNKNOWN, format!("a directory does not answer {other}"))),
-        }?;
-        host.reply(request.id, Ok(answer));
+        match event {
+            Event::Request(request) => return answer(host, now, &request),
+            Event::TrustChanged => drop_revoked(host),
+            Event::Timer(CLOCK) => self.ask_time(host),
+            Event::Timer(_) => {
+                drop_what_is_over(host, now);
+                host.arm(SWEEP, SWEEP_MS);
+            }
+            Event::Done(then, result) if then == self.asked => {
+                let pause = self.clock.answered(host, result);
+                host.arm(CLOCK, pause);
+            }
+            _ => {}
+        }
         Ok(())
     }
+}
+
+impl Directory {
+    fn ask_time(&mut self, host: &mut dyn Host) {
+        if self.clock.configured() {
+            self.asked += 1;
+            self.clock.ask(host, self.asked);
+        }
+    }
+}
+
+fn answer(host: &mut dyn Host, now: Stamp, request: &Request) -> Result<(), Fault> {
+    let answer = match request.path.as_str() {
+        path::ANNOUNCE => announce(host, now, request),
+        path::OWN_BROKERS => own_brokers(host, now, request),
+        path::BROKERS_OF => brokers_of(host, now, request),
+        path::STATUS => status(host, now, request),
+        other => Err(Fault::new(code::UNKNOWN, format!("a directory does not answer {other}"))),
+    }?;
+    host.reply(request.id, Ok(answer));
+    Ok(())
 }
 
 /// 5.2: a manufacturer announces its brokers. Its own list, newer than the one that is here.
@@ -107,9 +168,7 @@ fn announce(host: &mut dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8
         return Err(Fault::new(code::FORBIDDEN, text));
     }
     sensible_brokers(&list.brokers)?;
-    if expired(&list, now) {
-        return Err(Fault::new(code::TIME, format!("the list of {caller} has expired")));
-    }
+    timely(&list, now)?;
     signed_by_its_manufacturer(host, &list)?;
     if let Some(known) = stored(host, caller) {
         if known == list {
@@ -122,6 +181,10 @@ fn announce(host: &mut dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8
             );
             return Err(Fault::new(code::VERSION, text));
         }
+    } else if host.scan(PREFIX, None, MOST_MANUFACTURERS).len() >= MOST_MANUFACTURERS as usize {
+        let text =
+            format!("this directory has lists of {MOST_MANUFACTURERS} manufacturers and takes no more");
+        return Err(Fault::new(code::LIMIT, text));
     }
     host.put(&key(caller), json::write(&list));
     host.audit(&format!("{caller} announced {} brokers, list {}", list.brokers.len(), list.sequence));
@@ -152,31 +215,16 @@ fn sensible_brokers(brokers: &[BrokerAddress]) -> Result<(), Fault> {
     Ok(())
 }
 
-fn signed_by_its_manufacturer(host: &mut dyn Host, list: &SignedBrokers) -> Result<(), Fault> {
-    let der = json::hexadecimal(&list.certificate, LARGEST_CERTIFICATE, "the list's certificate")?;
-    let certified = host.verify(&der, &list.formula(), &list.signature)?;
-    let subject = &certified.subject;
-    if subject.role != RoleKind::Manufacturer || subject.id != list.manufacturer {
-        let text = format!("the list of {} is signed by {subject}", list.manufacturer);
-        return Err(Fault::new(code::CERTIFICATE, text));
-    }
-    if certified.topic.as_ref() != Some(&list.topic) {
-        let text = format!("{} is not certified for the topic {}", list.manufacturer, list.topic);
-        return Err(Fault::new(code::CERTIFICATE, text));
-    }
-    Ok(())
-}
-
 /// 5.2, figure 5: a manufacturer asks for its brokers.
-fn own_brokers(host: &dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8>, Fault> {
+fn own_brokers(host: &mut dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8>, Fault> {
     let caller = caller(request, RoleKind::Manufacturer)?;
-    let lists = served(host, now, caller).into_iter().collect();
+    let lists = current(host, now, caller).into_iter().collect();
     Ok(json::write(&BrokerLists { lists }))
 }
 
 /// 5.2, figure 6: a gateway asks for the brokers of its sensors' manufacturers. Lists that do not fit the answer
 /// any more are left out, later ones of the question first: the gateway asks again for those.
-fn brokers_of(host: &dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8>, Fault> {
+fn brokers_of(host: &mut dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8>, Fault> {
     caller(request, RoleKind::Gateway)?;
     let question: BrokersOf = json::read(&request.body, "the question for brokers")?;
     if question.manufacturers.len() > BrokersOf::MOST {
@@ -187,7 +235,7 @@ fn brokers_of(host: &dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8>,
     let mut lists = Vec::new();
     let mut room = LARGEST_ANSWER;
     for manufacturer in question.manufacturers.iter().filter(|id| asked.insert(*id)) {
-        let Some(list) = served(host, now, manufacturer) else { continue };
+        let Some(list) = current(host, now, manufacturer) else { continue };
         let Some(left) = room.checked_sub(json::write(&list).len() + 1) else { break };
         room = left;
         lists.push(list);
@@ -195,16 +243,21 @@ fn brokers_of(host: &dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8>,
     Ok(json::write(&BrokerLists { lists }))
 }
 
-fn status(host: &dyn Host, request: &Request) -> Result<Vec<u8>, Fault> {
+fn status(host: &mut dyn Host, now: Stamp, request: &Request) -> Result<Vec<u8>, Fault> {
     if request.origin != Origin::Admin {
         return Err(Fault::new(code::FORBIDDEN, "a directory's status is for its administrator"));
     }
-    let short = |key: String| {
-        let list: SignedBrokers = json::read(&host.get(&key)?, &key).ok()?;
+    let mut room = LARGEST_ANSWER;
+    let mut lists = Vec::new();
+    for key in host.scan(PREFIX, None, MOST_SHOWN) {
+        let Some(list) = at(host, &key) else { continue };
+        let detail = judge::why_not(host, now, &list).map(|fault| fault.detail).unwrap_or_default();
         let SignedBrokers { manufacturer, topic, brokers, sequence, expires_ms, .. } = list;
-        Some(ListStatus { manufacturer, topic, brokers: brokers.len(), sequence, expires_ms })
-    };
-    let lists = host.scan(PREFIX, None, MOST_SHOWN).into_iter().filter_map(short).collect();
+        let short = ListStatus { manufacturer, topic, brokers: brokers.len(), sequence, expires_ms, detail };
+        let Some(left) = room.checked_sub(json::write(&short).len() + 1) else { break };
+        room = left;
+        lists.push(short);
+    }
     Ok(json::write(&Status { lists }))
 }
 
@@ -226,135 +279,12 @@ fn key(manufacturer: &NodeId) -> String {
 }
 
 fn stored(host: &dyn Host, manufacturer: &NodeId) -> Option<SignedBrokers> {
-    json::read(&host.get(&key(manufacturer))?, "a stored list").ok()
+    at(host, &key(manufacturer))
 }
 
-/// The list of a manufacturer, unless it is known to have expired.
-fn served(host: &dyn Host, now: Stamp, manufacturer: &NodeId) -> Option<SignedBrokers> {
-    stored(host, manufacturer).filter(|list| !expired(list, now))
-}
-
-fn expired(list: &SignedBrokers, now: Stamp) -> bool {
-    list.expires_ms != 0 && now.unix_ms.is_some_and(|now| now > list.expires_ms)
+fn at(host: &dyn Host, key: &str) -> Option<SignedBrokers> {
+    json::read(&host.get(key)?, "a stored list").ok()
 }
 
 #[cfg(feature = "component")]
 trireme_sdk::export_role!(Directory);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::string::ToString;
-    use trireme_core::Signature;
-    use trireme_core::testing::{Act, Fake, certificate, signature};
-
-    const ACME: (RoleKind, &str) = (RoleKind::Manufacturer, "acme");
-    const GATEWAY: (RoleKind, &str) = (RoleKind::Gateway, "gw-1");
-
-    fn list(sequence: u64) -> SignedBrokers {
-        let brokers = [BrokerAddress { id: NodeId::new("bk-1").unwrap(), url: "mqtt://bk-1:1883".into() }];
-        sign(SignedBrokers {
-            manufacturer: NodeId::new("acme").unwrap(),
-            topic: TopicName::new("acme-fw").unwrap(),
-            brokers: brokers.into(),
-            sequence,
-            issued_ms: 0,
-            expires_ms: 5000,
-            signature: Signature([0; 64]),
-            certificate: json::hexed(&certificate(RoleKind::Manufacturer, "acme", Some("acme-fw"), &["MD"])),
-        })
-    }
-
-    fn sign(mut list: SignedBrokers) -> SignedBrokers {
-        list.signature = signature("manufacturer acme", &list.formula());
-        list
-    }
-
-    fn announce(host: &mut Fake, caller: (RoleKind, &str), list: &SignedBrokers) -> Result<Vec<Act>, Fault> {
-        let body = String::from_utf8(json::write(list)).unwrap();
-        host.handle(&mut Directory, Fake::network(caller, path::ANNOUNCE, &body))
-    }
-
-    fn ask(host: &mut Fake, caller: (RoleKind, &str), path: &str, body: &str) -> BrokerLists {
-        let acts = host.handle(&mut Directory, Fake::network(caller, path, body)).unwrap();
-        let [Act::Reply(1, Ok(answer))] = &acts[..] else { panic!("no answer: {acts:?}") };
-        json::read(answer, "answer").unwrap()
-    }
-
-    fn directory() -> Fake {
-        Fake::new(RoleKind::Directory, "bds", None, &[])
-    }
-
-    #[test]
-    fn what_a_manufacturer_announced_is_served_to_it_and_to_gateways() {
-        let mut host = directory();
-        announce(&mut host, ACME, &list(1)).unwrap();
-        assert_eq!(ask(&mut host, ACME, path::OWN_BROKERS, "{}").lists, [list(1)]);
-        let question = r#"{"manufacturers":["nobody","acme"]}"#;
-        assert_eq!(ask(&mut host, GATEWAY, path::BROKERS_OF, question).lists, [list(1)]);
-    }
-
-    #[test]
-    fn a_list_is_taken_from_its_own_manufacturer_alone() {
-        let mut host = directory();
-        let other = announce(&mut host, (RoleKind::Manufacturer, "other"), &list(1));
-        assert_eq!(other.unwrap_err().code, code::FORBIDDEN);
-        let gateway = announce(&mut host, (RoleKind::Gateway, "acme"), &list(1));
-        assert_eq!(gateway.unwrap_err().code, code::FORBIDDEN);
-        assert!(host.state.is_empty());
-    }
-
-    #[test]
-    fn only_signed_lists_for_the_certified_topic_are_taken() {
-        let mut host = directory();
-        let mut unsigned = list(1);
-        unsigned.brokers[0].url = "mqtt://elsewhere:1883".to_string();
-        assert_eq!(announce(&mut host, ACME, &unsigned).unwrap_err().code, code::AUTHENTICATION);
-        let topic = sign(SignedBrokers { topic: TopicName::new("other-fw").unwrap(), ..list(1) });
-        assert_eq!(announce(&mut host, ACME, &topic).unwrap_err().code, code::CERTIFICATE);
-        assert!(host.state.is_empty());
-    }
-
-    #[test]
-    fn the_sequence_only_rises_and_a_repeated_announcement_changes_nothing() {
-        let mut host = directory();
-        announce(&mut host, ACME, &list(2)).unwrap();
-        assert!(announce(&mut host, ACME, &list(2)).is_ok());
-        assert_eq!(announce(&mut host, ACME, &list(1)).unwrap_err().code, code::VERSION);
-        let changed = sign(SignedBrokers { expires_ms: 9000, ..list(2) });
-        assert_eq!(announce(&mut host, ACME, &changed).unwrap_err().code, code::VERSION);
-    }
-
-    #[test]
-    fn addresses_that_are_no_brokers_are_refused() {
-        for url in
-            ["http://bk-1:80", "mqtt://", "mqtt://:1883", "mqtt://bk-1", "mqtt://b k:1", "mqtt://bk:99999"]
-        {
-            let mut wrong = list(1);
-            wrong.brokers[0].url = url.to_string();
-            let fault = announce(&mut directory(), ACME, &sign(wrong)).unwrap_err();
-            assert_eq!(fault.code, code::MALFORMED, "{url}");
-        }
-    }
-
-    #[test]
-    fn an_expired_list_is_not_served_once_the_time_is_proven() {
-        let mut host = directory();
-        announce(&mut host, ACME, &list(1)).unwrap();
-        host.now.unix_ms = Some(5000);
-        assert_eq!(ask(&mut host, ACME, path::OWN_BROKERS, "{}").lists.len(), 1);
-        host.now.unix_ms = Some(5001);
-        assert!(ask(&mut host, ACME, path::OWN_BROKERS, "{}").lists.is_empty());
-    }
-
-    #[test]
-    fn the_status_is_for_the_administrator() {
-        let mut host = directory();
-        announce(&mut host, ACME, &list(1)).unwrap();
-        let refused = host.handle(&mut Directory, Fake::network(ACME, path::STATUS, "{}"));
-        assert_eq!(refused.unwrap_err().code, code::FORBIDDEN);
-        let acts = host.handle(&mut Directory, Fake::admin(path::STATUS, "{}")).unwrap();
-        let [Act::Reply(1, Ok(answer))] = &acts[..] else { panic!("no answer") };
-        assert_eq!(json::read::<Status>(answer, "status").unwrap().lists[0].sequence, 1);
-    }
-}

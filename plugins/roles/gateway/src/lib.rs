@@ -224,7 +224,6 @@ impl Role for Gateway {
                 self.trust_changed(host, now);
                 Ok(())
             }
-            Event::TrustChanged => Ok(()),
             Event::Subscribed(..) | Event::Unsubscribed(..) => {
                 Err(Fault::new(code::UNEXPECTED, "nobody subscribes to a gateway"))
             }

@@ -56,12 +56,12 @@ fn what_a_revoked_issuer_certified_and_the_register_does_not_know_stays_out() {
     bench.enrolled(GATEWAY);
     let forged = certificate(RoleKind::Gateway, "gw-1", Some("x"), &[]);
     bench.host.revoked.insert(serial(&forged));
-    assert_eq!(bench.renew(GATEWAY, &forged, "request2").unwrap_err().code, code::CERTIFICATE);
+    assert_eq!(bench.renew(GATEWAY, &forged, "request2").unwrap_err().code, code::REVOKED);
     // Not even under a serial number that the register knows.
     let mut entry = registered(&bench.host, GATEWAY, &forged);
     entry.digest.0[0] ^= 1;
     bench.import([entry].into());
-    assert_eq!(bench.renew(GATEWAY, &forged, "request2").unwrap_err().code, code::CERTIFICATE);
+    assert_eq!(bench.renew(GATEWAY, &forged, "request2").unwrap_err().code, code::REVOKED);
 }
 
 #[test]

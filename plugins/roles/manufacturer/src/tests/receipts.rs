@@ -67,7 +67,6 @@ fn the_spread_of_a_release_shows_in_the_status_and_the_visit_ends() {
     world.reply().unwrap();
     let Held { model, version, .. } = release();
     let spread = |topic: &str| Spread {
-        sequence: 1,
         model: model.clone(),
         version,
         topic: TopicName::new(topic).unwrap(),

@@ -62,3 +62,19 @@ fn the_time_is_asked_for_until_it_is_proven_and_then_the_list_gets_its_dates() {
     world.later(1000);
     assert!(world.requested(path::TIME).is_some());
 }
+
+#[test]
+fn the_list_is_signed_anew_long_before_it_ends_also_while_the_authority_is_away() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let mut world = World::settled();
+    world.knows_the_time(1_700_000_000_000);
+    let first = world.role.list.clone().unwrap();
+    world.host.now.monotonic_ms += 15 * DAY_MS;
+    world.host.now.unix_ms = Some(first.issued_ms + 15 * DAY_MS);
+    world.handle(Event::Timer(TICK)).unwrap();
+    let (_, then) = world.requested(path::TIME).unwrap();
+    world.handle(Event::Done(then, Err(Fault::new(code::NETWORK, "nobody there")))).unwrap();
+    let second = world.role.list.clone().unwrap();
+    assert_eq!(second.sequence, first.sequence + 1);
+    assert_eq!(second.expires_ms, first.expires_ms + 15 * DAY_MS);
+}
