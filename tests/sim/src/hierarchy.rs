@@ -83,8 +83,7 @@ impl Ca {
     ) -> Result<Vec<u8>, Failure> {
         let request = issue::parse_request(&issue::request(key, &certified.subject)?)?;
         let (own, until_ms) = (&self.certificate, certified.not_after_ms);
-        let der =
-            issue::certify(self.key.as_ref(), own, &request, certified, from_ms, until_ms, serial())?;
+        let der = issue::certify(self.key.as_ref(), own, &request, certified, from_ms, until_ms, serial())?;
         Ok([der.as_slice(), &self.chain].concat())
     }
 

@@ -100,9 +100,11 @@ impl Facts {
             // Newest first: that is the one that is there.
             let from = (model.clone(), *version, Digest([0; 32]));
             let to = (model.clone(), Version::new([u32::MAX; 4]), Digest([255; 32]));
-            let held = self.genuine.range(from..=to).rev().any(|(_, _, digest)| {
-                disk.pins.contains_key(digest) && disk.blobs.contains_key(digest)
-            });
+            let held = self
+                .genuine
+                .range(from..=to)
+                .rev()
+                .any(|(_, _, digest)| disk.pins.contains_key(digest) && disk.blobs.contains_key(digest));
             if !held {
                 self.broken
                     .push(format!("{name}: {model} {version} was acknowledged and is not there any more"));

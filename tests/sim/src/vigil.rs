@@ -103,7 +103,8 @@ impl Vigil {
     /// A gateway hands an image to a sensor.
     pub fn hands_on(&mut self, gateway: &str, image: &Digest) {
         if self.is_rogue(image) && self.refuses.contains_key(gateway) {
-            self.broken.push(format!("{gateway}: hands on {}, whose signer it knows as revoked", image.short()));
+            self.broken
+                .push(format!("{gateway}: hands on {}, whose signer it knows as revoked", image.short()));
         }
     }
 
@@ -115,7 +116,8 @@ impl Vigil {
         self.fooled.push((sensor.into(), now_ms));
         let gateway = config.split("lan://").nth(1).and_then(|rest| rest.split(':').next()).unwrap_or("");
         if self.refuses.get(gateway).is_some_and(|since| now_ms > since + UNDER_WAY_MS) {
-            self.broken.push(format!("{sensor}: installs {}, which {gateway} knew as revoked", image.short()));
+            self.broken
+                .push(format!("{sensor}: installs {}, which {gateway} knew as revoked", image.short()));
         }
     }
 }

@@ -123,6 +123,8 @@ pub struct World {
     pub tamper: Option<Tamper>,
     /// How late timers may fire where nothing else happens ([`World::lateness`]); 0 for not at all.
     pub latest_ms: u64,
+    /// The most events that one [`World::run_until`] may see: whoever asks again and again without a pause breaks it.
+    pub most_events: Option<u64>,
     /// The last things that happened.
     pub trace: VecDeque<String>,
     rng: Rng,
@@ -143,6 +145,7 @@ impl World {
             answers: BTreeMap::new(),
             tamper: None,
             latest_ms: 0,
+            most_events: None,
             trace: VecDeque::new(),
             rng: Rng::new(seed),
             queue: BTreeMap::new(),
@@ -225,11 +228,15 @@ impl World {
 
     /// Runs until `until_ms`, or until something is broken.
     pub fn run_until(&mut self, until_ms: u64) {
+        let most = self.most_events.map(|most| self.facts.counts.events.saturating_add(most));
         while self.facts.broken.is_empty() {
             match self.queue.first_key_value() {
                 Some(((at, _), _)) if *at <= until_ms => self.step(),
                 _ => break,
             };
+            if most.is_some_and(|most| self.facts.counts.events > most) {
+                self.facts.broken.push("a storm: far more happens than there is reason for".into());
+            }
         }
         self.now_ms = self.now_ms.max(until_ms);
     }
@@ -435,7 +442,8 @@ impl World {
             Effect::Failed { during, fault } => {
                 let name = self.name(place).unwrap_or_default();
                 self.note(format!("{name}: {during}: {fault}"));
-                if during == "start" {
+                let lost = self.sites.get(place).is_some_and(|site| site.lost);
+                if during == "start" && !lost {
                     self.facts.broken.push(format!("{name} does not start: {fault}"));
                 }
                 if self.facts.faults.len() < TRACE {

@@ -18,6 +18,9 @@ fn main() -> ExitCode {
     println!("\n{summary}, in {:.1} s", began.elapsed().as_secs_f32());
     if std::env::var_os("SIM_TRACE").is_some() {
         summary.trace.iter().for_each(|line| println!("{line}"));
+        summary.renewed.iter().for_each(|(who, at, until)| {
+            println!("renewed: {who} on day {}, until {until}", at / 86_400_000 + 1);
+        });
         summary.faults.iter().for_each(|line| println!("fault: {line}"));
     }
     if summary.good() {

@@ -68,7 +68,9 @@ impl World {
     /// The invariants of trust, after every step of a party.
     pub(super) fn look_at_trust(&mut self, place: Place) {
         let Some(site) = self.sites.get(place) else { return };
-        let (Some(party), true, false) = (&site.party, site.keys.lasting.is_some(), site.lost) else { return };
+        let (Some(party), true, false) = (&site.party, site.keys.lasting.is_some(), site.lost) else {
+            return;
+        };
         let disk = lock(&site.disk);
         let Some(keys) = &disk.keys else { return };
         let witness = Witness { name: &site.name, life: site.life, trust: party.trust(), keys };

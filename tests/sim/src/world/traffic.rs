@@ -78,7 +78,11 @@ impl World {
             body.extend_from_slice(&bytes.ok_or_else(|| Fault::new(code::UNKNOWN, "no such blob"))?);
         }
         if let Some(digest) = blob
-            && self.pipes.find(place, link).and_then(|(n, _)| self.pipes.get(n)).is_some_and(|p| p.kind == "lan")
+            && self
+                .pipes
+                .find(place, link)
+                .and_then(|(n, _)| self.pipes.get(n))
+                .is_some_and(|p| p.kind == "lan")
         {
             let name = self.name(place).unwrap_or_default();
             self.facts.vigil.hands_on(&name, &digest);

@@ -107,9 +107,10 @@ impl Fleet {
         let mut place = Placing { world, root, issuing, fleet: &mut fleet };
         place.authority()?;
         let directory = certified(RoleKind::Directory, "dir", None, Vec::new(), BEGINNING_MS)?;
-        place.node(&directory, Vec::new(), role::<trireme_role_directory::Directory>, "{}".into())?;
+        place.node(&directory, Vec::new(), role::<trireme_role_directory::Directory>, broker_config())?;
         for number in 1..=BROKERS {
-            let broker = certified(RoleKind::Broker, &format!("bk-{number}"), None, Vec::new(), BEGINNING_MS)?;
+            let broker =
+                certified(RoleKind::Broker, &format!("bk-{number}"), None, Vec::new(), BEGINNING_MS)?;
             place.node(&broker, Vec::new(), role::<trireme_role_broker::Broker>, broker_config())?;
         }
         for number in 1..=MANUFACTURERS {
@@ -211,11 +212,12 @@ impl Placing<'_> {
     }
 }
 
+/// Brokers and the directory only need to know the time.
 fn broker_config() -> String {
     format!(r#"{{"authority":"{AUTHORITY}"}}"#)
 }
 
-/// Receipts are collected twice a day.
+/// Receipts are collected once a day.
 pub(super) fn manufacturer_config() -> String {
     let brokers: Vec<_> = (1..=BROKERS)
         .map(|number| format!(r#"{{"id":"bk-{number}","url":"mqtt://bk-{number}:1883"}}"#))
@@ -223,17 +225,17 @@ pub(super) fn manufacturer_config() -> String {
     format!(
         r#"{{"authority":"{AUTHORITY}","directory":"https://dir:8443","brokers":[{}],"collect_ms":{},"collect_soon_ms":{}}}"#,
         brokers.join(","),
-        12 * HOUR_MS,
-        HOUR_MS / 6
+        24 * HOUR_MS,
+        HOUR_MS / 3
     )
 }
 
-/// `T_R` six hours, `T_I` ten seconds.
+/// `T_R` half a day, `T_I` ten seconds.
 pub(super) fn gateway_config() -> String {
     format!(
         r#"{{"authority":"{AUTHORITY}","directory":"https://dir:8443","directory_ms":{},"reconnect_ms":{},"idle_ms":10000}}"#,
-        6 * HOUR_MS,
-        6 * HOUR_MS
+        12 * HOUR_MS,
+        12 * HOUR_MS
     )
 }
 

@@ -38,6 +38,8 @@ const END_MS: u64 = 365 * DAY_MS;
 const STEP_MS: u64 = HOUR_MS / 4;
 /// The latest that an idle party looks at its timers ([`World::latest_ms`]).
 const LATEST_MS: u64 = HOUR_MS / 3;
+/// The most events of one such step: a quiet one has some hundreds.
+const STORM: u64 = 5_000;
 /// How long an administrator tries to reach a party.
 const TRIES: u32 = 40;
 
@@ -91,6 +93,7 @@ impl<'a> Year<'a> {
     fn new(seed: u64, observer: Observer<'a>) -> Result<Self, Failure> {
         let mut world = World::new(seed, NETWORK);
         world.latest_ms = LATEST_MS;
+        world.most_events = Some(STORM);
         let (script, root) = Script::new()?;
         let fleet = Fleet::new(&mut world, &root, script.issuing())?;
         let mut year = Self {
@@ -254,6 +257,7 @@ impl<'a> Year<'a> {
             releases: releases.iter().filter(|release| release.accepted_ms.is_some()).count(),
             waits_ms,
             renewals,
+            renewed: vigil.renewals,
             lists: vigil.lists,
             fooled: vigil.fooled.len(),
             spread_ms,

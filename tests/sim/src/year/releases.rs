@@ -119,7 +119,9 @@ impl Year<'_> {
                     release.accepted_ms = Some(asked_ms);
                     let published = serde_json::from_slice::<Published>(&body);
                     let brokers = published.map(|published| published.brokers).unwrap_or_default();
-                    for broker in brokers.iter().filter(|one| ["stored", "held"].contains(&one.stage.as_str())) {
+                    for broker in
+                        brokers.iter().filter(|one| ["stored", "held"].contains(&one.stage.as_str()))
+                    {
                         let (model, version) = (&release.model, release.version);
                         self.world.facts.acknowledge(broker.broker.as_str(), model, version);
                     }
@@ -142,7 +144,8 @@ impl Year<'_> {
             let Some(accepted_ms) = release.accepted_ms.filter(|_| !release.arrived) else { continue };
             let of_model = || self.fleet.sensors.iter().filter(|sensor| sensor.model == release.model);
             let awake = of_model().filter(|sensor| sensor.excused_ms <= now).count();
-            let has = of_model().filter(|sensor| sensor.excused_ms <= now && self.runs(sensor.place) >= release.version);
+            let has = of_model()
+                .filter(|sensor| sensor.excused_ms <= now && self.runs(sensor.place) >= release.version);
             if has.count() == awake {
                 arrived.push((at, now - accepted_ms, awake));
             }
@@ -202,6 +205,7 @@ impl Year<'_> {
         let disk = lock(&site.disk);
         let later = |release: &&Release| release.accepted_ms.is_some_and(|at| at > since_ms + DAY_MS);
         let kept = self.releases.iter().filter(later).filter(|one| disk.pins.contains_key(&one.digest));
-        kept.map(|one| format!("{}, which is lost, was given {} {}", site.name, one.model, one.version)).collect()
+        kept.map(|one| format!("{}, which is lost, was given {} {}", site.name, one.model, one.version))
+            .collect()
     }
 }

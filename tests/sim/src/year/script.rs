@@ -41,6 +41,8 @@ enum Act {
     Revoke,
     StealAgain,
     AreBack,
+    /// Whoever is in strange hands is switched off, for so many days.
+    Vanish(u64),
 }
 
 /// The plan, and the authorities behind it.
@@ -63,11 +65,12 @@ pub(super) struct Script {
 }
 
 /// Days (from 0) and what is done then. Sensors are counted in the order of gateways and models.
-const PLAN: [(u64, Act); 14] = [
+const PLAN: [(u64, Act); 16] = [
     (0, Act::Register),
     (60, Act::Sleep(1, 200)),
     (95, Act::RotateIntermediate),
     (130, Act::LoseGateway),
+    (131, Act::Vanish(225)),
     (132, Act::ReplaceGateway),
     (162, Act::DropOldIntermediate),
     (195, Act::TeachLinks),
@@ -78,6 +81,7 @@ const PLAN: [(u64, Act); 14] = [
     (286, Act::Revoke),
     (287, Act::AreBack),
     (288, Act::StealAgain),
+    (289, Act::Vanish(73)),
 ];
 
 impl Script {
@@ -128,6 +132,7 @@ impl Year<'_> {
                 Act::Revoke => self.revoke()?,
                 Act::StealAgain => self.steal_again()?,
                 Act::AreBack => self.are_back(),
+                Act::Vanish(days) => self.vanish(days),
             }
         }
         if self.script.revoked_ms > 0 && self.spread_ms == 0 {
@@ -175,7 +180,9 @@ impl Year<'_> {
         let new = self.script.root.intermediate("issuing-2", now - HOUR_MS, now + INTERMEDIATE_MS, &[])?;
         let old = self.script.issuing().clone();
         self.issue_with(Vec::from([new, old]));
-        self.tell("the intermediate is replaced: issuing-2 certifies from now on, issuing-1 signs its lists still");
+        self.tell(
+            "the intermediate is replaced: issuing-2 certifies from now on, issuing-1 signs its lists still",
+        );
         Ok(())
     }
 
@@ -273,7 +280,9 @@ impl Year<'_> {
         let new = self.new_root()?.intermediate("issuing-3", from, until, &self.script.link)?;
         let old = self.script.issuing().clone();
         self.issue_with(Vec::from([new, old]));
-        self.tell("issuing-3, under root-2, certifies from now on; issuing-2, under root-1, signs its lists still");
+        self.tell(
+            "issuing-3, under root-2, certifies from now on; issuing-2, under root-1, signs its lists still",
+        );
         Ok(())
     }
 
@@ -311,13 +320,7 @@ impl Year<'_> {
             stolen.push(if at == 0 { secrets } else { Arc::new(guess) });
         }
         let root = self.new_root()?.certificate.der().to_vec();
-        let setup = Setup {
-            certified: &rogue,
-            certificate: certificate.clone(),
-            key,
-            root,
-            secrets: stolen,
-        };
+        let setup = Setup { certified: &rogue, certificate: certificate.clone(), key, root, secrets: stolen };
         let (keys, disk) = setup.keys();
         let maker = role::<trireme_role_manufacturer::Manufacturer>;
         let place = self.world.place("thief", keys, disk, maker, manufacturer_config());
@@ -390,7 +393,9 @@ impl Year<'_> {
         }
         self.spread_ms = self.world.now_ms.saturating_sub(self.script.revoked_ms).max(1);
         let spread = hours(self.spread_ms);
-        self.tell(format!("{spread} after the revocation everyone knows, and has a certificate of issuing-4"));
+        self.tell(format!(
+            "{spread} after the revocation everyone knows, and has a certificate of issuing-4"
+        ));
     }
 
     fn are_back(&mut self) {
@@ -404,6 +409,15 @@ impl Year<'_> {
             if !knows.contains_key(&name) {
                 self.broken(format!("{name} does not know yet that the thief's certificate is revoked"));
             }
+        }
+    }
+
+    /// Refused by all, again and again: for days that shows nothing new, so the last days of the year do.
+    fn vanish(&mut self, days: u64) {
+        let strange: Vec<_> =
+            self.fleet.certified.iter().copied().filter(|place| self.world.is_lost(*place)).collect();
+        for place in strange {
+            self.world.crash(place, days * DAY_MS);
         }
     }
 

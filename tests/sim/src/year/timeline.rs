@@ -38,6 +38,8 @@ pub struct Summary {
     pub waits_ms: Vec<u64>,
     /// How often each node renewed its certificate.
     pub renewals: BTreeMap<String, u64>,
+    /// When: of whom, milliseconds since the beginning, valid until (milliseconds since 1970).
+    pub renewed: Vec<(String, u64, u64)>,
     /// Revocation lists that were learned, over all nodes.
     pub lists: u64,
     /// Installs of what the attacker signed, before the theft was known.
