@@ -97,7 +97,7 @@ async fn a_revoked_manufacturer_is_out_at_every_connected_gateway_within_five_se
     }
 
     // The manufacturer comes back under a new certificate, and signs what it has anew.
-    drop(maker);
+    maker.node.shutdown().await;
     let plan =
         lab.manufacturer_plan(&centre, "acme", std::slice::from_ref(&md), &[("bk-1", broker.url("broker"))]);
     let maker = lab.node("acme", vec![plan]).await;
@@ -269,11 +269,11 @@ async fn trust_moves_to_a_new_root_while_releases_flow() {
     let old_root = lab.root.clone();
     let new_root = Office::root("root-2", 0);
     let (forth, back) = (old_root.link(&new_root), new_root.link(&old_root));
-    let body = json!({ "items": [hex::encode(&forth), hex::encode(&back)] });
-    assert_eq!(centre.node.ask("/authority/v1/teach", body).await.unwrap()["news"], 2);
-    // A gateway of the new root: its chain leads to the old one by the link.
     let mut issuing = new_root.intermediate("issuing-new");
     issuing.chain.extend_from_slice(&forth);
+    let items = [forth, back, issuing.list(&[])].map(hex::encode);
+    assert_eq!(centre.node.ask("/authority/v1/teach", json!({ "items": items })).await.unwrap()["news"], 3);
+    // A gateway of the new root: its chain leads to the old one by the link.
     let old_issuing = std::mem::replace(&mut lab.issuing, issuing);
     let new_gateway = lab.gateway(&centre, "gw-2").await;
     let _other = lab.node("sn-2", vec![lab.sensor("sn-2", "acme", &md, &new_gateway.url("gateway"))]).await;

@@ -158,24 +158,47 @@ impl Issuer {
 
 /// Secrets of models, by name and generation.
 #[derive(Default, Clone)]
-pub struct ModelKeys(BTreeMap<ModelName, BTreeMap<u32, Arc<ModelSecrets>>>);
+pub struct ModelKeys(BTreeMap<ModelName, BTreeMap<u32, Generation>>);
+
+/// One generation of a model's secrets.
+#[derive(Clone)]
+struct Generation {
+    secrets: Arc<ModelSecrets>,
+    /// No Token is made with it any more; receipts of its sensors still verify.
+    retired: bool,
+}
 
 impl ModelKeys {
     /// Adds the secrets of one generation of a model.
     pub fn add(&mut self, secrets: Arc<ModelSecrets>) {
-        self.0.entry(secrets.model().clone()).or_default().insert(secrets.generation(), secrets);
+        self.insert(Generation { secrets, retired: false });
     }
 
+    /// Adds the secrets of a generation that was retired: they check receipts, and make no Tokens.
+    pub fn add_retired(&mut self, secrets: Arc<ModelSecrets>) {
+        self.insert(Generation { secrets, retired: true });
+    }
+
+    fn insert(&mut self, generation: Generation) {
+        let of = &generation.secrets;
+        self.0.entry(of.model().clone()).or_default().insert(of.generation(), generation);
+    }
+
+    /// For Tokens.
     pub(crate) fn one(&self, model: &ModelName, generation: u32) -> Option<&Arc<ModelSecrets>> {
-        self.0.get(model)?.get(&generation)
+        let known = self.0.get(model)?.get(&generation)?;
+        (!known.retired).then_some(&known.secrets)
     }
 
+    /// For Tokens: those that are not retired, newest first.
     pub(crate) fn generations(&self, model: &ModelName) -> Vec<u32> {
-        self.0.get(model).into_iter().flat_map(|all| all.keys().rev().copied()).collect()
+        let all = self.0.get(model).into_iter().flat_map(|all| all.iter().rev());
+        all.filter(|(_, known)| !known.retired).map(|(generation, _)| *generation).collect()
     }
 
+    /// For receipts: all of them, newest first.
     pub(crate) fn all(&self, model: &ModelName) -> impl Iterator<Item = &Arc<ModelSecrets>> {
-        self.0.get(model).into_iter().flat_map(|all| all.values().rev())
+        self.0.get(model).into_iter().flat_map(|all| all.values().rev().map(|known| &known.secrets))
     }
 }
 
@@ -221,5 +244,23 @@ impl SensorKeys {
             trial: boot.trial,
             reverted: boot.reverted,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retired_generation_makes_no_tokens_and_still_checks_receipts() {
+        let model = ModelName::new("MD-01").unwrap();
+        let secrets = |generation| Arc::new(ModelSecrets::generate(model.clone(), generation).unwrap());
+        let mut keys = ModelKeys::default();
+        keys.add_retired(secrets(1));
+        keys.add(secrets(2));
+        keys.add(secrets(3));
+        assert_eq!(keys.generations(&model), [3, 2]);
+        assert!(keys.one(&model, 1).is_none() && keys.one(&model, 2).is_some());
+        assert_eq!(keys.all(&model).map(|known| known.generation()).collect::<Vec<_>>(), [3, 2, 1]);
     }
 }

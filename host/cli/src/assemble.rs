@@ -6,13 +6,16 @@ use std::sync::Arc;
 use trireme_actor::{Issuer, Keyring, ModelKeys, Trust};
 use trireme_core::NodeId;
 use trireme_core::RoleKind;
+use trireme_core::api::path;
 use trireme_core::names::NameError;
 use trireme_core::role::{Identity, Subject};
-use trireme_crypto::key::Signer;
 use trireme_node::{DevicePlan, Listen, Plan, Policy, RolePlan};
 
-use crate::config::{NodeConfig, RoleConfig, SelfTest, SensorConfig, roles};
+use crate::config::{Issuing, NodeConfig, RoleConfig, SelfTest, SensorConfig, roles};
+use crate::custody;
 use crate::files::{self, FileError};
+use crate::keystore::IdentityError;
+use crate::passphrase::Passphrase;
 use crate::plugins::{PluginError, Plugins};
 use crate::provisioning::{self, ProvisionError};
 
@@ -22,6 +25,9 @@ pub enum AssembleError {
     /// A component.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// A role's key and certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A sensor's secrets.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
@@ -41,11 +47,11 @@ pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
     files::make_private_folder(&config.data)?;
     let mut plugins = Plugins::new(&config.data.join("cache"))?;
     let policies = plugins.policies(&config.policies)?;
-    let trust = config.authority.map(|anchor| Trust::new(vec![anchor]));
+    let trust = (!config.trust.is_empty()).then(|| Trust::new(config.trust));
     let own_time = config.roles.iter().any(|role| role.role == RoleKind::Authority);
     let mut plans = Vec::new();
     for role in config.roles {
-        plans.push(certified(role, trust.clone(), &mut plugins, &policies)?);
+        plans.push(certified(role, trust.clone(), &config.passphrase, &mut plugins, &policies)?);
     }
     for sensor in config.sensors {
         plans.push(self::sensor(sensor, &config.data, &mut plugins, &policies)?);
@@ -66,25 +72,24 @@ type Policies = BTreeMap<String, Vec<Arc<dyn Policy>>>;
 fn certified(
     config: RoleConfig,
     trust: Option<Trust>,
+    passphrase: &Passphrase,
     plugins: &mut Plugins,
     policies: &Policies,
 ) -> Result<RolePlan, AssembleError> {
     let (factory, grants) = plugins.role(config.role, &config.plugin)?;
+    let (custody, credentials) = custody::of(&config, passphrase)?;
     let mut models = ModelKeys::default();
     config.models.into_iter().for_each(|secrets| models.add(secrets));
-    let issuer = config.issuer.map(|(key, certificate)| Issuer {
-        signer: key as Arc<dyn Signer>,
-        certificate,
-        chain: Vec::new(),
-    });
+    config.retired.into_iter().for_each(|secrets| models.add_retired(secrets));
+    let issuers = config.issuers.into_iter();
+    let issuers: Vec<Issuer> = issuers
+        .map(|Issuing { key, certificate, chain }| Issuer { signer: key, certificate, chain })
+        .collect();
     let keys = Keyring {
-        identity: Identity {
-            subject: config.certified.subject,
-            certificate: config.certificate.der().to_vec(),
-        },
+        identity: Identity { subject: config.certified.subject, certificate: config.chain },
         signer: Some(config.key),
         trust,
-        issuers: issuer.into_iter().collect(),
+        issuers,
         models,
         sensor: None,
     };
@@ -100,12 +105,22 @@ fn certified(
         grants,
         config: config.settings,
         listen: listen.into_iter().collect(),
-        open: Vec::new(),
-        custody: None,
-        credentials: None,
+        open: open(config.role),
+        custody: Some(custody),
+        credentials: Some(credentials),
         device: None,
         policies: asked_by(config.role, policies),
     })
+}
+
+/// What strangers may ask of a role: an authority is there also for nodes that have no certificate yet, or none that
+/// counts any more.
+fn open(role: RoleKind) -> Vec<String> {
+    let paths: &[&str] = match role {
+        RoleKind::Authority => &[path::ENROL, path::RENEW, path::TRUST, path::ROOTS],
+        _ => &[],
+    };
+    paths.iter().map(|path| (*path).to_owned()).collect()
 }
 
 fn sensor(

@@ -97,6 +97,32 @@ pub fn write_secret(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write(file, bytes, 0o600)
 }
 
+/// Writes a file that everybody may read, in the place of one that may be there: it has the old bytes or the new ones.
+///
+/// # Errors
+/// [`FileError`].
+pub fn replace(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    put(file, bytes, 0o644, true)
+}
+
+/// The same for one that only its owner may read.
+///
+/// # Errors
+/// [`FileError`].
+pub fn replace_secret(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    put(file, bytes, 0o600, true)
+}
+
+/// Whether files can be made beside this one, and put in its place.
+///
+/// # Errors
+/// [`FileError::Io`], naming the folder.
+pub fn check_writable(file: &Path) -> Result<(), FileError> {
+    let folder = parent(file);
+    let access = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+    access.map_err(|error| FileError::io(folder, "cannot be written to")(error.into()))
+}
+
 /// Adds a line to a file, durably.
 ///
 /// # Errors
@@ -166,6 +192,11 @@ pub fn check_private(file: &Path) -> Result<(), FileError> {
 
 /// Written beside, then put in place in one step that overwrites nothing.
 fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    put(file, bytes, mode, false)
+}
+
+/// The same, where wanted in the place of what is there.
+fn put(file: &Path, bytes: &[u8], mode: u32, over: bool) -> Result<(), FileError> {
     let folder = parent(file);
     let failed = |doing| FileError::io(file, doing);
     let mut beside = tempfile::NamedTempFile::new_in(folder).map_err(failed("cannot be made"))?;
@@ -173,7 +204,8 @@ fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     beside.as_file().set_permissions(permissions).map_err(failed("cannot get its mode"))?;
     beside.write_all(bytes).map_err(failed("cannot be written"))?;
     beside.as_file().sync_all().map_err(failed("cannot be written"))?;
-    beside.persist_noclobber(file).map_err(|error| failed("cannot be written")(error.error))?;
+    let persisted = if over { beside.persist(file) } else { beside.persist_noclobber(file) };
+    persisted.map_err(|error| failed("cannot be written")(error.error))?;
     sync_folder(file)
 }
 

@@ -4,27 +4,39 @@
 //! |---|---|
 //! | [`config`] | a node's TOML file, checked against one table of all keys |
 //! | [`init`] | writes a whole network; tests and the demo use it as well |
-//! | [`authority`] | offline root, requests, certificates |
+//! | [`authority`] | roots and intermediates, requests, certificates; the administrator of a running authority |
+//! | [`enrol`] | a node's first certificate, for a token |
+//! | [`keys`], [`passphrase`], [`keystore`] | private keys in files and tokens; their renewal |
 //! | [`models`], [`provisioning`] | secrets of models; sensors' bundles, made and used once |
 //! | [`plugins`], [`assemble`] | from a configuration to what a node runs |
 //! | [`run`], [`supervise`] | one node in this process; several as children |
-//! | [`publish`], [`status`] | a running node's administrator |
+//! | [`publish`], [`status`], [`rotate`] | a running node's administrator |
+//! | [`audit`] | what a node noted, and whether it is all still there |
 //! | [`commands`] | what `trireme` understands |
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod assemble;
+pub mod audit;
 pub mod authority;
 pub mod commands;
 pub mod config;
+mod custody;
+pub mod dates;
+pub mod enrol;
 pub mod files;
 pub mod init;
+pub mod inventory;
+pub mod keys;
+pub mod keystore;
 pub mod logging;
 pub mod models;
+pub mod passphrase;
 pub mod plugins;
 pub mod provisioning;
 pub mod publish;
+pub mod rotate;
 pub mod run;
 pub mod status;
 pub mod supervise;

@@ -16,6 +16,7 @@ const LARGEST_SECRETS: u64 = 4096;
 /// The most files of a store.
 const MOST_FILES: usize = 4096;
 const EXTENSION: &str = "secrets";
+const RETIRED: &str = "retired";
 
 /// Why secrets could not be made, stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +61,52 @@ pub enum ModelError {
         /// Its newest generation.
         newest: u32,
     },
+    /// As many generations as there may be at a time.
+    #[error(
+        "{model} has two generations in use, and sensors and releases overlap by no more; first retire the older one: `trireme model retire {model} {oldest}`"
+    )]
+    Overlap {
+        /// The model.
+        model: ModelName,
+        /// Its oldest generation in use.
+        oldest: u32,
+    },
+    /// The one that is needed.
+    #[error(
+        "generation {generation} is the newest of {model}, and its releases need one; first make the next: `trireme model rotate {model}`"
+    )]
+    LastOne {
+        /// The model.
+        model: ModelName,
+        /// The generation.
+        generation: u32,
+    },
+    /// One that was retired.
+    #[error("generation {generation} of {model} was retired already; its number is not used again")]
+    Retired {
+        /// The model.
+        model: ModelName,
+        /// The generation.
+        generation: u32,
+    },
     /// No bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+}
+
+/// Generations of a model that Tokens are made with: the present one, and the one before it while its sensors are
+/// about.
+pub const MOST_LIVE: usize = 2;
+
+/// Secrets as they stand in a store.
+#[derive(Clone)]
+pub struct Stored {
+    /// The secrets.
+    pub secrets: Arc<ModelSecrets>,
+    /// Whether they were retired: they check receipts, and make no Tokens.
+    pub retired: bool,
+    /// Their file.
+    pub file: PathBuf,
 }
 
 /// A new generation of a model's secrets: the first where none is named. Gives the file.
@@ -71,13 +115,60 @@ pub enum ModelError {
 /// [`ModelError::Exists`] where the model has secrets and no further generation is named.
 pub fn add(store: &Path, model: &ModelName, generation: Option<u32>) -> Result<PathBuf, ModelError> {
     files::make_private_folder(store)?;
-    let newest =
-        load(store)?.iter().filter(|known| known.model() == model).map(|known| known.generation()).max();
+    let known = of_model(store, model)?;
+    let newest = known.last().map(|known| known.secrets.generation());
     let generation = match (generation, newest) {
         (Some(wanted), _) => wanted,
         (None, None) => 1,
         (None, Some(newest)) => return Err(ModelError::Exists { model: model.clone(), newest }),
     };
+    make(store, model, generation, &known)
+}
+
+/// The next generation of a model that has secrets already. Gives it and its file.
+///
+/// # Errors
+/// [`ModelError::Overlap`] where two generations are in use; [`ModelError::Unknown`] where there is none.
+pub fn rotate(store: &Path, model: &ModelName) -> Result<(u32, PathBuf), ModelError> {
+    let known = of_model(store, model)?;
+    let unknown = || ModelError::Unknown { store: store.into(), model: model.clone(), generation: None };
+    let generation = known.last().ok_or_else(unknown)?.secrets.generation().saturating_add(1);
+    Ok((generation, make(store, model, generation, &known)?))
+}
+
+/// From now on no Tokens are made with this generation; its file is put aside as `….retired`. Gives that file.
+///
+/// # Errors
+/// [`ModelError::LastOne`] for the newest generation, [`ModelError::Unknown`], [`ModelError::Retired`].
+pub fn retire(store: &Path, model: &ModelName, generation: u32) -> Result<PathBuf, ModelError> {
+    let known = of_model(store, model)?;
+    let wanted = known.iter().find(|known| known.secrets.generation() == generation);
+    let Stored { retired, file, .. } = wanted.ok_or_else(|| ModelError::Unknown {
+        store: store.into(),
+        model: model.clone(),
+        generation: Some(generation),
+    })?;
+    if *retired {
+        return Err(ModelError::Retired { model: model.clone(), generation });
+    }
+    let newest = known.iter().rev().find(|known| !known.retired).map(|known| known.secrets.generation());
+    if newest == Some(generation) {
+        return Err(ModelError::LastOne { model: model.clone(), generation });
+    }
+    let aside = file.with_extension(format!("{EXTENSION}.{RETIRED}"));
+    files::rename(file, &aside)?;
+    Ok(aside)
+}
+
+fn make(store: &Path, model: &ModelName, generation: u32, known: &[Stored]) -> Result<PathBuf, ModelError> {
+    if known.iter().any(|known| known.retired && known.secrets.generation() == generation) {
+        return Err(ModelError::Retired { model: model.clone(), generation });
+    }
+    let live: Vec<u32> =
+        known.iter().filter(|known| !known.retired).map(|known| known.secrets.generation()).collect();
+    if let (true, Some(oldest)) = (live.len() >= MOST_LIVE && !live.contains(&generation), live.first()) {
+        return Err(ModelError::Overlap { model: model.clone(), oldest: *oldest });
+    }
     let file = store.join(format!("{model}.{generation}.{EXTENSION}"));
     let secrets = ModelSecrets::generate(model.clone(), generation)
         .map_err(|source| ModelError::Secrets { file: file.clone(), source })?;
@@ -85,17 +176,32 @@ pub fn add(store: &Path, model: &ModelName, generation: Option<u32>) -> Result<P
     Ok(file)
 }
 
-/// All secrets of a store.
+fn of_model(store: &Path, model: &ModelName) -> Result<Vec<Stored>, ModelError> {
+    Ok(load_all(store)?.into_iter().filter(|known| known.secrets.model() == model).collect())
+}
+
+/// The secrets of a store that Tokens are made with.
 ///
 /// # Errors
 /// [`ModelError`]: also when others can read one of them.
 pub fn load(store: &Path) -> Result<Vec<Arc<ModelSecrets>>, ModelError> {
+    Ok(load_all(store)?.into_iter().filter(|known| !known.retired).map(|known| known.secrets).collect())
+}
+
+/// All secrets of a store, retired ones too: by model, oldest generation first.
+///
+/// # Errors
+/// [`ModelError`]: also when others can read one of them.
+pub fn load_all(store: &Path) -> Result<Vec<Stored>, ModelError> {
     let failed = |source| ModelError::Folder { folder: store.into(), source };
     let entries = std::fs::read_dir(store).map_err(failed)?;
     let mut found = Vec::new();
     for entry in entries {
         let file = entry.map_err(failed)?.path();
-        if file.extension().is_none_or(|extension| extension != EXTENSION) {
+        let ends = |path: &Path, wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
+        let retired =
+            ends(&file, RETIRED) && file.file_stem().is_some_and(|stem| ends(Path::new(stem), EXTENSION));
+        if !retired && !ends(&file, EXTENSION) {
             continue;
         }
         if found.len() >= MOST_FILES {
@@ -103,11 +209,12 @@ pub fn load(store: &Path) -> Result<Vec<Arc<ModelSecrets>>, ModelError> {
         }
         files::check_private(&file)?;
         let bytes = files::read(&file, LARGEST_SECRETS)?;
-        let secrets =
-            ModelSecrets::from_store_bytes(&bytes).map_err(|source| ModelError::Secrets { file, source })?;
-        found.push(Arc::new(secrets));
+        let secrets = ModelSecrets::from_store_bytes(&bytes)
+            .map_err(|source| ModelError::Secrets { file: file.clone(), source })?;
+        found.push(Stored { secrets: Arc::new(secrets), retired, file });
     }
-    found.sort_by(|a, b| (a.model(), a.generation()).cmp(&(b.model(), b.generation())));
+    let place = |known: &Stored| (known.secrets.model().clone(), known.secrets.generation());
+    found.sort_by_key(place);
     Ok(found)
 }
 
@@ -199,6 +306,39 @@ mod tests {
         let known = load(store.path()).unwrap();
         let known: Vec<_> = known.iter().map(|one| (one.model().as_str(), one.generation())).collect();
         assert_eq!(known, [("MD-01", 1), ("MD-01", 2), ("MD-02", 1)]);
+    }
+
+    #[test]
+    fn two_generations_overlap_and_a_third_waits_until_the_oldest_is_retired() {
+        let store = tempfile::tempdir().unwrap();
+        let md = model("MD-01");
+        assert!(rotate(store.path(), &md).unwrap_err().to_string().contains("trireme model add"));
+        add(store.path(), &md, None).unwrap();
+        assert!(matches!(retire(store.path(), &md, 1), Err(ModelError::LastOne { .. })));
+        assert_eq!(rotate(store.path(), &md).unwrap().0, 2);
+        let third = rotate(store.path(), &md).unwrap_err();
+        assert!(third.to_string().contains("trireme model retire MD-01 1"), "{third}");
+        assert!(matches!(add(store.path(), &md, Some(3)), Err(ModelError::Overlap { .. })));
+
+        let aside = retire(store.path(), &md, 1).unwrap();
+        assert_eq!(aside, store.path().join("MD-01.1.secrets.retired"));
+        assert_eq!(rotate(store.path(), &md).unwrap().0, 3);
+        let all = load_all(store.path()).unwrap();
+        let all: Vec<_> = all.iter().map(|known| (known.secrets.generation(), known.retired)).collect();
+        assert_eq!(all, [(1, true), (2, false), (3, false)]);
+        assert_eq!(load(store.path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_retired_generation_stays_retired() {
+        let store = tempfile::tempdir().unwrap();
+        let md = model("MD-01");
+        add(store.path(), &md, None).unwrap();
+        rotate(store.path(), &md).unwrap();
+        retire(store.path(), &md, 1).unwrap();
+        assert!(matches!(retire(store.path(), &md, 1), Err(ModelError::Retired { .. })));
+        assert!(matches!(add(store.path(), &md, Some(1)), Err(ModelError::Retired { .. })));
+        assert!(matches!(retire(store.path(), &md, 7), Err(ModelError::Unknown { .. })));
     }
 
     #[test]

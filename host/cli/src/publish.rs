@@ -1,4 +1,5 @@
-//! `trireme publish`: hands an image to a running manufacturer, and shows how it reaches its brokers.
+//! `trireme publish`: hands an image to a running manufacturer, and shows how it reaches its brokers; `refresh` and
+//! `withdraw` do the same for a release that is there.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -6,18 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use trireme_core::api::{Publish, PublishProgress, Published};
+use trireme_core::api::{Publish, PublishProgress, Published, Refresh, Withdraw, path};
 use trireme_core::message::LARGEST_IMAGE;
 use trireme_core::role::code;
-use trireme_core::{Fault, NodeId};
+use trireme_core::{Fault, NodeId, RoleKind};
 use trireme_net::admin::Progress;
 
 use crate::admin;
 use crate::commands::exit;
 use crate::table::{Table, bytes};
-
-/// Where a manufacturer takes a publication.
-const PATH: &str = "/manufacturer/v1/publish";
 
 /// Why an image was not handed over.
 #[derive(Debug, thiserror::Error)]
@@ -86,19 +84,69 @@ pub async fn publish(socket: &Path, wish: &Publish, image: &Path, show: Show) ->
     if size == 0 || size > LARGEST_IMAGE {
         return Err(PublishError::Size { file: image.into(), size });
     }
-    let body = serde_json::to_value(wish).map_err(std::io::Error::other)?;
-    let mut view = View::new(show, size);
-    let answer = admin::ask(socket, PATH, body, Some((file, size)), |progress| view.step(&progress)).await;
-    view.end();
-    let published: Published = serde_json::from_value(answer?).map_err(|error| {
+    let order =
+        Order { path: path::PUBLISH, body: body(wish)?, detach: wish.detach, done: "every broker has it" };
+    order.give(socket, Some((file, size)), show).await
+}
+
+/// Has a release signed anew; the exit codes are those of [`publish`].
+///
+/// # Errors
+/// [`PublishError::Refused`].
+pub async fn refresh(socket: &Path, wish: &Refresh, show: Show) -> Result<u8, PublishError> {
+    let done = "every broker has it as it is signed now";
+    let order = Order { path: path::REFRESH, body: body(wish)?, detach: wish.detach, done };
+    order.give(socket, None, show).await
+}
+
+/// Withdraws a release; the exit codes are those of [`publish`].
+///
+/// # Errors
+/// [`PublishError::Refused`].
+pub async fn withdraw(socket: &Path, wish: &Withdraw, show: Show) -> Result<u8, PublishError> {
+    let done = "every broker has withdrawn it, and tells its gateways";
+    let order = Order { path: path::WITHDRAW, body: body(wish)?, detach: wish.detach, done };
+    order.give(socket, None, show).await
+}
+
+fn body(wish: &impl serde::Serialize) -> Result<serde_json::Value, PublishError> {
+    Ok(serde_json::to_value(wish).map_err(std::io::Error::other)?)
+}
+
+/// What a manufacturer is told to take to its brokers.
+struct Order {
+    path: &'static str,
+    body: serde_json::Value,
+    detach: bool,
+    /// What is said when every broker has it.
+    done: &'static str,
+}
+
+impl Order {
+    async fn give(
+        self,
+        socket: &Path,
+        image: Option<(tokio::fs::File, u64)>,
+        show: Show,
+    ) -> Result<u8, PublishError> {
+        let mut view = View::new(show, image.as_ref().map(|(_, size)| *size));
+        let path = format!("/{}{}", RoleKind::Manufacturer, self.path);
+        let answer = admin::ask(socket, &path, self.body, image, |progress| view.step(&progress)).await;
+        view.end();
+        show_end(answer?, self.detach, self.done, show)
+    }
+}
+
+fn show_end(answer: serde_json::Value, detach: bool, done: &str, show: Show) -> Result<u8, PublishError> {
+    let published: Published = serde_json::from_value(answer).map_err(|error| {
         Fault::new(code::MALFORMED, format!("the node's answer is of another kind than expected: {error}"))
     })?;
     let mut out = std::io::stdout();
     match show {
         Show::Json => writeln!(out, "{}", serde_json::json!({ "published": published }))?,
-        Show::People => write!(out, "{}", summary(&published, wish.detach))?,
+        Show::People => write!(out, "{}", summary(&published, detach, done))?,
     }
-    Ok(if wish.detach { exit::OK } else { outcome(&published) })
+    Ok(if detach { exit::OK } else { outcome(&published) })
 }
 
 /// What the brokers' last stages mean for a script.
@@ -114,7 +162,7 @@ pub fn outcome(published: &Published) -> u8 {
     }
 }
 
-fn summary(published: &Published, detached: bool) -> String {
+fn summary(published: &Published, detached: bool, done: &str) -> String {
     let Published { model, version, digest, size, brokers } = published;
     let mut text = format!("{model} {version}, {}, image {}\n", bytes(*size), digest.short());
     let mut table = Table::new(&["broker", "stage", "detail"]);
@@ -123,14 +171,15 @@ fn summary(published: &Published, detached: bool) -> String {
     }
     text.push_str(&table.to_string());
     text.push_str(match (detached, outcome(published)) {
-        (true, _) => "accepted; the node goes on by itself, see `trireme status`\n",
-        (false, exit::OK) => "every broker has it\n",
-        (false, exit::REFUSED) => "refused by a broker; see the detail above\n",
+        (true, _) => "accepted; the node goes on by itself, see `trireme status`",
+        (false, exit::OK) => done,
+        (false, exit::REFUSED) => "refused by a broker; see the detail above",
         (false, _) if brokers.is_empty() => {
-            "the directory has not named a broker yet; the node goes on by itself\n"
+            "the directory has not named a broker yet; the node goes on by itself"
         }
-        (false, _) => "not every broker has it yet; the node goes on by itself, see `trireme status`\n",
+        (false, _) => "not every broker has it yet; the node goes on by itself, see `trireme status`",
     });
+    text.push('\n');
     text
 }
 
@@ -138,19 +187,23 @@ fn summary(published: &Published, detached: bool) -> String {
 enum View {
     Json,
     Lines { shown: BTreeMap<NodeId, String> },
-    Bars { all: MultiProgress, upload: ProgressBar, brokers: BTreeMap<NodeId, ProgressBar> },
+    Bars { all: MultiProgress, upload: Option<ProgressBar>, brokers: BTreeMap<NodeId, ProgressBar> },
 }
 
 impl View {
-    fn new(show: Show, size: u64) -> Self {
+    /// `size` is that of an image that is handed over.
+    fn new(show: Show, size: Option<u64>) -> Self {
         match show {
             Show::Json => Self::Json,
             Show::People if !std::io::stderr().is_terminal() => Self::Lines { shown: BTreeMap::new() },
             Show::People => {
                 let all = MultiProgress::new();
-                let upload = all.add(bar(size));
-                upload.set_prefix("node");
-                upload.set_message("handing over");
+                let upload = size.map(|size| {
+                    let upload = all.add(bar(size));
+                    upload.set_prefix("node");
+                    upload.set_message("handing over");
+                    upload
+                });
                 Self::Bars { all, upload, brokers: BTreeMap::new() }
             }
         }
@@ -159,7 +212,7 @@ impl View {
     fn step(&mut self, progress: &Progress) {
         match progress {
             Progress::Sent(sent) => {
-                if let Self::Bars { upload, .. } = self {
+                if let Self::Bars { upload: Some(upload), .. } = self {
                     upload.set_position(*sent);
                 }
             }
@@ -186,8 +239,10 @@ impl View {
                 }
             }
             Self::Bars { all, upload, brokers } => {
-                upload.set_position(upload.length().unwrap_or(0));
-                upload.finish_with_message("taken");
+                if let Some(upload) = upload {
+                    upload.set_position(upload.length().unwrap_or(0));
+                    upload.finish_with_message("taken");
+                }
                 let bar = brokers.entry(broker.clone()).or_insert_with(|| {
                     let bar = all.add(bar(*size));
                     bar.set_prefix(broker.to_string());
@@ -205,7 +260,7 @@ impl View {
 
     fn end(self) {
         if let Self::Bars { upload, brokers, .. } = self {
-            upload.abandon();
+            upload.into_iter().for_each(|bar| bar.abandon());
             brokers.into_values().for_each(|bar| bar.abandon());
         }
     }

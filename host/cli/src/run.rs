@@ -1,12 +1,13 @@
 //! One node in this process, until it is told to stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use trireme_node::{Node, NodeError};
 
 use crate::assemble::{self, AssembleError};
+use crate::authority::online::{Online, OnlineError};
 use crate::config::{self, Problems};
 use crate::logging;
 
@@ -14,6 +15,10 @@ use crate::logging;
 const GRACE: Duration = Duration::from_secs(10);
 /// Threads for work that blocks: windows of bodies, names that are looked up, and the jobs, which the node limits.
 const BLOCKING_THREADS: usize = 64;
+
+/// How often an authority is told what was issued by hand, until it takes it, and how long is between.
+const IMPORTS: u32 = 10;
+const BETWEEN_IMPORTS: Duration = Duration::from_secs(3);
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +73,8 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
         .map_err(|error| Problems::of_file(file, format!("the log filter {log:?}: {error}")))?;
     logging::start(filter, options.log_json);
     let name = config.name.clone();
+    let admin = config.admin.clone();
+    let register = config.roles.iter().find_map(|role| role.issued.clone());
     let plan = assemble::plan(config)?;
     let leash = options.leash;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -80,6 +87,9 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let node = Node::start(plan).await?;
         tracing::info!(node = %name, "running");
+        if let Some(register) = register {
+            tokio::spawn(import(admin, register));
+        }
         let why = tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "terminated",
@@ -94,6 +104,36 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
     // A job that does not end does not keep the process from ending.
     runtime.shutdown_timeout(GRACE);
     outcome
+}
+
+/// Tells the authority of this node what was issued by hand from its folder. It goes on without: what it already knows
+/// stays known.
+async fn import(socket: PathBuf, register: PathBuf) {
+    let file = register.display().to_string();
+    if !register.exists() {
+        tracing::warn!(
+            register = file,
+            "is not there: what was issued by hand before is not known to the authority"
+        );
+        return;
+    }
+    let online = Online::new(&socket);
+    for attempt in 1..=IMPORTS {
+        match online.import(&register).await {
+            Ok((0, _)) => return,
+            Ok((news, _)) => {
+                return tracing::info!(register = file, news, "taken into the authority's register");
+            }
+            // It may not be quite ready: its time is not proven yet, or it starts again.
+            Err(OnlineError::Node(fault)) if attempt < IMPORTS => {
+                tracing::debug!(register = file, %fault, "not taken yet");
+                tokio::time::sleep(BETWEEN_IMPORTS).await;
+            }
+            Err(error) => {
+                return tracing::error!(register = file, %error, "not taken into the authority's register");
+            }
+        }
+    }
 }
 
 /// Ends when standard input has ended; never without a leash. The thread that waits ends with the process.

@@ -9,9 +9,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use trireme_core::Fault;
-use trireme_core::api::{BrokerStatus, ReleaseStatus, Releases, SensorStatus};
+use trireme_core::api::{
+    BrokerStatus, IdentityQuestion, IdentityStatus, ReleaseStatus, Releases, SensorStatus,
+};
 
 use crate::admin;
+use crate::authority;
+use crate::dates;
+use crate::inventory;
 use crate::table::{Table, bytes};
 
 const NODE: &str = "/node/v1/status";
@@ -104,8 +109,13 @@ async fn look(socket: &Path, options: Options) -> Result<String, Fault> {
     let status: NodeStatus = admin::question(socket, NODE, json!({})).await?;
     let running = |role: &&RoleStatus| role.condition == "running";
     let mut roles = BTreeMap::new();
+    let mut identities = BTreeMap::new();
     let mut releases = None;
     for role in status.roles.iter().filter(running).take(SHOWN_ROLES) {
+        // A sensor has none, and an older node does not know the question.
+        if let Ok(known) = inventory::identity(socket, &role.name, &IdentityQuestion::default()).await {
+            identities.insert(role.name.clone(), known);
+        }
         if role.name == MANUFACTURER {
             releases = Some(manufacturer(socket).await?);
         } else {
@@ -114,15 +124,19 @@ async fn look(socket: &Path, options: Options) -> Result<String, Fault> {
         }
     }
     if options.json {
-        let mut document = json!({ "node": node, "roles": roles });
+        let mut document = json!({ "node": node, "roles": roles, "identities": identities });
         if let (Some(document), Some(releases)) = (document.as_object_mut(), releases) {
             document.insert("releases".into(), serde_json::to_value(releases.releases).unwrap_or_default());
         }
         return Ok(format!("{document}\n"));
     }
     let mut text = node_text(&status);
+    // Where the clock is of no use, dates are shown and nothing is judged by them.
+    let now = authority::now_ms().ok();
+    text.push_str(&identities_text(&identities, now));
+    text.push_str(&needs_text(&roles));
     if let Some(releases) = &releases {
-        text.push_str(&releases_text(releases, options.all));
+        text.push_str(&releases_text(releases, options.all, now));
     }
     text.push_str(&roles_text(&roles));
     Ok(text)
@@ -186,7 +200,51 @@ fn node_text(status: &NodeStatus) -> String {
     text
 }
 
-fn releases_text(releases: &Releases, all: bool) -> String {
+/// Each role's certificate in a line, and what needs a person.
+fn identities_text(identities: &BTreeMap<String, IdentityStatus>, now_ms: Option<u64>) -> String {
+    if identities.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["role", "certificate valid until", "renewed", "lists fetched"]);
+    for (role, status) in identities {
+        let left = now_ms.map(|now| format!(", {}", dates::left(now, status.not_after_ms)));
+        let fetched = status.fetched_ms_ago.map(|ago| format!("{} s ago", ago / 1000));
+        table.row([
+            role.clone(),
+            format!("{}{}", dates::day(status.not_after_ms), left.unwrap_or_default()),
+            inventory::renewal(status),
+            fetched.unwrap_or_else(|| "-".into()),
+        ]);
+    }
+    let mut text = table.to_string();
+    for (role, status) in identities {
+        for alarm in &status.alarms {
+            text.push_str(&line(&format!("ALARM {role}: {alarm}")));
+        }
+    }
+    text
+}
+
+/// Sensors of a gateway that wait for a Token which no release carries.
+fn needs_text(roles: &BTreeMap<String, Value>) -> String {
+    let sensors = roles.values().filter_map(|role| role.get("sensors")?.as_array()).flatten();
+    let needs: Vec<&str> = sensors.filter_map(|sensor| sensor.get("needs")?.as_str()).collect();
+    let mut text: String =
+        needs.iter().take(SHOWN_SENSORS).map(|need| line(&format!("ALARM {need}"))).collect();
+    if let Some(more) = needs.len().checked_sub(SHOWN_SENSORS).filter(|more| *more > 0) {
+        text.push_str(&line(&format!("… and {more} more such sensors")));
+    }
+    text
+}
+
+/// A line in which nothing moves the cursor.
+fn line(text: &str) -> String {
+    let mut line = Table::default();
+    line.row([text.to_owned()]);
+    line.to_string()
+}
+
+fn releases_text(releases: &Releases, all: bool, now_ms: Option<u64>) -> String {
     let mut text = String::new();
     if releases.releases.is_empty() {
         text.push_str("\nnothing is published yet; `trireme publish --model MD --version V IMAGE`\n");
@@ -199,6 +257,7 @@ fn releases_text(releases: &Releases, all: bool) -> String {
         for BrokerStatus { id, stage, detail, pending, holding } in brokers {
             table.row([id.to_string(), stage.clone(), names(holding), names(pending), detail.clone()]);
         }
+        text.push_str(&terms(release, now_ms));
         text.push_str(&table.to_string());
         let _ = writeln!(text, "  sensors: {}", counts(release));
         let shown: Vec<&SensorStatus> =
@@ -222,6 +281,34 @@ fn releases_text(releases: &Releases, all: bool) -> String {
         }
     }
     text
+}
+
+/// Which manifest it is, how long it counts, and for whom it has Tokens.
+fn terms(release: &ReleaseStatus, now_ms: Option<u64>) -> String {
+    let mut parts = Vec::new();
+    if release.sequence > 0 {
+        parts.push(format!("manifest {}", release.sequence));
+    }
+    parts.push(match release.expires_ms {
+        0 => "does not expire".into(),
+        at => match now_ms {
+            Some(now) if now > at => format!("EXPIRED on {}: `trireme refresh`", dates::day(at)),
+            Some(now) => format!("expires on {}, {}", dates::day(at), dates::left(now, at)),
+            None => format!("expires on {}", dates::day(at)),
+        },
+    });
+    if release.withdrawn {
+        parts.push("WITHDRAWN".into());
+    }
+    match release.generations.as_slice() {
+        [] => {}
+        [one] => parts.push(format!("Token for generation {one}")),
+        several => {
+            let names: Vec<String> = several.iter().map(ToString::to_string).collect();
+            parts.push(format!("Tokens for generations {}", names.join(" and ")));
+        }
+    }
+    line(&parts.join("  "))
 }
 
 /// A sensor's outcome; where none came because its gateway does not have the release yet, that is what it is.
@@ -359,13 +446,58 @@ mod tests {
 
     #[test]
     fn a_release_is_counted_by_outcome_and_silence_is_never_success() {
-        let text = releases_text(&releases(), false);
+        let text = releases_text(&releases(), false, Some(0));
         let wanted =
             "1 installed, 1 installed (not authenticated), 1 pending, 1 refused-token, 1 unknown, of 5";
         assert!(text.contains(wanted), "{text}");
         assert!(text.contains("MD-01 1.3  suite digest  8.0 MiB"), "{text}");
         assert!(text.contains("sn-2") && !text.contains("sn-1 "), "{text}");
-        assert!(releases_text(&releases(), true).contains("sn-1 "));
+        assert!(releases_text(&releases(), true, Some(0)).contains("sn-1 "));
+    }
+
+    #[test]
+    fn a_release_says_how_long_it_counts_and_for_which_generations() {
+        const DAY_MS: u64 = 86_400_000;
+        let mut releases = releases();
+        let release = &mut releases.releases[0];
+        (release.sequence, release.expires_ms, release.generations) = (4, 10 * DAY_MS, vec![2, 1]);
+        let text = releases_text(&releases, false, Some(DAY_MS));
+        let wanted = "manifest 4  expires on 1970-01-11, 9 days left  Tokens for generations 2 and 1";
+        assert!(text.contains(wanted), "{text}");
+        releases.releases[0].withdrawn = true;
+        let text = releases_text(&releases, false, Some(11 * DAY_MS));
+        assert!(text.contains("EXPIRED") && text.contains("WITHDRAWN"), "{text}");
+    }
+
+    #[test]
+    fn certificates_and_alarms_are_told_for_each_role() {
+        let status = IdentityStatus {
+            subject: "broker bk-1".into(),
+            serial: "07".into(),
+            not_before_ms: 0,
+            not_after_ms: 90 * 86_400_000,
+            renews_ms: Some(60 * 86_400_000),
+            alarms: vec!["revocation lists could not be fetched\u{7}".into()],
+            fetched_ms_ago: Some(2500),
+            items: Vec::new(),
+        };
+        let text = identities_text(&BTreeMap::from([("broker".to_owned(), status)]), Some(0));
+        for wanted in
+            ["1970-04-01, 90 days left", "by itself from 1970-03-02 on", "2 s ago", "ALARM broker: rev"]
+        {
+            assert!(text.contains(wanted), "{text}");
+        }
+        assert!(text.contains("fetched·"), "{text}");
+        assert_eq!(identities_text(&BTreeMap::new(), Some(0)), "");
+    }
+
+    #[test]
+    fn a_sensor_without_a_token_is_an_alarm_of_its_gateway() {
+        let gateway = json!({ "sensors": [
+            { "id": "sn-1", "needs": null }, { "id": "sn-2", "needs": "sn-2 has generation 1 of MD-01" },
+        ] });
+        let text = needs_text(&BTreeMap::from([("gateway".to_owned(), gateway)]));
+        assert_eq!(text, "  ALARM sn-2 has generation 1 of MD-01\n");
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn every_secret_that_init_writes_is_its_owners_alone() {
             }
         }
     }
-    assert_eq!(seen, 1 + 6 + 1 + 6 + 6);
+    assert_eq!(seen, 2 + 6 + 1 + 6 + 6);
 }
 
 #[test]
@@ -150,6 +150,8 @@ fn openssl_verifies_the_certificate_of_every_node() {
         let verified = Command::new("openssl")
             .args(["verify", "-CAfile"])
             .arg(net.file("authority.pem"))
+            .arg("-untrusted")
+            .arg(&file)
             .arg(&file)
             .output()
             .unwrap();
@@ -294,4 +296,80 @@ fn a_role_gets_its_own_keys_as_json_and_not_those_of_the_host() {
     for host in ["certificate", "key", "lan", "plugin"] {
         assert!(settings.get(host).is_none(), "{host}");
     }
+}
+
+#[test]
+fn a_node_without_a_certificate_is_told_to_enrol_and_nothing_else() {
+    let net = net();
+    for file in ["certificates/bk-1.pem", "keys/bk-1.key", "authority.pem"] {
+        fs::remove_file(net.file(file)).unwrap();
+    }
+    let problems = net.problems("bk-1.toml");
+    assert_eq!((problems.len(), problems[0].key.as_str()), (1, "broker.certificate"), "{problems:?}");
+    assert!(problems[0].what.contains("enrol first: `trireme enrol --config "), "{problems:?}");
+    let node = config::enrolment_of(&net.file("bk-1.toml"), None).unwrap();
+    assert_eq!(
+        (node.certificate, node.trust),
+        (net.file("certificates/bk-1.pem"), vec![net.file("authority.pem")])
+    );
+    assert!(node.authority.unwrap().starts_with("https://"));
+}
+
+#[test]
+fn a_node_can_believe_several_roots() {
+    let (net, other) = (net(), net());
+    fs::copy(other.file("authority.pem"), net.file("second.pem")).unwrap();
+    let both = "authority = [\"second.pem\", \"authority.pem\"]";
+    assert_eq!(net.change("bk-1.toml", "authority = \"authority.pem\"", both), []);
+    let gone = net.change(
+        "bk-1.toml",
+        "authority = \"authority.pem\"",
+        "authority = [\"authority.pem\", \"third.pem\"]",
+    );
+    assert!(
+        gone[0].key == "trust.authority[1]" && gone[0].what.contains("third.pem is not there"),
+        "{gone:?}"
+    );
+    let none = net.change("bk-1.toml", "authority = \"authority.pem\"", "authority = []");
+    assert!(none[0].key == "trust.authority" && none[0].what.contains("names no file"), "{none:?}");
+}
+
+#[test]
+fn an_authority_issues_with_what_belongs_together_and_stands_under_its_root() {
+    let (net, other) = (net(), net());
+    let key = ("issuing_key = \"issuing/issuing.key\"", "issuing_key = \"keys/bk-1.key\"");
+    net.one("authority.toml", key, "authority.issuing_key", "is not the key of");
+    for file in ["issuing.key", "issuing.pem"] {
+        fs::copy(other.file(&format!("issuing/{file}")), net.file(&format!("other-{file}"))).unwrap();
+    }
+    fs::copy(other.file("root/authority.pem"), net.file("foreign.pem")).unwrap();
+    fs::copy(other.file("root/authority.key"), net.file("foreign.key")).unwrap();
+    let retired = |key: &str, certificate: &str| {
+        let text = format!("retired = [{{ key = \"{key}\", certificate = \"{certificate}\" }}]\nissued = ");
+        net.change("authority.toml", "issued = ", &text)
+    };
+    assert_eq!(retired("root/authority.key", "root/authority.pem"), []);
+    for (key, certificate) in [("foreign.key", "foreign.pem"), ("other-issuing.key", "other-issuing.pem")] {
+        let problems = retired(key, certificate);
+        assert!(problems[0].key == "authority.retired", "{problems:?}");
+        assert!(problems[0].what.contains("under a root of [trust]"), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_role_is_looked_after_as_its_table_says() {
+    let net = net();
+    let care = |name: &str| config::load(&net.file(name)).unwrap().roles.remove(0).care;
+    let (gateway, broker, manufacturer) = (care("gw-1.toml"), care("bk-1.toml"), care("acme.toml"));
+    assert!(!gateway.follow && broker.follow && manufacturer.follow, "gateways are many");
+    assert!(gateway.renew && gateway.every_ms == 60_000 && gateway.authority == broker.authority);
+    assert!(broker.authority.is_some_and(|authority| authority.starts_with("https://")));
+    let file = net.file("gw-1.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let told = "[gateway]\nrenew = false\nfollow_lists = true\nlists_every_s = 5\n";
+    fs::write(&file, text.replacen("[gateway]\n", told, 1)).unwrap();
+    let told = care("gw-1.toml");
+    assert!(told.follow && !told.renew && told.every_ms == 5000);
+    let settings = config::load(&file).unwrap().roles.remove(0).settings;
+    assert!(!String::from_utf8(settings).unwrap().contains("renew"), "the role does not read these");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use trireme_actor::{Actor, Condition, Effect, StoreError};
 use trireme_core::role::{Answer, LinkId, Origin, Request, RequestId, Subject, Then, code};
 use trireme_core::{Digest, Event, Fault};
@@ -46,6 +46,8 @@ pub(crate) struct Cell {
     pub(crate) shown: Mutex<Condition>,
     /// How many jobs of this node may run at a time.
     pub(crate) seats: Arc<Semaphore>,
+    /// Whether the node stops: requests that wait for an answer are given up then.
+    pub(crate) stopping: watch::Sender<bool>,
 }
 
 impl Cell {

@@ -179,8 +179,14 @@ fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: T
         return cell.job(done).done(Err(fault), None);
     };
     let job = cell.job(done);
+    let mut stopping = cell.stopping.subscribe();
     cell.runtime.spawn(async move {
-        let outcome = http::post(&tls, who, &HttpConfig::default(), role, &url, body).await;
+        let config = HttpConfig::default();
+        let outcome = tokio::select! {
+            outcome = http::post(&tls, who, &config, role, &url, body) => outcome,
+            // An answer may be held open for long, and nobody waits for it any more.
+            _ = stopping.wait_for(|stops| *stops) => Err(Fault::new(code::NETWORK, "the node stops")),
+        };
         job.done(outcome.map(|body| Answer { blob: None, values: vec![body] }), None);
     });
 }

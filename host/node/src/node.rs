@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use trireme_actor::{Actor, Condition, ProvenTime, SensorKeys, Trust};
 use trireme_core::Fault;
 use trireme_core::role::{Certified, Origin, code};
@@ -205,6 +205,7 @@ impl Node {
             slot: OnceLock::new(),
             shown: Mutex::new(Condition::Stopped),
             seats: self.seats.clone(),
+            stopping: watch::Sender::new(false),
         }))
     }
 
@@ -255,6 +256,7 @@ impl Node {
         self.executor = None;
         self.slots.clear();
         for cell in self.cells.drain(..) {
+            cell.stopping.send_replace(true);
             cell.ports.end("the node stops", &Fault::new(code::NETWORK, "the node stops"));
             cell.mailbox.shut();
         }

@@ -23,7 +23,8 @@ use crate::schema::{AUDIT, META};
 /// The largest entry, in bytes of UTF-8.
 pub const LARGEST_ENTRY: usize = 4096;
 
-pub(crate) const FILE: &str = "audit.log";
+/// The log's name in a node's data folder.
+pub const FILE: &str = "audit.log";
 const LABEL: &str = "trireme/1/audit";
 /// The longest line: an entry whose every byte is escaped, and the fields around it.
 const LONGEST_LINE: u64 = 6 * LARGEST_ENTRY as u64 + 8 * 1024;
@@ -87,6 +88,12 @@ pub enum AuditError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The last line, where it is not all there. A node that runs may be writing it at this moment.
+    #[error("line {line} of the audit log has no end")]
+    Unfinished {
+        /// Counts from 1.
+        line: u64,
+    },
 }
 
 /// Reads a log from its beginning and checks the chain.
@@ -94,19 +101,46 @@ pub enum AuditError {
 /// # Errors
 /// [`AuditError::Line`] with the first line that is not as it was written.
 pub fn verify(path: &Path) -> Result<Summary, AuditError> {
-    let mut reader = BufReader::new(File::open(path)?);
-    let mut summary = Summary { entries: 0, head: Digest([0; 32]) };
-    loop {
-        let number = summary.entries + 1;
+    let mut lines = Lines::open(path)?;
+    lines.try_for_each(|line| line.map(|_| ()))?;
+    Ok(lines.summary())
+}
+
+/// The lines of a log, each checked against the one before it; ends with the first that is not as it was written. The
+/// log of a node that runs can be read as well.
+pub struct Lines {
+    reader: BufReader<File>,
+    summary: Summary,
+    ended: bool,
+}
+
+impl Lines {
+    /// From the first one.
+    ///
+    /// # Errors
+    /// [`AuditError::Read`].
+    pub fn open(path: &Path) -> Result<Self, AuditError> {
+        let summary = Summary { entries: 0, head: Digest([0; 32]) };
+        Ok(Self { reader: BufReader::new(File::open(path)?), summary, ended: false })
+    }
+
+    /// What was read so far.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        self.summary.clone()
+    }
+
+    fn read(&mut self) -> Result<Option<Line>, AuditError> {
+        let number = self.summary.entries + 1;
         let mut text = String::new();
         let bad = |reason: String| AuditError::Line { line: number, reason };
-        match reader.by_ref().take(LONGEST_LINE).read_line(&mut text) {
-            Ok(0) => return Ok(summary),
+        match self.reader.by_ref().take(LONGEST_LINE).read_line(&mut text) {
+            Ok(0) => return Ok(None),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(bad("no UTF-8".into())),
             Err(error) => return Err(error.into()),
         }
-        let line = text.strip_suffix('\n').ok_or_else(|| bad("it has no end".into()))?;
+        let line = text.strip_suffix('\n').ok_or(AuditError::Unfinished { line: number })?;
         let parsed: Line = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
         if parsed.sequence != number {
             return Err(bad(format!(
@@ -114,13 +148,27 @@ pub fn verify(path: &Path) -> Result<Summary, AuditError> {
                 parsed.sequence
             )));
         }
-        if parsed.previous != summary.head {
+        if parsed.previous != self.summary.head {
             return Err(bad("it does not follow the line before it".into()));
         }
         if parsed.hash != parsed.expected_hash() {
             return Err(bad("its hash does not fit what it says".into()));
         }
-        summary = Summary { entries: number, head: parsed.hash };
+        self.summary = Summary { entries: number, head: parsed.hash };
+        Ok(Some(parsed))
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<Line, AuditError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let line = self.read().transpose();
+        self.ended = !matches!(line, Some(Ok(_)));
+        line
     }
 }
 

@@ -320,7 +320,12 @@ fn bounded(commit: &Commit) -> Result<(), StoreError> {
 
 /// The machine's clock, in UTC, RFC 3339.
 fn machine_time() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    utc(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
+/// Seconds since 1970 as RFC 3339 has them, in UTC.
+#[must_use]
+pub fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Years that begin in March put the leap day last; 719468 days lie before 1970 in that count, 146097 in an era.
     let shifted = days + 719_468;

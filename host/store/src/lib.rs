@@ -24,7 +24,7 @@ mod writer;
 
 pub use blobs::{BlobReader, BlobWriter, Blobs, Held};
 pub use boot::{BootRecord, Slot, Trial};
-pub use database::{Damage, Database, Namespace, OpenError, Options};
+pub use database::{Damage, Database, Namespace, OpenError, Options, utc};
 pub use slots::{SlotError, Slots};
 
 #[cfg(test)]

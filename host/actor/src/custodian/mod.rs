@@ -102,6 +102,8 @@ pub(crate) struct Custodian {
     renewal: Renewal,
     /// What an administrator should look at, by its kind.
     alarms: BTreeMap<&'static str, String>,
+    /// Whether the time was proven when it was looked at last.
+    proven: bool,
 }
 
 /// Pauses after failures: doubles from a first to a longest one.
@@ -128,7 +130,7 @@ impl Custodian {
     /// Its timer ran out, or something happened that it should look at.
     pub(crate) fn tick(&mut self, context: &mut Context, now_ms: u64) -> Transaction {
         let mut tx = Transaction::default();
-        let Self { custody: Some(custody), lists, renewal, alarms } = self else { return tx };
+        let Self { custody: Some(custody), lists, renewal, alarms, .. } = self else { return tx };
         lists.go_on(custody, context, now_ms, &mut tx, alarms);
         renewal.go_on(custody, context, now_ms, &mut tx, alarms);
         let due = [lists.due(custody), renewal.due(custody, context, now_ms)].into_iter().flatten().min();
@@ -148,7 +150,7 @@ impl Custodian {
         result: Result<Answer, Fault>,
     ) -> Transaction {
         let mut tx = Transaction::default();
-        if let Self { custody: Some(custody), lists, renewal, alarms } = self {
+        if let Self { custody: Some(custody), lists, renewal, alarms, .. } = self {
             match then {
                 FETCH => lists.answered(custody, context, now_ms, result, &mut tx, alarms),
                 RENEW => renewal.answered(custody, context, now_ms, result, &mut tx, alarms),
@@ -168,7 +170,10 @@ impl Custodian {
         if learned {
             context.close_revoked(now_ms, &mut tx);
         }
-        if learned || switched || self.lists.wanted(context, now_ms) {
+        // What waits for the time need wait no more.
+        let proven = context.time.at(now_ms).is_some();
+        let proved = std::mem::replace(&mut self.proven, proven) != proven;
+        if learned || switched || proved || self.lists.wanted(context, now_ms) {
             tx.absorb(self.tick(context, now_ms));
         }
         (tx, learned || switched)

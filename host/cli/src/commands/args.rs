@@ -3,8 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trireme_core::{ModelName, NodeId, RoleKind, SensorId, Suite, TopicName, Version};
+use trireme_core::{ModelName, NodeId, RoleKind, SensorId, Suite, Version};
 
+use super::audit::AuditCommand;
+use super::authority::AuthorityCommand;
+use super::enrol::Enrol;
+use super::keys::KeysCommand;
+use super::models::{List, Retire, Rotate};
+use super::releases::{Refresh, Withdraw};
 use crate::init::Counts;
 
 /// Secure firmware updates from a manufacturer to every sensor, through six roles
@@ -35,16 +41,28 @@ pub(super) enum Command {
     Config(ConfigCommand),
     /// Write a complete small network, ready to run
     Init(Init),
-    /// The authority, offline: its root, certificates, the register
+    /// The authority: offline its roots, intermediates, certificates; online tokens, revocation, lists
     #[command(subcommand)]
     Authority(AuthorityCommand),
+    /// Get a node its first certificate: exchange a token for it
+    Enrol(Enrol),
     /// Make a key and a request for a certificate; the key stays here
     Request(Request),
     /// Models' secrets, and sensors' bundles
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Private keys: where they are, new ones, passphrases
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// What a node noted, and whether it is all still there
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Publish an image: hand it to a running manufacturer, which takes it to its brokers
     Publish(Publish),
+    /// Sign a release anew: a new expiry, Tokens of all generations; no image is sent to who holds it
+    Refresh(Refresh),
+    /// Withdraw a release: brokers drop its image, gateways offer it no more
+    Withdraw(Withdraw),
     /// How far releases are; how a node is
     Status(Status),
 }
@@ -139,73 +157,14 @@ impl Init {
     }
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum AuthorityCommand {
-    /// Make a root: key, certificate, register
-    #[command(after_help = "  trireme authority init root --name my-authority")]
-    Init {
-        /// The folder to make
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-        /// The authority's name
-        #[arg(long, default_value = "authority-root")]
-        name: NodeId,
-        /// Days that the root is valid
-        #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
-        days: u32,
-    },
-    /// Certify the key of a request
-    Issue(Issue),
-    /// Show what was issued
-    List {
-        /// The root's folder
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-        /// As JSON, a line for each certificate
-        #[arg(long)]
-        json: bool,
-    },
-}
-
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The request says who it is for; you say who it really is for: role, identifier, and for a manufacturer its topic and
-models. Nobody else may publish for these.
+Writes <id>.key (mode 0600) and <id>.csr. The key never leaves this machine; the request goes to the authority. With
+--key there is a key already, in a file or in a token, and only <id>.csr is written.
 
-  trireme authority issue root --request gw-1.csr --role gateway --id gw-1
-  trireme authority issue root --request acme.csr --role manufacturer --id acme --topic acme --model MD-01 --model MD-02")]
-pub(super) struct Issue {
-    /// The root's folder
-    #[arg(value_name = "DIR")]
-    pub(super) folder: PathBuf,
-    /// The request, as `trireme request` or openssl made it
-    #[arg(long, value_name = "FILE")]
-    pub(super) request: PathBuf,
-    /// The owner's role
-    #[arg(long)]
-    pub(super) role: RoleKind,
-    /// The owner's identifier
-    #[arg(long)]
-    pub(super) id: NodeId,
-    /// A manufacturer's topic
-    #[arg(long)]
-    pub(super) topic: Option<TopicName>,
-    /// A model of a manufacturer; again for each
-    #[arg(long = "model", value_name = "MODEL")]
-    pub(super) models: Vec<ModelName>,
-    /// Days that the certificate is valid
-    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-    pub(super) days: u32,
-    /// Where the certificate goes; beside the request as <id>.pem, where nothing is said
-    #[arg(long, value_name = "FILE")]
-    pub(super) out: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Writes <id>.key (mode 0600) and <id>.csr. The key never leaves this machine; the request goes to the authority.
-
-  trireme request --role gateway --id gw-1 --out /etc/trireme")]
+  trireme request --role gateway --id gw-1 --out /etc/trireme
+  trireme request --role gateway --id gw-1 --encrypt
+  trireme request --role gateway --id gw-1 --key 'pkcs11:token=hall;object=gw-1?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=pin'")]
 pub(super) struct Request {
     /// The node's role
     #[arg(long)]
@@ -216,6 +175,12 @@ pub(super) struct Request {
     /// The folder for both files
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) out: PathBuf,
+    /// A key that is there already
+    #[arg(long, value_name = "FILE|URI", conflicts_with = "encrypt")]
+    pub(super) key: Option<String>,
+    /// Encrypt the new key; the passphrase comes from $TRIREME_PASSPHRASE_FILE, or is asked for
+    #[arg(long)]
+    pub(super) encrypt: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -235,6 +200,12 @@ pub(super) enum ModelCommand {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         generation: Option<u32>,
     },
+    /// Make the next generation of a model's secrets; the one before it stays in use
+    Rotate(Rotate),
+    /// Make no more Tokens with a generation; receipts of its sensors still count
+    Retire(Retire),
+    /// Show all generations
+    List(List),
     /// Make the bundle of a sensor: its secrets, encrypted under a one-time code
     Provision(Provision),
 }

@@ -1,6 +1,12 @@
 //! What `trireme` understands, and what it does then.
 
 mod args;
+mod audit;
+mod authority;
+mod enrol;
+mod keys;
+mod models;
+mod releases;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -10,24 +16,21 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use trireme_core::RoleKind;
 use trireme_core::api::Publish;
-use trireme_core::role::Subject;
 
 use crate::admin;
-use crate::authority::{self, Grant, Root};
 use crate::config;
 use crate::files;
 use crate::init::Network;
-use crate::models;
-use crate::publish::{self, PublishError, Show};
+use crate::models as stores;
+use crate::publish::{self, Show};
 use crate::run;
 use crate::status;
 use crate::supervise::{self, Job, Pauses};
 use crate::table::Table;
 
 pub use args::Cli;
-use args::{AuthorityCommand, Command, ConfigCommand, ModelCommand};
+use args::{Command, ConfigCommand, ModelCommand};
 
 /// Exit codes, for scripts.
 pub mod exit {
@@ -100,15 +103,13 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Config(ConfigCommand::Check { path }) => check(&path),
         Command::Config(ConfigCommand::Example { role }) => say(&config::example::full(role)),
         Command::Init(args) => init(&args),
-        Command::Authority(command) => perform_authority(command),
-        Command::Request(args) => {
-            let made = authority::request(&Subject { role: args.role, id: args.id }, &args.out)?;
-            say(&format!(
-                "{}: the private key; it stays here\n{}: give this to the authority\n",
-                made.key.display(),
-                made.request.display()
-            ))
-        }
+        Command::Authority(command) => authority::perform(command),
+        Command::Enrol(args) => enrol::perform(args),
+        Command::Request(args) => keys::request(&args),
+        Command::Keys(command) => keys::perform(command),
+        Command::Audit(command) => audit::perform(command),
+        Command::Refresh(args) => releases::refresh(&args),
+        Command::Withdraw(args) => releases::withdraw(&args),
         Command::Model(command) => perform_model(command),
         Command::Publish(args) => publish(&args),
         Command::Status(args) => {
@@ -180,88 +181,34 @@ fn init(args: &args::Init) -> Result<u8, Failure> {
         "{folder}: {} nodes, ready to run\n\n  trireme run {folder}\n\nand from a second terminal, with an image of yours:\n\n  \
          trireme publish --node {folder}/acme.toml --model MD-01 --version 1.1 IMAGE\n  \
          trireme status --node {folder}/acme.toml --watch\n\n\
-         {folder}/root has the authority's key. Its node renews certificates with it; without that, move the folder \
-         to a safe place.\n",
+         {folder}/root has the root's key, which no node needs: move the folder to a safe place, off this machine. The \
+         authority's node issues and revokes with {folder}/issuing.\n",
         written.nodes.len()
     ))
-}
-
-fn perform_authority(command: AuthorityCommand) -> Result<u8, Failure> {
-    match command {
-        AuthorityCommand::Init { folder, name, days } => {
-            let root = Root::create(&folder, &name, days)?;
-            say(&format!(
-                "{}: the root's private key; keep it where nobody else gets it\n{}: its certificate; give it to \
-                 every node\n",
-                root.key_file().display(),
-                root.certificate_file().display()
-            ))
-        }
-        AuthorityCommand::Issue(args) => {
-            let grant = Grant {
-                subject: Subject { role: args.role, id: args.id.clone() },
-                topic: args.topic,
-                models: args.models,
-                days: args.days,
-            };
-            if grant.subject.role == RoleKind::Manufacturer && grant.topic.is_none() {
-                let text =
-                    "a manufacturer is certified for a topic and models: add --topic and --model".into();
-                return Err(Failure { text, code: exit::USAGE });
-            }
-            let certificate = Root::open(&args.folder)?.issue(&args.request, &grant)?;
-            let out = args.out.unwrap_or_else(|| args.request.with_file_name(format!("{}.pem", args.id)));
-            files::write_new(&out, certificate.as_bytes())?;
-            say(&format!("{}: the certificate of {}\n", out.display(), grant.subject))
-        }
-        AuthorityCommand::List { folder, json } => {
-            let issued = Root::list(&folder)?;
-            if json {
-                let lines: Result<Vec<String>, _> = issued.iter().map(serde_json::to_string).collect();
-                return say(&lines?.into_iter().map(|line| line + "\n").collect::<String>());
-            }
-            let now = authority::now_ms()?;
-            let mut table = Table::new(&["role", "id", "topic", "models", "days left", "serial"]);
-            for one in issued {
-                let models: Vec<&str> = one.models.iter().map(|model| model.as_str()).collect();
-                let left = match one.not_after_ms.checked_sub(now) {
-                    Some(left) => (left / 86_400_000).to_string(),
-                    None => "expired".into(),
-                };
-                let topic = one.topic.as_ref().map(ToString::to_string).unwrap_or_default();
-                table.row([
-                    one.role.to_string(),
-                    one.id.to_string(),
-                    topic,
-                    models.join(" "),
-                    left,
-                    one.serial,
-                ]);
-            }
-            say(&table.to_string())
-        }
-    }
 }
 
 fn perform_model(command: ModelCommand) -> Result<u8, Failure> {
     match command {
         ModelCommand::Add { model, store, generation } => {
-            let file = models::add(&store, &model, generation)?;
+            let file = stores::add(&store, &model, generation)?;
             say(&format!(
                 "{}: secrets of {model}\nA running manufacturer reads them at its next start; its certificate has to \
                  name the model.\n",
                 file.display()
             ))
         }
+        ModelCommand::Rotate(args) => models::rotate(&args),
+        ModelCommand::Retire(args) => models::retire(&args),
+        ModelCommand::List(args) => models::list(&args),
         ModelCommand::Provision(args) => {
-            let wish = models::Provision {
+            let wish = stores::Provision {
                 model: args.model,
                 generation: args.generation,
                 sensor: args.sensor,
                 manufacturer: args.manufacturer,
                 version: args.version,
             };
-            let made = models::provision(&args.store, &wish, &args.out)?;
+            let made = stores::provision(&args.store, &wish, &args.out)?;
             let bundle = made.bundle.display();
             if args.code_file {
                 return say(&format!("{bundle}: the bundle\n{}: its one-time code\n", made.code.display()));
@@ -286,15 +233,7 @@ fn publish(args: &args::Publish) -> Result<u8, Failure> {
         detach: args.detach,
     };
     let show = if args.json { Show::Json } else { Show::People };
-    let done = runtime()?.block_on(publish::publish(&socket, &wish, &args.image, show));
-    done.map_err(|error: PublishError| {
-        if let (Show::Json, PublishError::Refused(fault)) = (show, &error) {
-            // The error itself is on standard error in any case.
-            let _ = writeln!(std::io::stdout(), "{}", serde_json::json!({ "error": fault }));
-        }
-        let code = error.exit();
-        with_code(code)(error)
-    })
+    releases::told(show, runtime()?.block_on(publish::publish(&socket, &wish, &args.image, show)))
 }
 
 fn say(text: &str) -> Result<u8, Failure> {

@@ -52,7 +52,8 @@ pub fn listen_key(role: RoleKind) -> &'static str {
 /// Writes a table: the given values set, the others as comments with their defaults. Where not `complete`, the
 /// host's keys that were not set are left out.
 pub fn section(text: &mut String, heading: &str, keys: &[Key], values: Values<'_>, complete: bool) {
-    let set = |key: &Key| values.iter().find(|(name, _)| *name == key.name).map(|(_, value)| value);
+    let set_named = |wanted: &str| values.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    let set = |key: &Key| set_named(key.name);
     // Writing to a String does not fail.
     let _ = writeln!(text, "{heading}");
     for key in keys {
@@ -63,6 +64,11 @@ pub fn section(text: &mut String, heading: &str, keys: &[Key], values: Values<'_
     let absent = keys.iter().filter(|key| set(key).is_none() && (complete || key.reader == Reader::Role));
     for key in absent {
         let value = match key.absent {
+            // What is shown is what counts: it lies in the data folder.
+            _ if key.name == "admin" && set_named("data").is_some() => {
+                let data = set_named("data").map_or("", |data| data.trim_matches('"'));
+                format!("\"{data}/admin.sock\"")
+            }
             Absent::Default(value) | Absent::Nothing(value) => value.to_owned(),
             Absent::Needed => sample(key),
         };
@@ -90,7 +96,7 @@ fn sample(key: &Key) -> String {
         }
         (_, Kind::Address) => "\"127.0.0.1:1883\"".into(),
         (_, Kind::Url(scheme)) => format!("\"{scheme}://127.0.0.1:8443\""),
-        (name, Kind::Folder | Kind::Path | Kind::File) => match name {
+        (name, Kind::Folder | Kind::Path | Kind::File | Kind::FileOrFiles | Kind::Key) => match name {
             "bundle" => "\"sn-001.bundle\"".into(),
             _ => format!("\"{name}\""),
         },

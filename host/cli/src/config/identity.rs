@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use trireme_core::RoleKind;
 use trireme_core::role::Certified;
-use trireme_crypto::certificate::{Certificate, TrustAnchor};
-use trireme_crypto::key::{Signer, SoftwareKey};
+use trireme_crypto::certificate::{Certificate, CertificateError, TrustAnchor, TrustStore, chain};
+use trireme_crypto::key::Signer;
 use trireme_crypto::pem;
-use zeroize::Zeroizing;
 
+use super::IdentityFiles;
 use super::read::Section;
 use super::source::Problem;
 use crate::files;
+use crate::keys::Place;
+use crate::keystore::{self, IdentityError};
+use crate::passphrase::Passphrase;
 
-/// The most bytes of a certificate or key in PEM.
+/// The most bytes of a certificate in PEM.
 const LARGEST_PEM: u64 = 16 * 1024;
 
 /// The authority's root certificate.
@@ -23,25 +26,67 @@ pub(super) fn anchor(file: &Path) -> Result<TrustAnchor, String> {
         .map_err(|error| format!("{}: expected the authority's root certificate: {error}", file.display()))
 }
 
-/// Certificate and key of a table: for this role, under this authority, and of one another.
+/// Whom a node believes by its configuration.
+pub(super) struct Believed<'a> {
+    pub(super) roots: &'a [TrustAnchor],
+    /// Whether it ran before: it may have learned of further roots then, and been certified under one of them.
+    learned: bool,
+}
+
+impl<'a> Believed<'a> {
+    pub(super) fn new(roots: &'a [TrustAnchor], data: &Path) -> Self {
+        Self { roots, learned: data.join("state.redb").exists() }
+    }
+
+    /// Whose a chain is. Its dates are judged when the time is proven, not now.
+    fn judge(&self, chain: &[u8]) -> Result<Certified, CertificateError> {
+        match TrustStore::new(self.roots.to_vec(), 1).verify(chain, None) {
+            Err(CertificateError::Issuer { .. }) if self.learned => {
+                let all = chain::split(chain)?;
+                Certificate::parse(all.first().ok_or(CertificateError::ChainEmpty)?)?.owner()
+            }
+            other => Ok(other?.0),
+        }
+    }
+}
+
+/// Who a role is.
+pub(super) struct RoleIdentity {
+    pub(super) certificate: Certificate,
+    pub(super) certified: Certified,
+    pub(super) key: Arc<dyn Signer>,
+    pub(super) chain: Vec<u8>,
+    pub(super) files: IdentityFiles,
+}
+
+/// Certificate and key of a table: for this role, under this authority, and of one another. Changes nothing on disk.
 pub(super) fn read(
     section: &Section<'_, '_>,
     role: RoleKind,
-    anchor: &TrustAnchor,
+    believed: &Believed<'_>,
+    passphrase: &Passphrase,
     problems: &mut Vec<Problem>,
-) -> Option<(Certificate, Certified, Arc<SoftwareKey>)> {
+) -> Option<RoleIdentity> {
     let file = section.path("certificate")?;
-    let certified = certificate(&file).and_then(|certificate| {
-        // Its dates are judged when the time is proven, not now.
-        let certified = certificate.verify(anchor, None).map_err(|error| {
-            format!("{}: expected a certificate under the authority of [trust]: {error}", file.display())
-        })?;
-        Ok((certificate, certified))
-    });
-    let key = key(&section.path("key")?);
-    let certified = certified.map_err(|what| problems.push(section.problem("certificate", what))).ok();
-    let key = key.map_err(|what| problems.push(section.problem("key", what))).ok();
-    let (certificate, certified) = certified?;
+    let place = place(section, "key", problems)?;
+    let verified =
+        keystore::certificate_of(&file).map_err(|error| error.to_string()).and_then(|(chain, _)| {
+            believed.judge(&chain).map_err(|error| {
+                format!("{}: expected a certificate under the authority of [trust]: {error}", file.display())
+            })
+        });
+    let certified = verified.map_err(|what| problems.push(section.problem("certificate", what))).ok();
+    let found = keystore::look(&place, &file, passphrase);
+    let found = found
+        .map_err(|error| match error {
+            IdentityError::Key(_) | IdentityError::Strangers { .. } => {
+                problems.push(section.problem("key", error.to_string()));
+            }
+            // What is wrong with the certificate was said.
+            _ => {}
+        })
+        .ok();
+    let certified = certified?;
     let subject = &certified.subject;
     if subject.role != role {
         let what = format!("expected the certificate of a {role}; {} is for {subject}", file.display());
@@ -51,46 +96,22 @@ pub(super) fn read(
         let what = format!("is {id:?}, but the certificate {} is for {subject}", file.display());
         problems.push(section.problem("id", what));
     }
-    let key = key?;
-    if key.public_key() != certificate.public_key() {
-        let what =
-            format!("is not the key of {}; expected the one its request was made with", file.display());
-        problems.push(section.problem("key", what));
-    }
-    Some((certificate, certified, Arc::new(key)))
+    let found = found?;
+    Some(RoleIdentity {
+        certificate: found.certificate,
+        certified,
+        key: found.signer,
+        chain: found.chain,
+        files: IdentityFiles { key: place, certificate: file, state: found.state },
+    })
 }
 
-/// The root's key and certificate, of an authority that renews.
-pub(super) fn issuer(
-    section: &Section<'_, '_>,
-    anchor: &TrustAnchor,
-    problems: &mut Vec<Problem>,
-) -> Option<(Arc<SoftwareKey>, Certificate)> {
-    let (key_file, file) = match (section.path("issuing_key"), section.path("issuing_certificate")) {
-        (Some(key), Some(certificate)) => (key, certificate),
-        (None, None) => return None,
-        (Some(_), None) => {
-            problems.push(section.problem("issuing_certificate", "is missing; it belongs to issuing_key"));
-            return None;
-        }
-        (None, Some(_)) => {
-            problems.push(section.problem("issuing_key", "is missing; it belongs to issuing_certificate"));
-            return None;
-        }
-    };
-    let certificate = certificate(&file).and_then(|certificate| {
-        let same = certificate.public_key() == anchor.public_key();
-        let what = || format!("{}: expected the root certificate of [trust]", file.display());
-        same.then_some(certificate).ok_or_else(what)
-    });
-    let certificate =
-        certificate.map_err(|what| problems.push(section.problem("issuing_certificate", what))).ok();
-    let key = key(&key_file).map_err(|what| problems.push(section.problem("issuing_key", what))).ok();
-    let (key, certificate) = (key?, certificate?);
-    if key.public_key() != certificate.public_key() {
-        problems.push(section.problem("issuing_key", "is not the key of issuing_certificate"));
-    }
-    Some((Arc::new(key), certificate))
+/// Where a key is.
+pub(super) fn place(section: &Section<'_, '_>, key: &str, problems: &mut Vec<Problem>) -> Option<Place> {
+    let folder = section.source.path("");
+    Place::parse(section.text(key)?, &folder)
+        .map_err(|error| problems.push(section.problem(key, error.to_string())))
+        .ok()
 }
 
 fn certificate(file: &Path) -> Result<Certificate, String> {
@@ -98,11 +119,4 @@ fn certificate(file: &Path) -> Result<Certificate, String> {
     let text = files::read_text(file, LARGEST_PEM).map_err(|error| error.to_string())?;
     let der = pem::certificate_from_pem(&text).map_err(|error| named(&error))?;
     Certificate::parse(&der).map_err(|error| named(&error))
-}
-
-/// A private key that nobody else can read.
-fn key(file: &Path) -> Result<SoftwareKey, String> {
-    files::check_private(file).map_err(|error| error.to_string())?;
-    let text = files::read_text(file, LARGEST_PEM).map(Zeroizing::new).map_err(|error| error.to_string())?;
-    SoftwareKey::from_pkcs8_pem(&text).map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -7,13 +7,17 @@
 //! | [`schema`] | what a value may be; the check of a table against its keys |
 //! | [`source`] | where in the file something is wrong |
 //! | [`example`] | the commented examples, made from the same data |
+//! | [`enrolment`] | what is read of a node that has no certificate yet |
 //! | `read`, `identity`, `sensors` | what the keys refer to: certificates, keys, secrets, bundles |
 //! | [`network`] | what several files have to agree on |
 //!
 //! Unknown keys are errors, except in the table of a role with a `plugin` of its own: those are the plugin's.
 
+pub mod enrolment;
 pub mod example;
 mod identity;
+mod issuing;
+mod named;
 mod network;
 mod read;
 pub mod roles;
@@ -31,12 +35,15 @@ use trireme_core::role::Certified;
 use trireme_core::{NodeId, RoleKind, SensorId, Version};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
 use trireme_crypto::element::ModelSecrets;
-use trireme_crypto::key::SoftwareKey;
+use trireme_crypto::key::Signer;
 
 pub use network::check;
 pub use source::{Problem, Problems};
 
 use crate::files;
+use crate::keys::Place;
+use crate::keystore::State;
+use crate::passphrase::Passphrase;
 
 /// The most bytes of a configuration.
 pub const LARGEST_CONFIGURATION: u64 = 1024 * 1024;
@@ -57,8 +64,10 @@ pub struct NodeConfig {
     pub disk_reserve: u64,
     /// What it logs, as a filter of `tracing`.
     pub log: String,
-    /// Whom it believes; a node of sensors alone believes nobody.
-    pub authority: Option<TrustAnchor>,
+    /// What its private keys are under, where they are encrypted.
+    pub passphrase: Passphrase,
+    /// The roots that it believes; a node of sensors alone believes nobody.
+    pub trust: Vec<TrustAnchor>,
     /// Its roles, but for sensors.
     pub roles: Vec<RoleConfig>,
     /// Its sensors.
@@ -85,17 +94,91 @@ pub struct RoleConfig {
     /// For whom and what that certificate is.
     pub certified: Certified,
     /// Its private key.
-    pub key: Arc<SoftwareKey>,
+    pub key: Arc<dyn Signer>,
+    /// The same certificate, followed by those of its issuers without the root: X.509 DER.
+    pub chain: Vec<u8>,
+    /// Where key and certificate are, and what a renewal that was cut off left to do there.
+    pub files: IdentityFiles,
     /// Where it listens.
     pub listen: Option<SocketAddr>,
     /// Its component.
     pub plugin: PluginConfig,
     /// The role's own settings, as JSON.
     pub settings: Vec<u8>,
-    /// Authority: what it renews certificates with.
-    pub issuer: Option<(Arc<SoftwareKey>, Certificate)>,
+    /// How its certificate and what it trusts are looked after.
+    pub care: Care,
+    /// Authority: what it issues with, newest first.
+    pub issuers: Vec<Issuing>,
+    /// Authority: the register of the folder that it issues from.
+    pub issued: Option<PathBuf>,
     /// Manufacturer: secrets of its models.
     pub models: Vec<Arc<ModelSecrets>>,
+    /// Manufacturer: those that were retired, for receipts.
+    pub retired: Vec<Arc<ModelSecrets>>,
+}
+
+/// Where a role's key and certificate are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The key.
+    pub key: Place,
+    /// The certificate's file.
+    pub certificate: PathBuf,
+    /// What is to be done there before the pair is used.
+    pub state: State,
+}
+
+/// What is named in a configuration, whether it can be opened or not.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// Where this was read.
+    pub file: PathBuf,
+    /// The node's state.
+    pub data: PathBuf,
+    /// Its administrator's socket.
+    pub admin: PathBuf,
+    /// The file with the passphrase of its keys.
+    pub passphrase_file: Option<PathBuf>,
+    /// Its roles, but for sensors.
+    pub roles: Vec<NamedRole>,
+}
+
+/// A role's part in it.
+#[derive(Debug, Clone)]
+pub struct NamedRole {
+    /// Which.
+    pub role: RoleKind,
+    /// Where its key is.
+    pub key: Place,
+    /// Its certificate.
+    pub certificate: PathBuf,
+    /// Authority: what it issues with.
+    pub issuing: Vec<Place>,
+    /// Manufacturer: the store of its models' secrets.
+    pub models: Option<PathBuf>,
+}
+
+/// How a role's certificate and what it trusts are looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Care {
+    /// The authority's service, where one is named; the authority itself has none.
+    pub authority: Option<String>,
+    /// Whether the authority is to tell news of revocation at once.
+    pub follow: bool,
+    /// How often it is asked otherwise, in milliseconds.
+    pub every_ms: u64,
+    /// Whether the certificate is renewed, with a new key each time.
+    pub renew: bool,
+}
+
+/// A key that an authority issues with, or signs lists with.
+pub struct Issuing {
+    /// The key.
+    pub key: Arc<dyn Signer>,
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// The same, followed by its issuers' without the root; empty for a root's key.
+    pub chain: Vec<u8>,
 }
 
 /// An emulated sensor.
@@ -167,6 +250,16 @@ pub fn load(file: &Path) -> Result<NodeConfig, Problems> {
     read::node(&source::Source { file: file.into(), text })
 }
 
+/// Reads what a node's configuration names, and opens none of it: for commands that look after keys.
+///
+/// # Errors
+/// A file that cannot be read or is not TOML, and what is wrong in it.
+pub fn named(file: &Path) -> Result<Named, Problems> {
+    let text = files::read_text(file, LARGEST_CONFIGURATION)
+        .map_err(|error| Problems::of_file(file, error.to_string()))?;
+    named::read(&source::Source { file: file.into(), text })
+}
+
 /// The configurations that are meant: the file itself, or all `*.toml` of a folder, by name.
 ///
 /// # Errors
@@ -198,4 +291,24 @@ pub fn socket_of(file: &Path) -> Result<(PathBuf, bool), Problems> {
     let text = files::read_text(file, LARGEST_CONFIGURATION)
         .map_err(|error| Problems::of_file(file, error.to_string()))?;
     read::socket(&source::Source { file: file.into(), text })
+}
+
+/// What is needed to enrol the node of this file.
+///
+/// # Errors
+/// A file that cannot be read or is not TOML, and what is missing in it.
+pub fn enrolment_of(file: &Path, role: Option<RoleKind>) -> Result<enrolment::Enrolment, Problems> {
+    let text = files::read_text(file, LARGEST_CONFIGURATION)
+        .map_err(|error| Problems::of_file(file, error.to_string()))?;
+    enrolment::read(&source::Source { file: file.into(), text }, role)
+}
+
+/// The register that the authority of this file issues from, where it names one.
+///
+/// # Errors
+/// A file that cannot be read or is not TOML.
+pub fn register_of(file: &Path) -> Result<Option<PathBuf>, Problems> {
+    let text = files::read_text(file, LARGEST_CONFIGURATION)
+        .map_err(|error| Problems::of_file(file, error.to_string()))?;
+    enrolment::register(&source::Source { file: file.into(), text })
 }

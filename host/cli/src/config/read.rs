@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use trireme_actor::Custody;
 use trireme_core::{NodeId, RoleKind};
 use trireme_crypto::certificate::TrustAnchor;
 
 use super::schema::{self, Key, Reader, find};
 use super::source::{Problem, Problems, Source};
-use super::{NodeConfig, PluginConfig, RoleConfig, identity, roles, sensors};
+use super::{Care, NodeConfig, PluginConfig, RoleConfig, identity, issuing, roles, sensors};
 use crate::models;
+use crate::passphrase::Passphrase;
 
 /// One table of a file.
 pub(super) struct Section<'a, 'i> {
@@ -40,6 +42,21 @@ impl<'a, 'i> Section<'a, 'i> {
 
     pub(super) fn path(&self, key: &str) -> Option<PathBuf> {
         self.text(key).map(|text| self.source.path(text))
+    }
+
+    /// Of one path, or of a list of them.
+    pub(super) fn paths(&self, key: &str) -> Vec<PathBuf> {
+        match self.json(key) {
+            Some(Value::String(one)) => vec![self.source.path(&one)],
+            Some(Value::Array(several)) => {
+                several.iter().filter_map(Value::as_str).map(|one| self.source.path(one)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn flag(&self, key: &str) -> Option<bool> {
+        self.value(key)?.get_ref().as_bool()
     }
 
     pub(super) fn number(&self, key: &str) -> Option<u64> {
@@ -163,6 +180,7 @@ fn sections<'a, 'i>(source: &'a Source, document: &'a DeTable<'i>) -> Result<Vec
             "is missing; every file has a table [node] with name and data",
         ));
     }
+    Problems(sections.iter().filter_map(not_enrolled).collect()).none()?;
     for section in &sections {
         let keys = keys_of(&section.name);
         let open = find(section.table, "plugin").is_some();
@@ -171,6 +189,20 @@ fn sections<'a, 'i>(source: &'a Source, document: &'a DeTable<'i>) -> Result<Vec
     }
     Problems(problems).none()?;
     Ok(sections)
+}
+
+/// A role whose certificate is not there yet: that alone is told, not what else is missing with it.
+fn not_enrolled(section: &Section<'_, '_>) -> Option<Problem> {
+    let role = role_of(&section.name).filter(|role| *role != RoleKind::Sensor)?;
+    let certificate = section.path("certificate").filter(|file| !file.exists())?;
+    let file = section.source.file.display();
+    let how = match role {
+        RoleKind::Authority => {
+            "certify it first: `trireme request`, then `trireme authority issue`".to_owned()
+        }
+        _ => format!("enrol first: `trireme enrol --config {file} --token TOKEN`"),
+    };
+    Some(section.problem("certificate", format!("{} is not there; {how}", certificate.display())))
 }
 
 fn keys_of(section: &str) -> &'static [Key] {
@@ -190,7 +222,7 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
     let named = |name: &str| sections.iter().find(|section| section.name == name);
     let node = named("node")?;
     let data = node.path("data")?;
-    let authority = authority(source, sections, problems);
+    let trust = trust(source, sections, problems);
     let mut config = NodeConfig {
         file: source.file.clone(),
         name: NodeId::new(node.text("name")?).ok()?,
@@ -198,7 +230,8 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
         workers: node.number("workers").and_then(|workers| workers.try_into().ok()),
         disk_reserve: node.number("disk_reserve_mb").unwrap_or(64).saturating_mul(1024 * 1024),
         log: node.text("log").unwrap_or("info").to_owned(),
-        authority,
+        passphrase: Passphrase::of_node(node.path("passphrase_file")),
+        trust,
         roles: Vec::new(),
         sensors: Vec::new(),
         policies: named("policies").map(|section| policies(section, sections, problems)).unwrap_or_default(),
@@ -220,12 +253,11 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
                     .into_iter()
                     .for_each(|sensor| config.sensors.push(sensor));
             }
-            Some(role) => {
-                if let Some(anchor) = config.authority.clone() {
-                    config.roles.extend(certified_role(section, role, &anchor, problems));
-                }
+            Some(role) if !config.trust.is_empty() => {
+                let believed = identity::Believed::new(&config.trust, &config.data);
+                config.roles.extend(certified_role(section, role, &believed, &config.passphrase, problems));
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
     sensors::distinct(source, &config.sensors, problems);
@@ -237,12 +269,8 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
     Some(config)
 }
 
-/// The authority's certificate; needed as soon as there is a certified role.
-fn authority(
-    source: &Source,
-    sections: &[Section<'_, '_>],
-    problems: &mut Vec<Problem>,
-) -> Option<TrustAnchor> {
+/// The authority's roots; needed as soon as there is a certified role.
+fn trust(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Problem>) -> Vec<TrustAnchor> {
     let certified =
         |section: &&Section<'_, '_>| role_of(&section.name).is_some_and(|role| role != RoleKind::Sensor);
     let Some(section) = sections.iter().find(|section| section.name == "trust") else {
@@ -253,42 +281,71 @@ fn authority(
             );
             problems.push(source.problem(&role.span, "trust.authority", what));
         }
-        return None;
+        return Vec::new();
     };
-    let read = identity::anchor(&section.path("authority")?);
-    read.map_err(|what| problems.push(section.problem("authority", what))).ok()
+    let mut roots = Vec::new();
+    for file in section.paths("authority") {
+        match identity::anchor(&file) {
+            Ok(root) => roots.push(root),
+            Err(what) => problems.push(section.problem("authority", what)),
+        }
+    }
+    if roots.is_empty() && problems.is_empty() {
+        problems.push(section.problem("authority", "names no file; whom does this node believe?"));
+    }
+    roots
 }
 
 fn certified_role(
     section: &Section<'_, '_>,
     role: RoleKind,
-    anchor: &TrustAnchor,
+    believed: &identity::Believed<'_>,
+    passphrase: &Passphrase,
     problems: &mut Vec<Problem>,
 ) -> Option<RoleConfig> {
-    let identity = identity::read(section, role, anchor, problems);
+    let identity = identity::read(section, role, believed, passphrase, problems);
     let plugin = section.plugin(problems);
-    let issuer = match role {
-        RoleKind::Authority => identity::issuer(section, anchor, problems),
-        _ => None,
+    let issuers = match role {
+        RoleKind::Authority => issuing::read(section, believed, passphrase, problems),
+        _ => Vec::new(),
     };
     let models = match (role, section.path("models")) {
-        (RoleKind::Manufacturer, Some(folder)) => models::load(&folder)
+        (RoleKind::Manufacturer, Some(folder)) => models::load_all(&folder)
             .map_err(|error| problems.push(section.problem("models", error.to_string())))
             .unwrap_or_default(),
         _ => Vec::new(),
     };
-    let (certificate, certified, key) = identity?;
+    let identity = identity?;
+    let (retired, models): (Vec<_>, Vec<_>) = models.into_iter().partition(|stored| stored.retired);
+    let secrets = |stored: Vec<models::Stored>| stored.into_iter().map(|stored| stored.secrets).collect();
     Some(RoleConfig {
         role,
-        certificate,
-        certified,
-        key,
+        certificate: identity.certificate,
+        certified: identity.certified,
+        key: identity.key,
+        chain: identity.chain,
+        files: identity.files,
         listen: section.address("listen").or_else(|| section.address("lan")),
         plugin,
         settings: section.settings(roles::keys(role)),
-        issuer,
-        models,
+        care: care(section, role),
+        issuers,
+        issued: section.path("issued").filter(|_| role == RoleKind::Authority),
+        models: secrets(models),
+        retired: secrets(retired),
     })
+}
+
+/// How a role's certificate and what it trusts are looked after.
+fn care(section: &Section<'_, '_>, role: RoleKind) -> Care {
+    // The authority is where lists come from, and renews by its own key.
+    let authority = section.text("authority").filter(|_| role != RoleKind::Authority);
+    Care {
+        authority: authority.map(str::to_owned),
+        follow: section.flag("follow_lists").unwrap_or(role != RoleKind::Gateway),
+        every_ms: section.number("lists_every_s").map_or(Custody::EVERY_MS, |seconds| seconds * 1000),
+        renew: section.flag("renew").unwrap_or(true),
+    }
 }
 
 fn policies(

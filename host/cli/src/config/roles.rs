@@ -13,8 +13,8 @@ pub const NODE: &[Key] = &[
     host(
         "admin",
         Kind::Path,
-        Absent::Nothing("\"data/admin.sock\""),
-        "administrator's Unix socket; admin.sock in the data folder where none is named",
+        Absent::Nothing("\"admin.sock\""),
+        "administrator's Unix socket, at most 107 bytes long; admin.sock within `data` where none is named",
     ),
     host(
         "workers",
@@ -34,14 +34,21 @@ pub const NODE: &[Key] = &[
         Absent::Default("\"info\""),
         "error, warn, info, debug or trace; also by part, like \"info,trireme_net=debug\"",
     ),
+    host(
+        "passphrase_file",
+        Kind::File,
+        Absent::Nothing("\"passphrase\""),
+        "file with the passphrase of the private keys; new ones are encrypted under it as well. \
+         $TRIREME_PASSPHRASE_FILE, where none is named",
+    ),
 ];
 
 /// `[trust]`.
 pub const TRUST: &[Key] = &[host(
     "authority",
-    Kind::File,
+    Kind::FileOrFiles,
     Absent::Needed,
-    "the authority's root certificate, in PEM: whom this node believes",
+    "the authority's root certificate, in PEM: whom this node believes; a list, where there are several roots",
 )];
 
 /// `[policies]`.
@@ -116,8 +123,12 @@ const ID: Key = host(
     "who this is; the certificate says it, and has to agree where this is set",
 );
 const CERTIFICATE: Key = host("certificate", Kind::File, Absent::Needed, "this role's certificate, in PEM");
-const KEY: Key =
-    host("key", Kind::File, Absent::Needed, "its private key, PKCS#8 in PEM, readable by its owner alone");
+const KEY: Key = host(
+    "key",
+    Kind::Key,
+    Absent::Needed,
+    "its private key: PKCS#8 in PEM, readable by its owner alone, under a passphrase or not; or pkcs11:… in a token",
+);
 const PLUGIN: Key = host(
     "plugin",
     Kind::File,
@@ -130,7 +141,26 @@ const GRANTS: Key = host(
     Absent::Nothing("{ labels = [], links = [] }"),
     "what the plugin may do; what the shipped one may, where nothing is said",
 );
-const TIME_FROM: &str = "the authority's service, for the time";
+const TIME_FROM: &str = "the authority's service: the time, news of revocation, renewal of the certificate";
+
+const RENEW: Key = host(
+    "renew",
+    Kind::Flag,
+    Absent::Default("true"),
+    "whether the certificate is renewed at two thirds of its life, with a new key each time",
+);
+const FOLLOW_LISTS: Key = host(
+    "follow_lists",
+    Kind::Flag,
+    Absent::Default("true"),
+    "whether the authority tells news of revocation at once, over a question that it holds open",
+);
+const LISTS_EVERY: Key = host(
+    "lists_every_s",
+    Kind::Number(1, 86_400),
+    Absent::Default("60"),
+    "how often the authority is asked for news of revocation where it does not tell them at once, in seconds",
+);
 
 const GRANT_KEYS: &[Key] = &[
     host("labels", Kind::Texts, Absent::Nothing("[]"), "labels that it may sign or MAC under"),
@@ -153,25 +183,66 @@ const AUTHORITY: &[Key] = &[
     host("listen", Kind::Address, Absent::Needed, "where its service listens (HTTPS)"),
     host(
         "issuing_key",
-        Kind::File,
-        Absent::Nothing("\"root/authority.key\""),
-        "the root's private key, with which certificates are renewed; without it none are",
+        Kind::Key,
+        Absent::Nothing("\"issuing/issuing.key\""),
+        "an intermediate's private key, with which certificates are issued and lists signed; without it none are",
     ),
     host(
         "issuing_certificate",
         Kind::File,
-        Absent::Nothing("\"authority.pem\""),
-        "the root's certificate, which belongs to issuing_key",
+        Absent::Nothing("\"issuing/issuing.pem\""),
+        "the intermediate's certificate, which belongs to issuing_key, with those of its issuers below the root",
     ),
-    role("certificate_days", Kind::Number(1, 3650), "90", "how long a renewed certificate is valid"),
+    host(
+        "issued",
+        Kind::Path,
+        Absent::Nothing("\"issuing/register.jsonl\""),
+        "what was issued with issuing_key by hand; read at each start, so that it can be revoked and renewed",
+    ),
+    host(
+        "retired",
+        Kind::Tables(RETIRED),
+        Absent::Nothing("[{ key = \"issuing-1/issuing.key\", certificate = \"issuing-1/issuing.pem\" }]"),
+        "earlier issuing keys, which issue nothing any more; their lists go on while certificates of theirs live",
+    ),
+    host(
+        "renew",
+        Kind::Flag,
+        Absent::Default("true"),
+        "whether it renews its own certificate, by issuing_key",
+    ),
+    role("certificate_days", Kind::Number(1, 3650), "90", "how long a certificate is valid"),
+    role(
+        "list_days",
+        Kind::Number(1, 90),
+        "7",
+        "how long a revocation list is valid; a node that is cut off for longer trusts nobody until it has a new one",
+    ),
+    role(
+        "list_every_hours",
+        Kind::Number(1, 1080),
+        "24",
+        "how often lists are signed anew, at most half of list_days; at once when something is revoked",
+    ),
+    role("waiting", Kind::Number(0, 16_384), "4096", "the most questions for news of revocation held open"),
     optional(
         "register",
         Kind::Tables(REGISTER),
         "[{ role = \"manufacturer\", id = \"acme\", topic = \"acme\", models = [\"MD-01\"] }]",
-        "what nodes are certified for; a manufacturer needs an entry to renew",
+        "what manufacturers are certified for; where any is listed, one that is not renews nothing",
     ),
     PLUGIN,
     GRANTS,
+];
+
+const RETIRED: &[Key] = &[
+    host("key", Kind::Key, Absent::Needed, "the private key"),
+    host(
+        "certificate",
+        Kind::File,
+        Absent::Needed,
+        "its certificate, with those of its issuers below the root",
+    ),
 ];
 
 const REGISTER: &[Key] = &[
@@ -195,6 +266,9 @@ const DIRECTORY: &[Key] = &[
     KEY,
     host("listen", Kind::Address, Absent::Needed, "where its service listens (HTTPS)"),
     optional("authority", Kind::Url("https"), "\"https://127.0.0.1:8443\"", TIME_FROM),
+    RENEW,
+    FOLLOW_LISTS,
+    LISTS_EVERY,
     PLUGIN,
     GRANTS,
 ];
@@ -243,6 +317,9 @@ const MANUFACTURER: &[Key] = &[
     ),
     role("list_days", Kind::Number(1, 366), "30", "how long the announced list of brokers is good for"),
     role("concurrency", Kind::Number(1, 256), "8", "how many brokers are served at once"),
+    RENEW,
+    FOLLOW_LISTS,
+    LISTS_EVERY,
     PLUGIN,
     GRANTS,
 ];
@@ -274,6 +351,9 @@ const BROKER: &[Key] = &[
     role("pushes_per_address", COUNT, "600", "the most PUSHes of unproven links of one address in a minute"),
     role("pushes_in_all", COUNT, "6000", "the most PUSHes from and to all unproven links in a minute"),
     role("denied_ms", MS, "600000", "after which a gateway that a policy denied is asked about again"),
+    RENEW,
+    FOLLOW_LISTS,
+    LISTS_EVERY,
     PLUGIN,
     GRANTS,
 ];
@@ -309,6 +389,10 @@ const GATEWAY: &[Key] = &[
         "starts installs although the time is not proven; each is audited",
     ),
     role("receipts", COUNT, "10000", "the most receipts kept until a broker takes them"),
+    RENEW,
+    // Gateways are many: they hear of revocation from their brokers at once, and ask themselves now and then.
+    Key { absent: Absent::Default("false"), ..FOLLOW_LISTS },
+    LISTS_EVERY,
     PLUGIN,
     GRANTS,
 ];

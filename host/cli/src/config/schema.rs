@@ -7,6 +7,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use trireme_core::{NodeId, RoleKind, Version};
+use trireme_pkcs11::KeyUri;
 
 use super::source::{Problem, Source};
 
@@ -34,6 +35,8 @@ pub enum Kind {
     Name,
     /// The path of a file that is there.
     File,
+    /// A private key: the path of a file that is there, or a `pkcs11:` URI.
+    Key,
     /// The path of a folder that is there.
     Folder,
     /// A path that need not be there.
@@ -52,6 +55,8 @@ pub enum Kind {
     Texts,
     /// A list of paths of files that are there.
     Files,
+    /// The path of a file that is there, or a list of them.
+    FileOrFiles,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A table within this one.
@@ -161,6 +166,9 @@ pub(crate) fn expectation(kind: Kind) -> String {
         Kind::Text => "a text".into(),
         Kind::Name => "a name of 1 to 64 letters, digits, dots, underscores or dashes".into(),
         Kind::File => "the path of a file".into(),
+        Kind::Key => {
+            "the path of a file, or a key in a token as \"pkcs11:token=…;object=…?module-path=…\"".into()
+        }
         Kind::Folder => "the path of a folder".into(),
         Kind::Path => "a path".into(),
         Kind::Address => "an address to listen on, like \"127.0.0.1:1883\"".into(),
@@ -170,6 +178,7 @@ pub(crate) fn expectation(kind: Kind) -> String {
         Kind::Names => "a list of names".into(),
         Kind::Texts => "a list of texts".into(),
         Kind::Files => "a list of paths of files".into(),
+        Kind::FileOrFiles => "the path of a file, or a list of them".into(),
         Kind::Choice(words) => format!("one of {}", words.join(", ")),
         Kind::Table(_) => "a table".into(),
         Kind::Tables(_) => "a list of tables".into(),
@@ -195,7 +204,7 @@ fn check_value(
             }
             return;
         }
-        (Kind::Names | Kind::Texts | Kind::Files, DeValue::Array(items)) => {
+        (Kind::Names | Kind::Texts | Kind::Files | Kind::FileOrFiles, DeValue::Array(items)) => {
             let kind = match kind {
                 Kind::Names => Kind::Name,
                 Kind::Texts => Kind::Text,
@@ -220,13 +229,18 @@ fn check_value(
 
 /// Fine, or what is wrong where there is more to say than "expected … found …".
 fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option<String>> {
+    let kind =
+        if matches!((kind, value), (Kind::FileOrFiles, DeValue::String(_))) { Kind::File } else { kind };
     let text = || value.as_str().ok_or(None);
     let fine = |fine: bool| if fine { Ok(()) } else { Err(None) };
     match kind {
         Kind::Text => text().map(|_| ()),
         Kind::Path => fine(!text()?.is_empty()),
         Kind::Name => NodeId::new(text()?).map(|_| ()).map_err(|error| Some(error.to_string())),
-        Kind::File => {
+        Kind::Key if KeyUri::is_uri(text()?) => {
+            text()?.parse::<KeyUri>().map(|_| ()).map_err(|error| Some(error.to_string()))
+        }
+        Kind::File | Kind::Key => {
             let file = source.path(text()?);
             if file.is_file() {
                 return Ok(());
@@ -260,7 +274,9 @@ fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option
             }
             other => fine(matches!(other.as_str(), Some("pass" | "fail"))),
         },
-        Kind::Names | Kind::Texts | Kind::Files | Kind::Table(_) | Kind::Tables(_) => Err(None),
+        Kind::Names | Kind::Texts | Kind::Files | Kind::FileOrFiles | Kind::Table(_) | Kind::Tables(_) => {
+            Err(None)
+        }
     }
 }
 

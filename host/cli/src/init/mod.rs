@@ -2,7 +2,8 @@
 //! sensors, each node with its configuration, keys and certificates, ready to run.
 //!
 //! ```text
-//! root/                 the authority's offline part: key, certificate, register
+//! root/                 the root's key, certificate and register; stays offline
+//! issuing/              the intermediate that the root certified, with its register; the authority's node needs it
 //! authority.pem         the root's certificate, which every node believes
 //! keys/ certificates/   of each certified role
 //! models/<mf>/          secrets of a manufacturer's models
@@ -23,7 +24,7 @@ use trireme_core::role::Subject;
 use trireme_core::version::VersionError;
 use trireme_core::{ModelName, NodeId, RoleKind, SensorId, TopicName, Version};
 
-use crate::authority::{self, AuthorityError, Grant, Root};
+use crate::authority::{self, AuthorityError, Folder, Grant};
 use crate::config::SelfTest;
 use crate::files::{self, FileError};
 use crate::models::{self, ModelError, Provision};
@@ -345,9 +346,12 @@ impl Network {
         Ok(written)
     }
 
-    /// The root, and for each role a key, a request, a certificate.
+    /// The root, its intermediate, and for each role a key, a request, a certificate under that.
     fn certify(&self, at: &Path) -> Result<(), InitError> {
-        let root = Root::create(&at.join("root"), &NodeId::new("authority-root")?, 3650)?;
+        let root = Folder::create(&at.join("root"), &NodeId::new("authority-root")?, 3650)?;
+        // It outlives what it certifies.
+        let days = self.certificate_days.saturating_mul(2).clamp(730, 3650);
+        let issuing = root.intermediate(&at.join("issuing"), &NodeId::new("authority-1")?, days)?;
         let certificate = files::read_text(&root.certificate_file(), 16 * 1024)?;
         files::write_new(&at.join("authority.pem"), certificate.as_bytes())?;
         let (keys, certificates) = (at.join("keys"), at.join("certificates"));
@@ -369,7 +373,7 @@ impl Network {
         for grant in grants {
             let Subject { id, .. } = &grant.subject;
             let made = authority::request(&grant.subject, &keys)?;
-            let certificate = root.issue(&made.request, &grant)?;
+            let certificate = issuing.issue(&made.request, &grant)?;
             files::write_new(&certificates.join(format!("{id}.pem")), certificate.as_bytes())?;
             files::remove(&made.request)?;
         }

@@ -52,12 +52,14 @@ fn authority(network: &Network, written: &Written) -> String {
         .collect();
     let mut values = identity("authority");
     values.push(("listen", quoted(&written.authority.to_string())));
-    values.push(("issuing_key", quoted("root/authority.key")));
-    values.push(("issuing_certificate", quoted("root/authority.pem")));
+    values.push(("issuing_key", quoted("issuing/issuing.key")));
+    values.push(("issuing_certificate", quoted("issuing/issuing.pem")));
+    values.push(("issued", quoted("issuing/register.jsonl")));
     values.push(("register", list(register)));
     role(&mut text, RoleKind::Authority, values, &Settings::new());
     let mut values = identity("directory");
     values.push(("listen", quoted(&written.directory.to_string())));
+    values.push(("authority", https(written.authority)));
     role(&mut text, RoleKind::Directory, values, &Settings::new());
     text
 }
