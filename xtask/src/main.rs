@@ -14,6 +14,7 @@ mod steps;
 mod toolchain;
 mod vectors;
 mod workspace;
+mod year;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,12 @@ enum Task {
     Test,
     /// Builds, fetches real firmware images, and lets them travel from the manufacturer to sensors.
     Demo,
+    /// A year in the simulator, told day by day: certificates run out, roots change, keys are stolen.
+    Year {
+        /// Another seed, another year.
+        #[arg(default_value_t = 1)]
+        seed: u64,
+    },
     /// Computes the committed test vectors again with an independent implementation (Python).
     Vectors,
     /// Formats all code.
@@ -62,6 +69,9 @@ fn main() -> ExitCode {
         Task::Test => all(&steps::TEST, "test", &workspace),
         Task::Vectors => all(&steps::VECTORS, "vectors", &workspace),
         Task::Fmt => all(&steps::FMT, "fmt", &workspace),
+        Task::Year { seed } => {
+            all(&steps::YEAR, "year", &workspace).and_then(|_| year::become_year(&workspace, seed))
+        }
         Task::Demo => all(&steps::DEMO, "demo", &workspace).and_then(|_| demo::become_demo(&workspace)),
     });
     outcome.unwrap_or_else(|error| {

@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{command, components, demo, error::Error, packages, precompile, vectors, workspace::Workspace};
+use crate::{
+    command, components, demo, error::Error, packages, precompile, vectors, workspace::Workspace, year,
+};
 
 /// One thing to do.
 pub(crate) struct Step {
@@ -44,6 +46,10 @@ pub(crate) const DEMO: [Step; 4] = [
     PRECOMPILE,
     Step { name: "build trireme and the demo", run: |w| build_binaries(w, &["trireme", demo::PROGRAM]) },
 ];
+
+/// `cargo xtask year`, up to the year itself.
+pub(crate) const YEAR: [Step; 1] =
+    [Step { name: "build the simulator", run: |w| build_binaries(w, &[year::PROGRAM]) }];
 
 /// `cargo xtask vectors`
 pub(crate) const VECTORS: [Step; 1] = [CHECK_VECTORS];

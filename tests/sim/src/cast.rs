@@ -79,6 +79,7 @@ impl Cast {
             secrets: Vec::new(),
             sensor: None,
             root: Some((key, root)),
+            lasting: None,
         });
         let many = |role, prefix: &str, count| {
             (1..=count).map(|i| issuer.node(role, &format!("{prefix}-{i}"), None, Vec::new())).collect()
@@ -117,6 +118,7 @@ impl Cast {
             secrets: Vec::new(),
             sensor: Some(Arc::new(sensor)),
             root: None,
+            lasting: None,
         }))
     }
 }
@@ -156,6 +158,7 @@ impl Issuer {
             secrets,
             sensor: None,
             root: None,
+            lasting: None,
         }))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use trireme_core::{Digest, ModelName, RoleKind, Version};
 
 use crate::party::{Disk, Keys};
+use crate::vigil::Vigil;
 
 /// What was seen so far, and what is broken.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Facts {
     pub faults: Vec<String>,
     /// What happened, in numbers.
     pub counts: Counts,
+    /// What must hold of certificates and lists.
+    pub vigil: Vigil,
     sensors: BTreeMap<String, Seen>,
 }
 
@@ -69,7 +72,7 @@ impl Facts {
         }
         if let Some(digest) = running.digest {
             let release = (secrets.model().clone(), running.version, digest);
-            if !self.genuine.contains(&release) {
+            if !self.genuine.contains(&release) && !self.vigil.is_rogue(&digest) {
                 self.broken.push(format!(
                     "{name}: runs {} {}, which nobody published",
                     running.version,
@@ -94,12 +97,14 @@ impl Facts {
             if broker != name {
                 continue;
             }
-            let held = self.genuine.iter().any(|(of, newer, digest)| {
-                of == model
-                    && newer >= version
-                    && disk.pins.contains_key(digest)
-                    && disk.blobs.contains_key(digest)
-            });
+            // Newest first: that is the one that is there.
+            let from = (model.clone(), *version, Digest([0; 32]));
+            let to = (model.clone(), Version::new([u32::MAX; 4]), Digest([255; 32]));
+            let held = self
+                .genuine
+                .range(from..=to)
+                .rev()
+                .any(|(_, _, digest)| disk.pins.contains_key(digest) && disk.blobs.contains_key(digest));
             if !held {
                 self.broken
                     .push(format!("{name}: {model} {version} was acknowledged and is not there any more"));
@@ -111,7 +116,8 @@ impl Facts {
     pub fn installs(&mut self, name: &str, keys: &Keys, disk: &Disk, version: Version, digest: &Digest) {
         self.counts.written += 1;
         let (Some(device), Some(secrets)) = (&disk.device, &keys.sensor) else { return };
-        if !self.genuine.contains(&(secrets.model().clone(), version, *digest)) {
+        let genuine = self.genuine.contains(&(secrets.model().clone(), version, *digest));
+        if !genuine && !self.vigil.is_rogue(digest) {
             self.broken
                 .push(format!("{name}: installs {version} {}, which nobody published", digest.short()));
         }

@@ -10,11 +10,13 @@ use trireme_actor::{
 };
 use trireme_core::role::{Answer, Fault, Identity, Subject, code};
 use trireme_core::{Digest, Event, Role, RoleKind};
-use trireme_crypto::certificate::Certificate;
+use trireme_crypto::certificate::{Certificate, TrustAnchor};
 use trireme_crypto::element::{ModelSecrets, SensorSecrets};
 use trireme_crypto::key::{Signer, SoftwareKey};
 
+use crate::custody::{Drawer, Lasting};
 use crate::device::Device;
+use crate::hierarchy::Ca;
 
 /// The world's beginning, in milliseconds since 1970: 2026-01-01.
 pub const BEGINNING_MS: u64 = 1_767_225_600_000;
@@ -38,6 +40,9 @@ pub struct Keys {
     pub sensor: Option<Arc<SensorSecrets>>,
     /// The authority's root: its key and its certificate.
     pub root: Option<(Arc<SoftwareKey>, Vec<u8>)>,
+    /// A party whose keys and trust change: then certificate, key and issuers are those of its [`Disk`], and its trust
+    /// is its own.
+    pub lasting: Option<Lasting>,
 }
 
 /// What a crash leaves.
@@ -51,6 +56,10 @@ pub struct Disk {
     pub blobs: BTreeMap<Digest, Arc<[u8]>>,
     /// A sensor's hardware.
     pub device: Option<Device>,
+    /// The key store of a party whose certificate is renewed.
+    pub keys: Option<Drawer>,
+    /// What such an authority issues with, newest first.
+    pub issuers: Vec<Ca>,
 }
 
 /// A disk that the world and the party share.
@@ -65,6 +74,8 @@ pub fn lock(disk: &SharedDisk) -> MutexGuard<'_, Disk> {
 pub struct Party {
     actor: Actor,
     disk: SharedDisk,
+    trust: Trust,
+    time: ProvenTime,
 }
 
 impl Party {
@@ -89,8 +100,19 @@ impl Party {
             time.prove(BEGINNING_MS + world_ms, 0);
         }
         let factory = move || Ok(maker());
-        let (ring, grants) = (keyring(keys, disk)?, grants(keys.subject.role)?);
-        let actor = Actor::new(factory, ring, grants, DiskStore(disk.clone()), time, config.into());
+        let trust = match &keys.lasting {
+            Some(lasting) => {
+                let root = TrustAnchor::from_certificate(&lasting.root).map_err(|error| error.to_string())?;
+                Trust::new(Vec::from([root]))
+            }
+            None => keys.trust.clone(),
+        };
+        let (ring, grants) = (keyring(keys, disk, &trust)?, grants(keys.subject.role)?);
+        let store = DiskStore(disk.clone());
+        let mut actor = Actor::new(factory, ring, grants, store, time.clone(), config.into());
+        if let Some(lasting) = &keys.lasting {
+            actor = actor.with_custody(lasting.custody(disk));
+        }
         // Addresses of runs differ, and their numbers may; what a role draws must not.
         let seed = world_ms
             ^ keys
@@ -99,7 +121,19 @@ impl Party {
                 .as_str()
                 .bytes()
                 .fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        Ok(Self { actor: actor.with_seed(seed), disk: disk.clone() })
+        Ok(Self { actor: actor.with_seed(seed), disk: disk.clone(), trust, time })
+    }
+
+    /// Whom it trusts.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The time as it knows it, milliseconds since 1970, when its own clock stands at `now_ms`.
+    #[must_use]
+    pub fn proven_ms(&self, now_ms: u64) -> Option<u64> {
+        self.time.at(now_ms)
     }
 
     /// Starts the role. Times are milliseconds since the party's own start.
@@ -162,26 +196,36 @@ impl Party {
     }
 }
 
-fn keyring(keys: &Keys, disk: &SharedDisk) -> Result<Keyring, String> {
+fn keyring(keys: &Keys, disk: &SharedDisk, trust: &Trust) -> Result<Keyring, String> {
     let role = keys.subject.role;
-    let signer: Arc<dyn Signer> = keys.key.clone();
-    let issuer = match &keys.root {
-        Some((key, root)) => {
-            let certificate = Certificate::parse(root).map_err(|error| error.to_string())?;
-            Some(Issuer { signer: key.clone(), certificate, chain: Vec::new() })
-        }
-        None => None,
-    };
+    let mut signer: Arc<dyn Signer> = keys.key.clone();
+    let mut identity = Identity { subject: keys.subject.clone(), certificate: keys.certificate.clone() };
+    let mut issuers = Vec::new();
+    if let Some((key, root)) = &keys.root {
+        let certificate = Certificate::parse(root).map_err(|error| error.to_string())?;
+        issuers.push(Issuer { signer: key.clone(), certificate, chain: Vec::new() });
+    }
+    let kept = lock(disk);
+    if let Some(kept) = &kept.keys {
+        signer = kept.key.clone();
+        identity.certificate.clone_from(&kept.certificate);
+    }
+    issuers.extend(kept.issuers.iter().cloned().map(|Ca { key, certificate, chain }| Issuer {
+        signer: key,
+        certificate,
+        chain,
+    }));
+    drop(kept);
     let mut models = ModelKeys::default();
     keys.secrets.iter().for_each(|secrets| models.add(secrets.clone()));
     let sensor = keys.sensor.clone();
     let sensor = sensor.map(|secrets| SensorKeys { secrets, boot: Arc::new(BootLoader(disk.clone())) });
     let certified = role != RoleKind::Sensor;
     Ok(Keyring {
-        identity: Identity { subject: keys.subject.clone(), certificate: keys.certificate.clone() },
+        identity,
         signer: certified.then_some(signer),
-        trust: certified.then(|| keys.trust.clone()),
-        issuers: issuer.into_iter().collect(),
+        trust: certified.then(|| trust.clone()),
+        issuers,
         models,
         sensor,
     })

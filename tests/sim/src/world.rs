@@ -1,8 +1,9 @@
 //! The world: parties on a bad network under one virtual clock. The same seed gives the same order of events.
 
+mod lasting;
 mod traffic;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use trireme_actor::{Effect, Intake};
@@ -46,6 +47,10 @@ pub struct Site {
     maker: Maker,
     config: String,
     party: Option<Party>,
+    /// In strange hands: what becomes of its certificate is no concern of the invariants.
+    lost: bool,
+    /// When something other than a timer happened to it last.
+    stirred_ms: u64,
     /// Counts starts: what was under way for an earlier one is void.
     life: u64,
     booted_ms: u64,
@@ -53,16 +58,16 @@ pub struct Site {
     next_request: u64,
     bodies: BTreeMap<LinkId, Vec<u8>>,
     adopted: BTreeMap<NodeId, LinkId>,
-    /// Its own requests that were not answered yet, by the numbers of their jobs.
-    waits: BTreeSet<Then>,
+    /// Its own requests that were not answered yet: by the numbers of their jobs, which of them.
+    waits: BTreeMap<Then, u64>,
     /// Requests that it has to answer.
     asked: BTreeMap<u64, Asker>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Asker {
-    /// Another party, with the number of its job.
-    Job(Place, u64, Then),
+    /// Another party, with the number of its job, and which of its requests it is.
+    Job(Place, u64, Then, u64),
     /// The administrator of the script.
     Admin(u64),
 }
@@ -72,17 +77,31 @@ enum Happening {
     Wake(Place, u64),
     Frame(u64, usize, Frame),
     Call(Place, u64, LinkId, String),
-    Asked(Place, (Place, Option<Subject>), Then, u64, String, Vec<u8>),
+    Asked(Ask),
     Job(Place, u64, Work),
     Restart(Place),
     Start(Place),
+}
+
+/// A request on its way.
+#[derive(Debug, Clone)]
+struct Ask {
+    to: Place,
+    from: Place,
+    /// Who that is, where it shows its certificate.
+    caller: Option<Subject>,
+    life: u64,
+    then: Then,
+    serial: u64,
+    path: String,
+    body: Vec<u8>,
 }
 
 enum Work {
     Receive(LinkId, Box<Intake>, Vec<u8>, Then),
     Install(Digest, trireme_core::Version, Then),
     Answer(Then, Result<Answer, Fault>),
-    Replied(Then, Result<Answer, Fault>),
+    Replied(Then, u64, Result<Answer, Fault>),
     SelfTest(Then),
     Confirm(Then),
     Revert(Then),
@@ -102,6 +121,10 @@ pub struct World {
     pub answers: BTreeMap<u64, Result<Vec<u8>, Fault>>,
     /// An attacker in every path.
     pub tamper: Option<Tamper>,
+    /// How late timers may fire where nothing else happens ([`World::lateness`]); 0 for not at all.
+    pub latest_ms: u64,
+    /// The most events that one [`World::run_until`] may see: whoever asks again and again without a pause breaks it.
+    pub most_events: Option<u64>,
     /// The last things that happened.
     pub trace: VecDeque<String>,
     rng: Rng,
@@ -121,6 +144,8 @@ impl World {
             facts: Facts::default(),
             answers: BTreeMap::new(),
             tamper: None,
+            latest_ms: 0,
+            most_events: None,
             trace: VecDeque::new(),
             rng: Rng::new(seed),
             queue: BTreeMap::new(),
@@ -146,13 +171,15 @@ impl World {
             maker,
             config,
             party: None,
+            lost: false,
+            stirred_ms: 0,
             life: 0,
             booted_ms: 0,
             next_link: FIRST_HOST_LINK,
             next_request: 0,
             bodies: BTreeMap::new(),
             adopted: BTreeMap::new(),
-            waits: BTreeSet::new(),
+            waits: BTreeMap::new(),
             asked: BTreeMap::new(),
         });
         let wait = self.rng.between(0, 1000);
@@ -189,9 +216,7 @@ impl World {
             }
             Happening::Frame(pipe, side, frame) => self.arrive(pipe, side, frame),
             Happening::Call(place, life, link, address) => self.call(place, life, link, &address),
-            Happening::Asked(to, caller, then, number, path, body) => {
-                self.asked(to, caller, then, number, path, body);
-            }
+            Happening::Asked(ask) => self.asked(ask),
             Happening::Job(place, life, work) => {
                 if self.alive(place, life) {
                     self.work(place, work);
@@ -203,11 +228,15 @@ impl World {
 
     /// Runs until `until_ms`, or until something is broken.
     pub fn run_until(&mut self, until_ms: u64) {
+        let most = self.most_events.map(|most| self.facts.counts.events.saturating_add(most));
         while self.facts.broken.is_empty() {
             match self.queue.first_key_value() {
                 Some(((at, _), _)) if *at <= until_ms => self.step(),
                 _ => break,
             };
+            if most.is_some_and(|most| self.facts.counts.events > most) {
+                self.facts.broken.push("a storm: far more happens than there is reason for".into());
+            }
         }
         self.now_ms = self.now_ms.max(until_ms);
     }
@@ -263,7 +292,7 @@ impl World {
         if let Some(device) = lock(&site.disk).device.as_mut() {
             device.boot();
         }
-        site.booted_ms = now;
+        (site.booted_ms, site.stirred_ms) = (now, now);
         let name = trace.unwrap_or_default();
         match Party::new(site.maker, &site.keys, &site.disk, &site.config, now) {
             Ok(mut party) => {
@@ -305,6 +334,7 @@ impl World {
         let what = self.describe(place, &event);
         let Some(site) = self.sites.get_mut(place) else { return };
         let up_ms = now.saturating_sub(site.booted_ms);
+        site.stirred_ms = now;
         let Some(party) = site.party.as_mut() else { return };
         let effects = party.handle(up_ms, event);
         self.note(what);
@@ -325,6 +355,7 @@ impl World {
     fn look(&mut self, place: Place) {
         let Some(site) = self.sites.get(place) else { return };
         self.facts.look(&site.name, &site.keys, &lock(&site.disk));
+        self.look_at_trust(place);
     }
 
     fn carry_out(&mut self, place: Place, effects: Vec<Effect>) {
@@ -338,7 +369,7 @@ impl World {
         let now = self.now_ms;
         let Some(site) = self.sites.get(place) else { return };
         if let Some(due) = site.party.as_ref().and_then(Party::next_timer) {
-            let wait = (site.booted_ms + due).saturating_sub(now);
+            let wait = (site.booted_ms + due).saturating_sub(now).max(self.lateness(site));
             self.later(wait, Happening::Wake(place, life));
         }
     }
@@ -411,10 +442,13 @@ impl World {
             Effect::Failed { during, fault } => {
                 let name = self.name(place).unwrap_or_default();
                 self.note(format!("{name}: {during}: {fault}"));
-                if during == "start" {
+                let lost = self.sites.get(place).is_some_and(|site| site.lost);
+                if during == "start" && !lost {
                     self.facts.broken.push(format!("{name} does not start: {fault}"));
                 }
-                self.facts.faults.push(format!("{name}: {during}: {fault}"));
+                if self.facts.faults.len() < TRACE {
+                    self.facts.faults.push(format!("{name}: {during}: {fault}"));
+                }
             }
             // PUBACK is transport, and progress is for people: nothing hangs on them.
             Effect::Acknowledge { .. } | Effect::Progress { .. } => {}
@@ -426,11 +460,12 @@ impl World {
         let event = match work {
             Work::Answer(then, result) => answer(then, result),
             // The first answer counts; a repeated one, or the end of patience, comes too late.
-            Work::Replied(then, result) => {
-                let waits = self.sites.get_mut(place).is_some_and(|site| site.waits.remove(&then));
-                if !waits {
+            Work::Replied(then, serial, result) => {
+                let Some(site) = self.sites.get_mut(place) else { return };
+                if site.waits.get(&then) != Some(&serial) {
                     return;
                 }
+                site.waits.remove(&then);
                 answer(then, result)
             }
             Work::Receive(link, intake, body, then) => {
@@ -449,6 +484,7 @@ impl World {
                 let Some(site) = self.sites.get(place) else { return };
                 let mut disk = lock(&site.disk);
                 self.facts.installs(&site.name, &site.keys, &disk, version, &blob);
+                self.facts.vigil.installs(&site.name, &site.config, &blob, self.now_ms);
                 let Some(device) = disk.device.as_mut() else { return };
                 if torn {
                     device.tear();

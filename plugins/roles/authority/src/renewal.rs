@@ -80,9 +80,11 @@ fn renewed(
     Ok(Reply::Now(json::write(&Renewed { certificate: json::hexed(&certificate) })))
 }
 
-/// Proves that the caller holds a certificate that counts: one that verifies or, where its issuer does not count any
-/// more, one that stands in the register exactly so. That is how nodes come back by themselves after an intermediate
-/// was revoked.
+/// Proves that the caller holds a certificate that counts: one that stands in the register exactly so and verifies, or
+/// whose issuer does not count any more: that is how nodes come back by themselves after an intermediate was revoked.
+///
+/// Never one that verifies and is not in the register: with the key of an intermediate a thief could make itself such
+/// a certificate, have it renewed, and so be in the register when the intermediate is revoked.
 fn prove(
     host: &mut dyn Host,
     now_ms: u64,
@@ -93,14 +95,21 @@ fn prove(
 ) -> Result<Certified, Fault> {
     let subject = &holder.subject;
     let signed = formula::renew(signing, &holder.present);
+    let entry = entry.filter(|entry| entry.digest == holder.described.digest);
     let certified = match host.verify(&holder.present, &signed, &renewal.signature) {
-        Ok(certified) if certified.subject == *subject => certified,
+        Ok(certified) if certified.subject == *subject && entry.is_some() => certified,
+        Ok(certified) if certified.subject == *subject => {
+            let detail = format!(
+                "this certificate of {subject} does not stand in the register; take it into the register if it was \
+                 issued elsewhere, or enrol the node anew"
+            );
+            return Err(Fault::new(code::UNKNOWN, detail));
+        }
         Ok(certified) => {
             let detail = format!("the certificate is of {}, not of {subject}", certified.subject);
             return Err(Fault::new(code::CERTIFICATE, detail));
         }
         Err(fault) if fault.code == code::CERTIFICATE || fault.code == code::REVOKED => {
-            let entry = entry.filter(|entry| entry.digest == holder.described.digest);
             // Of what is not in the register, only what is wrong with it can be said.
             let entry = entry.ok_or(fault)?;
             host.verify_key(&entry.key, &signed, &renewal.signature)?;

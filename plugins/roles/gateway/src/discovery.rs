@@ -357,6 +357,8 @@ impl Gateway {
                 continue;
             }
             let pause = if refused { BACKOFF.first_ms } else { self.config.reconnect_ms };
+            // A link that lasted: the broker has nothing against us.
+            broker.failures = 0;
             broker.connect_ms = now.monotonic_ms.saturating_add(pause);
             broker.disconnected();
             self.uplinks.remove(&link);

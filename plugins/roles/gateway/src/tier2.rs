@@ -56,7 +56,6 @@ impl Gateway {
         broker.trust.greet(host, link, &mut session)?;
         broker.session = Some(session);
         broker.used = false;
-        broker.failures = 0;
         broker.detail.clear();
         broker.active_ms = now.monotonic_ms;
         self.send_receipts(host, now, &id);
@@ -73,7 +72,11 @@ impl Gateway {
     ) -> Result<Talk, Fault> {
         let (_, broker) = self.uplink(link)?;
         broker.active_ms = now.monotonic_ms;
-        broker.session.as_mut().ok_or_else(no_session)?.open(host, link, sealed)
+        let talk = broker.session.as_mut().ok_or_else(no_session)?.open(host, link, sealed)?;
+        // Only now it is known that the broker took our RESPONSE: one that refuses our certificate is to be asked with
+        // growing pauses, not every second for ever.
+        broker.failures = 0;
+        Ok(talk)
     }
 
     /// 5.6.4.2, step 1: a release is offered. Its header's tag is checked before a word of it is believed.
@@ -92,7 +95,7 @@ impl Gateway {
         }
         let header = open_header(host, link, session.th(), header)?;
         fits(&header, follows)?;
-        broker.used = true;
+        (broker.used, broker.failures) = (true, 0);
         broker.active_ms = now.monotonic_ms;
         let mut incoming = Incoming { header, signed: None, follows, parked: false };
         let channel = incoming.channel();

@@ -1,9 +1,9 @@
 //! What travels in the simulated world: links between parties, and requests to directory and authority.
 
-use trireme_core::role::{Answer, Fault, LinkInfo, Origin, Request, Subject, Then, code};
+use trireme_core::role::{Answer, Fault, LinkInfo, Origin, Request, Then, code};
 use trireme_core::{Digest, Event, LinkId, NodeId, RoleKind};
 
-use super::{Asker, Flight, Happening, REQUEST_MS, Work, World, host_of};
+use super::{Ask, Asker, Flight, Happening, REQUEST_MS, Work, World, host_of};
 use crate::net::{End, Frame, Place};
 
 impl World {
@@ -76,6 +76,16 @@ impl World {
             let party = self.sites.get(place).and_then(|site| site.party.as_ref());
             let bytes = party.and_then(|party| party.blob(&digest));
             body.extend_from_slice(&bytes.ok_or_else(|| Fault::new(code::UNKNOWN, "no such blob"))?);
+        }
+        if let Some(digest) = blob
+            && self
+                .pipes
+                .find(place, link)
+                .and_then(|(n, _)| self.pipes.get(n))
+                .is_some_and(|p| p.kind == "lan")
+        {
+            let name = self.name(place).unwrap_or_default();
+            self.facts.vigil.hands_on(&name, &digest);
         }
         body.extend_from_slice(trailer);
         self.send(place, link, Frame::Body(header, body));
@@ -162,10 +172,12 @@ impl World {
             rest.split_once('/').map_or((rest, String::from("/")), |(h, p)| (h, format!("/{p}")));
         let host = host_of(host);
         let to = self.sites.iter().position(|s| s.name == host && s.keys.subject.role == role);
+        self.sequence += 1;
+        let serial = self.sequence;
         let late = Err(Fault::new(code::NETWORK, format!("{url} did not answer in time")));
-        self.later(REQUEST_MS, Happening::Job(place, life, Work::Replied(then, late)));
+        self.later(REQUEST_MS, Happening::Job(place, life, Work::Replied(then, serial, late)));
         if let Some(site) = self.sites.get_mut(place) {
-            site.waits.insert(then);
+            site.waits.insert(then, serial);
         }
         let (Some(to), Some(site)) = (to, self.sites.get(place)) else { return };
         let caller = (!anonymous).then(|| site.keys.subject.clone());
@@ -177,29 +189,26 @@ impl World {
             1
         };
         self.facts.counts.requests += u64::from(times != 1);
+        let ask = Ask { to, from: place, caller, life, then, serial, path, body };
         for _ in 0..times {
             let wait = self.latency();
-            let asked = Happening::Asked(to, (place, caller.clone()), then, life, path.clone(), body.clone());
-            self.later(wait, asked);
+            self.later(wait, Happening::Asked(ask.clone()));
         }
     }
 
-    pub(super) fn asked(
-        &mut self,
-        to: Place,
-        (from, caller): (Place, Option<Subject>),
-        then: Then,
-        life: u64,
-        path: String,
-        body: Vec<u8>,
-    ) {
-        if !self.up(to) {
+    pub(super) fn asked(&mut self, ask: Ask) {
+        if !self.up(ask.to) {
             return;
         }
+        if let Err(fault) = self.shake_hands(&ask) {
+            let Ask { from, life, then, serial, .. } = ask;
+            return self.later(1, Happening::Job(from, life, Work::Replied(then, serial, Err(fault))));
+        }
+        let Ask { to, from, caller, life, then, serial, path, body } = ask;
         let Some(site) = self.sites.get_mut(to) else { return };
         site.next_request += 1;
         let id = site.next_request;
-        site.asked.insert(id, Asker::Job(from, life, then));
+        site.asked.insert(id, Asker::Job(from, life, then, serial));
         let origin = Origin::Network;
         let request = Request { id, origin, caller, path, body, blob: None };
         self.event(to, Event::Request(request));
@@ -211,11 +220,11 @@ impl World {
             Some(Asker::Admin(number)) => {
                 self.answers.insert(number, result);
             }
-            Some(Asker::Job(from, life, then)) => {
+            Some(Asker::Job(from, life, then, serial)) => {
                 let wait = self.latency();
                 let result = result.map(|body| Answer { blob: None, values: Vec::from([body]) });
                 if !self.rng.happens(self.network.lost_requests) {
-                    self.later(wait, Happening::Job(from, life, Work::Replied(then, result)));
+                    self.later(wait, Happening::Job(from, life, Work::Replied(then, serial, result)));
                 }
             }
             None => {}
