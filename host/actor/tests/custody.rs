@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use trireme_actor::{
-    Actor, Custody, Effect, Grants, Issuer, Keyring, MemoryKeys, MemoryStore, ModelKeys, ProvenTime, Trust,
+    Actor, Condition, Custody, Effect, Grants, Issuer, Keyring, MemoryKeys, MemoryStore, ModelKeys,
+    ProvenTime, Trust,
 };
 use trireme_core::api::{IdentityStatus, Renewal, Renewed, TrustAnswer, TrustQuestion, path};
 use trireme_core::role::{About, Answer, Certified, Identity, Origin, Request, Stamp, Subject, Then, code};
@@ -105,6 +106,8 @@ impl Role for Witness {
     }
 
     fn started(&mut self, host: &mut dyn Host, _: Stamp, _: &[u8]) -> Result<(), Fault> {
+        let own = host.identity().certificate;
+        host.certificate(&own)?;
         let certificate = host.identity().certificate;
         host.put("certificate", certificate);
         Ok(())
@@ -171,6 +174,34 @@ impl Scene {
             authority: Some("https://ttp:1".into()),
             follow: false,
             every_ms: Custody::EVERY_MS,
+            keys: Some(Box::new(MemoryKeys::default())),
+        })
+    }
+
+    /// An authority that issues with `next`; its own certificate is of the first intermediate.
+    fn authority(&self, next: &Office) -> Actor {
+        let key = Arc::new(SoftwareKey::generate().unwrap());
+        let subject = Subject { role: RoleKind::Authority, id: id("ttp") };
+        let request = issue::request(key.as_ref(), &subject).unwrap();
+        let own = self.issuing.certify(&request, RoleKind::Authority, "ttp", NOW, NOW + 90 * DAY);
+        let keys = Keyring {
+            identity: Identity { subject, certificate: own },
+            signer: Some(key),
+            trust: Some(self.trust.clone()),
+            issuers: vec![Issuer {
+                signer: next.key.clone(),
+                certificate: next.certificate.clone(),
+                chain: next.chain.clone(),
+            }],
+            models: ModelKeys::default(),
+            sensor: None,
+        };
+        let factory = || Ok(Box::new(Witness) as Box<dyn Role + Send>);
+        let (store, time) = (self.store.clone(), self.time.clone());
+        Actor::new(factory, keys, Grants::default(), store, time, vec![]).with_custody(Custody {
+            authority: None,
+            follow: false,
+            every_ms: 1000,
             keys: Some(Box::new(MemoryKeys::default())),
         })
     }
@@ -359,6 +390,27 @@ fn when_the_issuer_is_revoked_the_certificate_is_renewed_at_once() {
 }
 
 #[test]
+fn a_role_whose_certificate_counts_no_more_starts_and_is_renewed() {
+    let scene = Scene::new();
+    scene.time.prove(NOW + DAY, 0);
+    scene.trust.learn(&scene.root.list(3, &[&scene.issuing.chain]), None).unwrap();
+    let mut actor = scene.actor();
+    let effects = actor.start(0).unwrap();
+    assert_eq!(*actor.condition(), Condition::Running);
+    assert!(asked(&effects, path::RENEW).is_some());
+}
+
+#[test]
+fn an_authority_does_not_certify_itself_with_a_revoked_key() {
+    let scene = Scene::new();
+    scene.trust.learn(&scene.root.list(3, &[&scene.issuing.chain]), None).unwrap();
+    let mut actor = scene.authority(&scene.issuing);
+    scene.time.prove(NOW + 80 * DAY, 0);
+    actor.start(0).unwrap();
+    assert!(status(&mut actor, 1, "{}").0.alarms[0].contains("another intermediate"));
+}
+
+#[test]
 fn a_list_that_somebody_is_refused_for_want_of_is_asked_for_at_once() {
     let scene = Scene::new();
     let mut actor = scene.actor();
@@ -380,31 +432,7 @@ fn a_list_that_somebody_is_refused_for_want_of_is_asked_for_at_once() {
 #[test]
 fn an_authority_certifies_itself() {
     let scene = Scene::new();
-    let key = Arc::new(SoftwareKey::generate().unwrap());
-    let subject = Subject { role: RoleKind::Authority, id: id("ttp") };
-    let request = issue::request(key.as_ref(), &subject).unwrap();
-    let own = scene.issuing.certify(&request, RoleKind::Authority, "ttp", NOW, NOW + 90 * DAY);
-    let next = scene.root.intermediate("issuing-2");
-    let keys = Keyring {
-        identity: Identity { subject, certificate: own },
-        signer: Some(key),
-        trust: Some(scene.trust.clone()),
-        issuers: vec![Issuer {
-            signer: next.key.clone(),
-            certificate: next.certificate.clone(),
-            chain: next.chain.clone(),
-        }],
-        models: ModelKeys::default(),
-        sensor: None,
-    };
-    let factory = || Ok(Box::new(Witness) as Box<dyn Role + Send>);
-    let (store, time) = (scene.store.clone(), scene.time.clone());
-    let mut actor = Actor::new(factory, keys, Grants::default(), store, time, vec![]).with_custody(Custody {
-        authority: None,
-        follow: false,
-        every_ms: 1000,
-        keys: Some(Box::new(MemoryKeys::default())),
-    });
+    let mut actor = scene.authority(&scene.root.intermediate("issuing-2"));
     scene.time.prove(NOW + 80 * DAY, 0);
     actor.start(0).unwrap();
     let renewed = scene.store.value("certificate").unwrap();

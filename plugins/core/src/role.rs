@@ -468,7 +468,8 @@ pub trait Host {
     /// SHA-256.
     fn hash(&self, formula: &Formula<'_>) -> Digest;
     /// Verifies a certificate, followed by its issuers', up to a root that is trusted. Dates are judged once the time is
-    /// proven, revocation always. What verified is remembered, so asking again costs nothing.
+    /// proven, revocation always. What verified is remembered, so asking again costs nothing. The role's own certificate
+    /// is read, whether it counts or not.
     ///
     /// # Errors
     /// `certificate`, saying what is wrong with it; `revoked` where it or one of its issuers was revoked.

@@ -227,6 +227,13 @@ impl Renewal {
         )
         .map_err(Fault::from)?;
         certificate.extend_from_slice(&issuer.chain);
+        let trust = context.keys.trust.as_ref().ok_or_else(missing)?;
+        if let Err(error) = trust.verify(&certificate, Some(now)) {
+            let text = format!(
+                "the issuing key is of no use any more, give this node another intermediate: {error}"
+            );
+            return Err(Fault::new(code::CERTIFICATE, text));
+        }
         self.switch(custody, context, &certificate, next, tx)
     }
 
