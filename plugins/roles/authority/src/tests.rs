@@ -131,6 +131,13 @@ impl Bench {
         self.host.now.unix_ms = self.host.now.unix_ms.map(|now| now + ms);
     }
 
+    /// Lets a time pass, of which the last day is one in which the clock goes evenly.
+    fn pass_evenly(&mut self, ms: u64) {
+        self.pass(ms - DAY_MS);
+        self.event(Event::Timer(crate::SWEEP));
+        self.pass(DAY_MS);
+    }
+
     /// Lines of the audit log since the last request that have this in them.
     fn audited(&self, part: &str) -> usize {
         self.acts.iter().filter(|act| matches!(act, Act::Audit(line) if line.contains(part))).count()
