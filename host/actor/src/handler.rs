@@ -342,6 +342,7 @@ impl Host for Handler<'_> {
             key: certificate.public_key().to_point(),
             not_before_ms: certificate.not_before_ms(),
             not_after_ms: certificate.not_after_ms(),
+            revoked: self.context.keys.trust.as_ref().is_some_and(|trust| trust.is_listed(der)),
         })
     }
 

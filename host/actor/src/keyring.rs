@@ -110,6 +110,12 @@ impl Trust {
         self.store().item(id).map(<[u8]>::to_vec)
     }
 
+    /// Whether the first certificate of this chain stands itself on a list of its issuer.
+    #[must_use]
+    pub fn is_listed(&self, chain: &[u8]) -> bool {
+        self.store().is_listed(chain)
+    }
+
     /// From now on, what an intermediate certified needs that intermediate's list.
     pub fn demand_lists(&self) {
         self.store().demand_lists();

@@ -430,15 +430,82 @@ fn a_list_that_somebody_is_refused_for_want_of_is_asked_for_at_once() {
 }
 
 #[test]
+fn a_certificate_of_a_revoked_issuer_does_not_wait_for_the_pause_of_an_earlier_failure() {
+    let scene = Scene::new();
+    let mut actor = scene.actor();
+    scene.time.prove(NOW + 70 * DAY, 0);
+    let (mut effects, mut now) = (actor.start(0).unwrap(), 0);
+    // The authority cannot be reached, until the pauses are hours.
+    for _ in 0..12 {
+        let (then, _, _) = asked(&effects, path::RENEW).unwrap();
+        let gone = Err(Fault::new(code::NETWORK, "gone"));
+        actor.handle(now, Event::Done(then, gone)).unwrap();
+        loop {
+            now = actor.next_timer().unwrap();
+            effects = actor.fire(now).unwrap();
+            if asked(&effects, path::RENEW).is_some() {
+                break;
+            }
+        }
+    }
+    let (then, _, _) = asked(&effects, path::RENEW).unwrap();
+    actor.handle(now, Event::Done(then, Err(Fault::new(code::NETWORK, "gone")))).unwrap();
+    let effects =
+        actor.handle(now + 1, admin("learn", &scene.root.list(9, &[&scene.issuing.chain]))).unwrap();
+    assert!(asked(&effects, path::RENEW).is_some());
+}
+
+#[test]
+fn what_cannot_be_learned_is_said_once_and_not_asked_for_without_end() {
+    let scene = Scene::new();
+    let mut actor = scene.actor();
+    let (then, _, _) = asked(&actor.start(0).unwrap(), path::TRUST).unwrap();
+    let items = [json::hexed(&Office::root().list(4, &[]))].to_vec();
+    let body = json::write(&TrustAnswer { items, more: true });
+    for now in [10, 20] {
+        let effects = actor.handle(now, answer(then, body.clone())).unwrap();
+        assert!(asked(&effects, path::TRUST).is_none());
+    }
+    let said = scene.store.audit().iter().filter(|line| line.contains("does not count")).count();
+    assert_eq!(said, 1);
+}
+
+#[test]
+fn what_was_learned_before_a_failure_and_not_committed_is_kept_after_it() {
+    let scene = Scene::new();
+    // The node's trust knows it; this role's state does not.
+    scene.trust.learn(&scene.issuing.list(4, &[]), None).unwrap();
+    let mut actor = scene.actor();
+    actor.start(0).unwrap();
+    actor.handle(1, admin("nothing", b"")).unwrap();
+    let key = format!("!trust/{}", hex::encode(key_id(&scene.issuing.key.public_key()).as_bytes()));
+    assert!(scene.store.value(&key).is_some());
+}
+
+#[test]
+fn an_authority_whose_clock_was_ahead_certifies_itself_anew() {
+    let scene = Scene::new();
+    let renewed = certified_itself(&scene, NOW - DAY / 2);
+    let leaf = trireme_crypto::certificate::chain::split(&renewed).unwrap().remove(0);
+    let until = Certificate::parse(&leaf).unwrap().not_after_ms();
+    assert_eq!(until, NOW - DAY / 2 + 90 * DAY, "the one that begins later is of no use yet");
+}
+
+#[test]
 fn an_authority_certifies_itself() {
     let scene = Scene::new();
-    let mut actor = scene.authority(&scene.root.intermediate("issuing-2"));
-    scene.time.prove(NOW + 80 * DAY, 0);
-    actor.start(0).unwrap();
-    let renewed = scene.store.value("certificate").unwrap();
+    let renewed = certified_itself(&scene, NOW + 80 * DAY);
     let (certified, _) = TrustStore::new(vec![scene.root.anchor()], 1).verify(&renewed, None).unwrap();
     assert_eq!(certified.subject.to_string(), "authority ttp");
-    assert_eq!(status(&mut actor, 1, "{}").0.not_after_ms, NOW + 170 * DAY);
+    assert_eq!(certified.not_after_ms, NOW + 170 * DAY);
+}
+
+/// The certificate of an authority after its start; its first one is valid from [`NOW`] for 90 days.
+fn certified_itself(scene: &Scene, now_ms: u64) -> Vec<u8> {
+    let mut actor = scene.authority(&scene.root.intermediate("issuing-2"));
+    scene.time.prove(now_ms, 0);
+    actor.start(0).unwrap();
+    scene.store.value("certificate").unwrap()
 }
 
 #[test]

@@ -74,6 +74,7 @@ pub(crate) fn described(described: Described) -> trust::Described {
         key: described.key.0.into(),
         not_before_ms: described.not_before_ms,
         not_after_ms: described.not_after_ms,
+        revoked: described.revoked,
     }
 }
 

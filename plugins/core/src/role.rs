@@ -211,6 +211,8 @@ pub struct Described {
     pub not_before_ms: u64,
     /// Until when it is valid, milliseconds since 1970.
     pub not_after_ms: u64,
+    /// Whether it stands itself on a list of its issuer that is known here.
+    pub revoked: bool,
 }
 
 /// A revocation list that an authority wants signed.

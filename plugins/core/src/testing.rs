@@ -98,6 +98,8 @@ pub struct Fake {
     pub revoked: BTreeSet<Vec<u8>>,
     /// When certificates end, by their serial numbers, milliseconds since 1970; those that are not here never do.
     pub ends: BTreeMap<Vec<u8>, u64>,
+    /// Those of them that stand on a list themselves; the others are revoked with their issuer.
+    pub listed: BTreeSet<Vec<u8>>,
     /// What was learned, by what it is.
     pub items: BTreeMap<Digest, (u64, Vec<u8>)>,
     /// Names of the CAs whose lists an authority signs.
@@ -127,6 +129,7 @@ impl Fake {
             labels: Vec::new(),
             now: Stamp { monotonic_ms: 0, unix_ms: None },
             revoked: BTreeSet::new(),
+            listed: BTreeSet::new(),
             ends: BTreeMap::new(),
             items: BTreeMap::new(),
             issuers: ["issuer".to_string()].into(),
@@ -419,6 +422,7 @@ impl Host for Fake {
             key,
             not_before_ms: 0,
             not_after_ms: u64::MAX,
+            revoked: self.listed.contains(&serial(der)),
         })
     }
     fn learn(&mut self, item: &[u8]) -> Result<bool, Fault> {
@@ -431,7 +435,8 @@ impl Host for Fake {
             Some((known, _)) if *known == number => return Ok(false),
             _ => {}
         }
-        self.revoked.extend(serials);
+        self.revoked.extend(serials.iter().cloned());
+        self.listed.extend(serials);
         self.items.insert(id, (number, item.into()));
         Ok(true)
     }

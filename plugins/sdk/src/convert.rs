@@ -55,6 +55,7 @@ pub(crate) fn described(described: trust::Described) -> Result<Described, Fault>
         key: fixed(&described.key)?,
         not_before_ms: described.not_before_ms,
         not_after_ms: described.not_after_ms,
+        revoked: described.revoked,
     })
 }
 

@@ -1,10 +1,10 @@
 //! Revocation lists and link certificates: fetched, learned, kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trireme_core::api::{TrustAnswer, TrustQuestion, path};
-use trireme_core::role::{Answer, code};
-use trireme_core::{Fault, RoleKind, json};
+use trireme_core::role::{Answer, TrustItem, code};
+use trireme_core::{Digest, Fault, RoleKind, json};
 
 use super::{Custody, FETCH, KEYS, pause_ms};
 use crate::actor::Context;
@@ -38,6 +38,8 @@ pub(crate) struct Lists {
     proven_ms: Option<u64>,
     /// What of the shared trust this role has taken note of.
     epoch: u64,
+    /// What the authority sent that cannot be learned: it is sent with each answer, and said once.
+    refused: BTreeSet<Digest>,
 }
 
 impl Lists {
@@ -60,7 +62,12 @@ impl Lists {
                 break;
             }
         }
-        self.epoch = trust.epoch();
+        // What was learned and not committed, before a failure, is not in the state: the next look makes it durable.
+        let durable = |item: &TrustItem| {
+            context.state.get(&key_of(item)).is_some_and(|kept| trust.item(&item.id).as_ref() == Some(kept))
+        };
+        let epoch = trust.epoch();
+        self.epoch = if trust.items().iter().all(durable) { epoch } else { u64::MAX };
     }
 
     /// Whether a list is wanted that the authority may have: a new intermediate is at work. Asked for at once, but not
@@ -133,13 +140,14 @@ impl Lists {
     ) {
         match result.and_then(|answer| read(&answer)) {
             Ok(answer) => {
-                let news = learn(context, now_ms, &answer, tx);
+                let news = self.learn(context, now_ms, &answer, tx);
                 self.failures = 0;
                 self.fetched_ms = Some(now_ms);
                 self.demand(context);
                 alarms.remove(ALARM);
                 let held_open = now_ms.saturating_sub(self.asked_ms) >= SOON_MS;
-                let pause = match (custody.follow, answer.more || news || held_open) {
+                // More without news is what cannot be learned: it would be asked for without end.
+                let pause = match (custody.follow, news || held_open) {
                     (true, true) => 0,
                     (true, false) => SOON_MS,
                     (false, _) if answer.more && news => 0,
@@ -184,7 +192,7 @@ impl Lists {
             .take_while(|key| key.starts_with(KEYS))
             .collect();
         for item in items {
-            let key = format!("{KEYS}{}", hex::encode(item.id.as_bytes()));
+            let key = key_of(&item);
             stale.retain(|old| *old != key);
             let Some(bytes) = trust.item(&item.id) else { continue };
             if context.state.get(&key) != Some(&bytes) {
@@ -204,6 +212,31 @@ impl Lists {
         true
     }
 
+    /// Learns what the authority said; what cannot be learned is passed over, and said once.
+    fn learn(&mut self, context: &Context, now_ms: u64, answer: &TrustAnswer, tx: &mut Transaction) -> bool {
+        let Some(trust) = &context.keys.trust else { return false };
+        let now = context.time.at(now_ms);
+        let mut news = false;
+        for item in answer.items.iter().take(MOST_ITEMS) {
+            let learned = json::hexadecimal(item, LARGEST_ITEM, "the trust item")
+                .and_then(|item| trust.learn(&item, now).map_err(Fault::from));
+            match learned {
+                Ok(new) => news |= new,
+                Err(fault) if fault.code == code::VERSION => {}
+                Err(fault) => {
+                    if self.refused.len() >= MOST_ITEMS {
+                        self.refused.clear();
+                    }
+                    if self.refused.insert(trireme_crypto::hash::of_bytes(item.as_bytes())) {
+                        let line = format!("the authority sent what does not count: {fault}");
+                        tx.commit.audit.push(line);
+                    }
+                }
+            }
+        }
+        news
+    }
+
     pub(super) fn fetch_now(&mut self, now_ms: u64) {
         if self.next_ms.is_some() {
             self.next_ms = Some(now_ms);
@@ -215,19 +248,6 @@ fn read(answer: &Answer) -> Result<TrustAnswer, Fault> {
     json::read(answer.values.first().map_or(&[], Vec::as_slice), "the authority's answer")
 }
 
-/// Learns what the authority said; what cannot be learned is passed over, and said once.
-fn learn(context: &Context, now_ms: u64, answer: &TrustAnswer, tx: &mut Transaction) -> bool {
-    let Some(trust) = &context.keys.trust else { return false };
-    let now = context.time.at(now_ms);
-    let mut news = false;
-    for item in answer.items.iter().take(MOST_ITEMS) {
-        let learned = json::hexadecimal(item, LARGEST_ITEM, "the trust item")
-            .and_then(|item| trust.learn(&item, now).map_err(Fault::from));
-        match learned {
-            Ok(new) => news |= new,
-            Err(fault) if fault.code == code::VERSION => {}
-            Err(fault) => tx.commit.audit.push(format!("the authority sent what does not count: {fault}")),
-        }
-    }
-    news
+fn key_of(item: &TrustItem) -> String {
+    format!("{KEYS}{}", hex::encode(item.id.as_bytes()))
 }

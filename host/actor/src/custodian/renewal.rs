@@ -42,6 +42,8 @@ pub(crate) struct Renewal {
     not_before_ms: u64,
     failures: u32,
     forced: bool,
+    /// Whether the own certificate counted no more when it was looked at last.
+    urgent: bool,
     switched: bool,
 }
 
@@ -85,7 +87,14 @@ impl Renewal {
         let Some((_, until)) = self.validity else { return };
         let expired = now > until.saturating_add(999);
         let urgent = !expired && revoked(context, now);
-        let due = self.forced || urgent || self.renews_ms().is_some_and(|at| at <= now);
+        // "At once" does not wait for the end of a pause from quieter days.
+        if urgent && !std::mem::replace(&mut self.urgent, urgent) {
+            self.not_before_ms = 0;
+        }
+        self.urgent = urgent;
+        // Made by a clock that was ahead, and of no use until then.
+        let early = self.validity.is_some_and(|(from, _)| now < from);
+        let due = self.forced || urgent || early || self.renews_ms().is_some_and(|at| at <= now);
         if !due {
             alarms.remove(ALARM);
             return;

@@ -125,8 +125,11 @@ impl Knowledge {
         lists: Lists,
     ) -> Result<(), CertificateError> {
         self.stands(path)?;
-        if let Some(now) = now_ms {
-            path.dates(now)?;
+        match now_ms {
+            Some(now) => path.dates(now)?,
+            // A link leads on after its end, once it was learned.
+            None if path.owner.is_some() => self.outlived(path)?,
+            None => {}
         }
         let spared = path.owner.as_ref().is_some_and(|owner| owner.role == RoleKind::Authority);
         if spared || lists == Lists::Spared {
@@ -150,6 +153,17 @@ impl Knowledge {
     }
 }
 
+impl Knowledge {
+    /// Where the time is not known, an issuer's own list proves that it is at least so late. What expired leaves the
+    /// lists: without this, what was revoked would count again after its end, with whoever does not know the time.
+    fn outlived(&self, path: &Path) -> Result<(), CertificateError> {
+        let over = |step: &&Step| {
+            self.lists.get(&step.issuer).is_some_and(|list| ended(step.not_after_ms, list.this_update_ms))
+        };
+        path.steps.iter().find(over).map_or(Ok(()), |step| Err(path.expired(step)))
+    }
+}
+
 impl Path {
     /// Until when the whole way is valid.
     pub(super) fn not_after_ms(&self) -> u64 {
@@ -163,16 +177,23 @@ impl Path {
         }
     }
 
+    fn expired(&self, step: &Step) -> CertificateError {
+        let until_ms = step.not_after_ms;
+        match self.owner.clone().filter(|_| step.id.is_none()) {
+            Some(subject) => CertificateError::Expired { subject, until_ms },
+            None => CertificateError::AuthorityExpired { name: step.name.clone(), until_ms },
+        }
+    }
+
     fn dates(&self, now: u64) -> Result<(), CertificateError> {
         for step in &self.steps {
             let node = self.owner.clone().filter(|_| step.id.is_none());
             let (early, late) = (now < step.not_before_ms, ended(step.not_after_ms, now));
-            let (from_ms, until_ms, name) = (step.not_before_ms, step.not_after_ms, || step.name.clone());
+            let from_ms = step.not_before_ms;
             return Err(match node {
+                _ if late && !early => self.expired(step),
                 Some(subject) if early => CertificateError::NotYetValid { subject, from_ms },
-                Some(subject) if late => CertificateError::Expired { subject, until_ms },
-                None if early => CertificateError::AuthorityNotYetValid { name: name(), from_ms },
-                None if late => CertificateError::AuthorityExpired { name: name(), until_ms },
+                None if early => CertificateError::AuthorityNotYetValid { name: step.name.clone(), from_ms },
                 _ => continue,
             });
         }

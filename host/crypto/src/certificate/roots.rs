@@ -44,6 +44,7 @@ pub(super) struct Known {
     /// When it was learned, counted in lists.
     pub(super) order: u64,
     pub(super) number: u64,
+    pub(super) this_update_ms: u64,
     pub(super) next_update_ms: u64,
     pub(super) revoked: BTreeMap<Vec<u8>, (u64, RevocationReason)>,
     /// The way from the issuer to a root; none for a root's own list.
@@ -66,6 +67,7 @@ impl Known {
         Self {
             order,
             number: list.number(),
+            this_update_ms: list.this_update_ms(),
             next_update_ms: list.next_update_ms(),
             revoked: entries.map(|entry| (entry.serial.clone(), (entry.at_ms, entry.reason))).collect(),
             path,

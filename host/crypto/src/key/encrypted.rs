@@ -136,7 +136,9 @@ fn reasonable(algorithm: &Algorithm) -> Result<(), KeyError> {
         SCRYPT => {
             let scrypt: Scrypt = decode(derivation)?;
             let work = scrypt.cost.checked_mul(u64::from(scrypt.block));
+            // The library's reader panics at a cost of 0.
             scrypt.salt.as_bytes().len() <= LONGEST_SALT
+                && scrypt.cost.is_power_of_two()
                 && work.is_some_and(|work| work <= MOST_N_TIMES_R)
                 && scrypt.parallel <= MOST_P
         }

@@ -175,6 +175,29 @@ fn a_list_that_ran_out_fails_closed_where_the_time_is_known() {
 }
 
 #[test]
+fn what_was_revoked_does_not_count_again_where_the_time_is_unknown_once_it_left_the_list() {
+    let (root, online, broker) = world();
+    let mut store = root.store();
+    let until = trireme_crypto::certificate::Certificate::parse(&chain::split(&broker).unwrap()[0]).unwrap();
+    let until = until.not_after_ms();
+    store.learn(&online.item(NUMBER, &[3]), None).unwrap();
+    assert!(store.verify(&broker, None).is_err(), "revoked");
+    // It expired, and so it left the list.
+    let at = until + 1000;
+    let item = [online.list_at(at / 1000, &[], at, at + DAY), online.above.clone()].concat();
+    assert_eq!(store.learn(&item, None), Ok(true));
+    assert!(matches!(store.verify(&broker, None), Err(E::Expired { .. } | E::AuthorityExpired { .. })));
+}
+
+#[test]
+fn the_last_list_of_an_intermediate_that_ended_is_no_error() {
+    let (root, online, _) = world();
+    let end = trireme_crypto::certificate::Certificate::parse(&online.above).unwrap().not_after_ms();
+    let mut store = root.store();
+    assert_eq!(store.learn(&online.item(NUMBER, &[3]), Some(end + DAY)), Ok(true));
+}
+
+#[test]
 fn a_missing_list_matters_once_lists_are_demanded() {
     let (root, online, broker) = world();
     let mut store = root.store();

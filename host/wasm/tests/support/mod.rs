@@ -95,6 +95,7 @@ impl Host for FakeHost {
             key: Point([11; 65]),
             not_before_ms: 12,
             not_after_ms: u64::MAX,
+            revoked: true,
         })
     }
     fn learn(&mut self, item: &[u8]) -> Result<bool, Fault> {

@@ -96,6 +96,7 @@ impl Role for Authority {
         config.check()?;
         *self = Self { config, ..Self::default() };
         register::drop_old_format(host);
+        register::enter_own(host);
         self.sign_lists(host, now);
         host.arm(SWEEP, sweep::EVERY_MS);
         Ok(())
@@ -125,6 +126,7 @@ impl Role for Authority {
                 Ok(())
             }
             Event::TrustChanged => {
+                register::enter_own(host);
                 self.trust.answer(host, now);
                 Ok(())
             }
@@ -140,6 +142,11 @@ impl Authority {
             path::ENROL => return enrolment::enrol(host, now, config, &mut self.refusals, request),
             path::RENEW => return renewal::renew(host, now, config, &mut self.refusals, request),
             path::TRUST => return self.trust.question(host, now, config, request),
+            path::REVOKE => {
+                let reply = revocation::revoke(host, now, config, administrator(request)?)?;
+                self.trust.answer(host, now);
+                return Ok(reply);
+            }
             _ => {}
         }
         let answer = match request.path.as_str() {
@@ -149,7 +156,6 @@ impl Authority {
             path::TOKEN => tokens::make(host, now, config, administrator(request)?),
             path::TOKENS => tokens::list(host, now, administrator(request)?),
             path::WITHDRAW_TOKEN => tokens::withdraw(host, now, administrator(request)?),
-            path::REVOKE => revocation::revoke(host, now, config, administrator(request)?),
             path::REGISTER => register::import(host, now, config, administrator(request)?),
             path::ISSUED => register::issued(host, administrator(request)?),
             path::TEACH => trust::teach(host, administrator(request)?),
@@ -157,7 +163,7 @@ impl Authority {
             other => Err(Fault::new(code::UNKNOWN, format!("an authority does not answer {other}"))),
         }?;
         // Whoever waits for news hears of it in the transaction that makes it.
-        if matches!(request.path.as_str(), path::REVOKE | path::REGISTER | path::TEACH) {
+        if matches!(request.path.as_str(), path::REGISTER | path::TEACH) {
             self.trust.answer(host, now);
         }
         Ok(Reply::Now(answer))

@@ -70,13 +70,25 @@ impl Lists {
     }
 }
 
-/// Puts a registered certificate on its issuer's next list.
-pub(crate) fn enlist(host: &mut dyn Host, entry: &Registered) {
-    let Registered { issuer, serial, revoked_ms, reason, not_after_ms, .. } = entry;
-    enlist_serial(host, issuer, serial, *revoked_ms, reason, *not_after_ms);
+/// Whether a serial number is on an issuer's next list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It was put there.
+    New,
+    /// It was there.
+    Known,
+    /// The list has no room. A list that is too long could not be signed at all, and everything would stop with the
+    /// end of the last one.
+    None,
 }
 
-/// Puts a serial number on the issuer's next list; `false` where it is there already.
+/// Puts a registered certificate on its issuer's next list.
+pub(crate) fn enlist(host: &mut dyn Host, entry: &Registered) -> Place {
+    let Registered { issuer, serial, revoked_ms, reason, not_after_ms, .. } = entry;
+    enlist_serial(host, issuer, serial, *revoked_ms, reason, *not_after_ms)
+}
+
+/// Puts a serial number on the issuer's next list.
 pub(crate) fn enlist_serial(
     host: &mut dyn Host,
     issuer: &Digest,
@@ -84,13 +96,17 @@ pub(crate) fn enlist_serial(
     at_ms: u64,
     reason: &str,
     until_ms: u64,
-) -> bool {
-    let key = format!("{REVOKED}{issuer}/{serial}");
+) -> Place {
+    let prefix = format!("{REVOKED}{issuer}/");
+    let key = format!("{prefix}{serial}");
     if host.get(&key).is_some() {
-        return false;
+        return Place::Known;
+    }
+    if host.scan(&prefix, None, 1024).len() >= ListOrder::MOST {
+        return Place::None;
     }
     host.put(&key, json::write(&Line { at_ms, reason: reason.into(), until_ms }));
-    true
+    Place::New
 }
 
 /// Whether a serial number stands on a list that is signed here.
@@ -203,9 +219,10 @@ fn entries(host: &mut dyn Host, issuer: &Digest, last_ms: u64) -> Result<Vec<Rev
     }
 }
 
-fn full(issuer: &Digest) -> Fault {
+pub(crate) fn full(issuer: &Digest) -> Fault {
     let detail = format!(
-        "a list has at most {} entries, and that of issuer {} is full: rotate the intermediate (have the root certify a \
+        "a list has at most {} entries, and that of issuer {} is full. What was to be revoked renews nothing any more, but its certificate \
+         counts until it ends: rotate the intermediate (have the root certify a \
          new one, let the nodes renew under it, then revoke the old one as a whole with the root's key)",
         ListOrder::MOST,
         issuer.short()

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use trireme_core::api::{Issued, Page, Register, Registered, Taught};
-use trireme_core::role::{Certified, Request, Stamp, Subject, code};
+use trireme_core::role::{Certified, Identity, Request, Stamp, Subject, code};
 use trireme_core::{Digest, Fault, Host, ModelName, RoleKind, TopicName, json};
 
 use crate::config::{self, Config};
@@ -95,6 +95,36 @@ pub(crate) fn enter(
         },
     );
     Ok(serial)
+}
+
+/// An authority certifies itself, without asking its role: what it has now stands in the register too, so that it can
+/// be revoked.
+pub(crate) fn enter_own(host: &mut dyn Host) {
+    let Identity { subject, certificate } = host.identity();
+    let (Ok(made), Some(issuer)) = (host.describe(&certificate), host.issuers().first().copied()) else {
+        return;
+    };
+    let serial = written(&made.serial);
+    if get(host, &subject, &serial).is_some() {
+        return;
+    }
+    put(
+        host,
+        &Registered {
+            serial,
+            role: subject.role,
+            id: subject.id,
+            topic: None,
+            models: Vec::new(),
+            not_before_ms: made.not_before_ms,
+            not_after_ms: made.not_after_ms,
+            issuer,
+            digest: made.digest,
+            key: made.key,
+            revoked_ms: 0,
+            reason: String::new(),
+        },
+    );
 }
 
 /// 5.3: a topic and a model belong to exactly one manufacturer. Refuses what another one is certified for or is to

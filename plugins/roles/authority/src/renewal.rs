@@ -60,7 +60,8 @@ fn renewed(
     let serial = register::written(&holder.described.serial);
     let entry = register::get(host, subject, &serial);
     let revoked = entry.as_ref().is_some_and(|entry| entry.revoked_ms != 0);
-    if revoked || lists::is_listed(host, &serial) {
+    // The third: on a list that another signed, and that was taught here.
+    if revoked || lists::is_listed(host, &serial) || holder.described.revoked {
         return Err(ended(code::CERTIFICATE, subject, "is revoked"));
     }
     let proven = prove(host, now_ms, renewal, signing, holder, entry)?;
@@ -155,7 +156,16 @@ fn live(host: &dyn Host, subject: &Subject, now_ms: u64) -> Vec<Registered> {
 
 fn room(live: &[Registered], serial: &str, subject: &Subject, now_ms: u64) -> Result<(), Fault> {
     let Some(newest) = live.first().filter(|_| live.len() >= MOST_LIVE) else { return Ok(()) };
-    let superseded = live.iter().position(|entry| entry.serial == serial).is_none_or(|at| at >= MOST_LIVE);
+    // Counted by keys: what was certified for one key again and again is of a node that could not take the answer, and
+    // whose present certificate must go on to count.
+    let mut keys = Vec::new();
+    let newer = live.iter().take_while(|entry| entry.serial != serial);
+    newer.for_each(|entry| {
+        if keys.len() < MOST_LIVE && !keys.contains(&entry.key) {
+            keys.push(entry.key);
+        }
+    });
+    let superseded = keys.len() >= MOST_LIVE || live.iter().all(|entry| entry.serial != serial);
     if !superseded && newest.not_before_ms.saturating_add(DAY_MS) <= now_ms {
         return Ok(());
     }

@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 
 use trireme_core::api::{Registered, Revoke, Revoked};
 use trireme_core::role::{Request, Stamp, Subject, code};
-use trireme_core::{Digest, Fault, Host, json};
+use trireme_core::{Digest, Fault, Host, RoleKind, json};
 
 use crate::config::{Config, LONGEST_DAYS};
-use crate::{DAY_MS, lists, proven, register, tokens};
+use crate::lists::Place;
+use crate::{DAY_MS, Reply, lists, proven, register, tokens};
 
 /// The reason after which a key is never certified again.
 pub(crate) const COMPROMISED: &str = "key-compromise";
@@ -34,7 +35,7 @@ pub(crate) fn revoke(
     now: Stamp,
     config: &Config,
     request: &Request,
-) -> Result<Vec<u8>, Fault> {
+) -> Result<Reply, Fault> {
     let order: Revoke = json::read(&request.body, "the revocation")?;
     let reason = reason(order.reason.as_deref())?;
     if order.serials.len() > MOST_SERIALS {
@@ -42,7 +43,8 @@ pub(crate) fn revoke(
     }
     let now_ms = proven(now)?;
     let subject = Subject { role: order.role, id: order.id };
-    let mut revocation = Revocation { subject, reason, now_ms, serials: Vec::new(), issuers: Vec::new() };
+    let (serials, issuers, full) = (Vec::new(), Vec::new(), None);
+    let mut revocation = Revocation { subject, reason, now_ms, serials, issuers, full };
     let withdrawn = tokens::withdraw_of(host, &revocation.subject);
     if order.serials.is_empty() {
         revocation.everything(host, withdrawn)?;
@@ -51,8 +53,13 @@ pub(crate) fn revoke(
         revocation.one(host, &register::serial(serial)?);
     }
     revocation.report(host);
-    let lists = lists::sign(host, now_ms, config, &revocation.issuers)?;
-    Ok(json::write(&Revoked { serials: revocation.serials, lists }))
+    // What the register says stays, whatever becomes of the lists: nothing of it is renewed.
+    let signed = lists::sign(host, now_ms, config, &revocation.issuers);
+    Ok(match (signed, revocation.full) {
+        (Ok(lists), None) => Reply::Now(json::write(&Revoked { serials: revocation.serials, lists })),
+        (Ok(_), Some(issuer)) => Reply::Refused(lists::full(&issuer)),
+        (Err(fault), _) => Reply::Refused(fault),
+    })
 }
 
 /// A revocation while it is made.
@@ -64,6 +71,8 @@ struct Revocation {
     serials: Vec<String>,
     /// Whose lists say so: those of earlier revocations too, so that asking again repairs what is missing.
     issuers: Vec<Digest>,
+    /// Whose list has no room.
+    full: Option<Digest>,
 }
 
 impl Revocation {
@@ -93,7 +102,9 @@ impl Revocation {
         for issuer in host.issuers() {
             self.issuers.push(issuer);
             let until_ms = self.now_ms.saturating_add(u64::from(LONGEST_DAYS) * DAY_MS);
-            news |= lists::enlist_serial(host, &issuer, serial, self.now_ms, &self.reason, until_ms);
+            let place = lists::enlist_serial(host, &issuer, serial, self.now_ms, &self.reason, until_ms);
+            news |= place == Place::New;
+            self.placed(&issuer, place);
         }
         if news {
             self.serials.push(serial.into());
@@ -111,7 +122,20 @@ impl Revocation {
             self.serials.push(entry.serial.clone());
         }
         if entry.not_after_ms > self.now_ms {
-            lists::enlist(host, &entry);
+            // Which of its keys an authority certified itself with is not written down.
+            let own = entry.role == RoleKind::Authority;
+            let issuers = if own { host.issuers() } else { [entry.issuer].into() };
+            for issuer in issuers {
+                self.issuers.push(issuer);
+                let place = lists::enlist(host, &Registered { issuer, ..entry.clone() });
+                self.placed(&issuer, place);
+            }
+        }
+    }
+
+    fn placed(&mut self, issuer: &Digest, place: Place) {
+        if place == Place::None {
+            self.full = Some(*issuer);
         }
     }
 

@@ -165,9 +165,11 @@ fn a_bad_request_is_refused_and_written_down() {
 fn sixteen_certificates_count_at_a_time_and_then_one_a_day_follows() {
     let mut bench = Bench::new("{}");
     let all: Vec<Vec<u8>> = (0..17).map(|number| format!("gateway|gw-1|||{number}").into_bytes()).collect();
-    let entries = all.iter().zip(0_u64..).map(|(one, age)| Registered {
-        not_before_ms: NOW_MS - age * 1000,
-        ..registered(&bench.host, GATEWAY, one)
+    let entries = all.iter().zip(0_u8..).map(|(one, age)| {
+        let mut entry = registered(&bench.host, GATEWAY, one);
+        entry.not_before_ms = NOW_MS - u64::from(age) * 1000;
+        entry.key.0[64] = age;
+        entry
     });
     bench.import(entries.collect());
     let newest = &all[0];
@@ -180,4 +182,25 @@ fn sixteen_certificates_count_at_a_time_and_then_one_a_day_follows() {
     let order = revocation(GATEWAY, &[json::hexed(&serial(&all[1])), json::hexed(&serial(&all[2]))]);
     bench.admin::<Revoked>(path::REVOKE, &order).unwrap();
     assert_eq!(bench.status().live, 16);
+}
+
+#[test]
+fn a_node_that_could_not_take_its_certificate_for_long_is_not_superseded_by_those() {
+    let mut bench = Bench::new("{}");
+    let present = certificate(RoleKind::Gateway, "gw-1", None, &[]);
+    let own = registered(&bench.host, GATEWAY, &present);
+    // The same key each time: it is kept until its certificate is.
+    let mut key = own.key;
+    key.0[64] = 1;
+    let again = (1..=20_u64).map(|number| Registered {
+        serial: format!("{number:02x}ff"),
+        not_before_ms: NOW_MS - DAY_MS + number * 60_000,
+        key,
+        ..own.clone()
+    });
+    let entries = again.chain([own.clone()]).collect();
+    bench.import(entries);
+    assert_eq!(bench.renew(GATEWAY, &present, "request").unwrap_err().code, code::LIMIT);
+    bench.pass(DAY_MS);
+    assert!(bench.renew(GATEWAY, &present, "request").is_ok());
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 use trireme_core::role::code;
-use trireme_core::testing::{certificate, serial};
+use trireme_core::testing::{certificate, list, serial};
 
 #[test]
 fn a_revocation_takes_everything_that_a_node_was_certified() {
@@ -106,7 +106,7 @@ fn reasons_and_serial_numbers_are_checked() {
 }
 
 #[test]
-fn a_full_list_says_to_rotate_the_intermediate_and_revokes_nothing_by_halves() {
+fn a_full_list_says_to_rotate_the_intermediate_and_what_it_has_no_room_for_renews_nothing() {
     let mut bench = Bench::new("{}");
     for batch in 0..3_u32 {
         let serials: Vec<String> = (1..=256).map(|number| format!("{:08x}", batch * 256 + number)).collect();
@@ -117,8 +117,31 @@ fn a_full_list_says_to_rotate_the_intermediate_and_revokes_nothing_by_halves() {
     let fault = bench.revoke((RoleKind::Broker, "bk")).unwrap_err();
     assert_eq!(fault.code, code::LIMIT);
     assert!(fault.detail.contains("rotate the intermediate"));
-    assert_eq!(bench.entry((RoleKind::Broker, "bk"), &present).unwrap().revoked_ms, 0);
-    assert!(bench.host.certificate(&present).is_ok());
+    // The thief gets no certificate of the next intermediate.
+    assert!(bench.entry((RoleKind::Broker, "bk"), &present).unwrap().revoked_ms > 0);
+    assert!(bench.renew((RoleKind::Broker, "bk"), &present, "request2").is_err());
+    // The list itself is still one that can be signed.
+    assert_eq!(bench.status().issuers[0].entries, 768);
+    bench.revoke((RoleKind::Broker, "bk")).unwrap_err();
+}
+
+#[test]
+fn what_stands_on_a_list_that_was_taught_renews_nothing() {
+    let mut bench = Bench::new("{}");
+    let present = bench.enrolled(GATEWAY);
+    bench.host.learn(&list("elsewhere", 1, &[serial(&present)])).unwrap();
+    assert_eq!(bench.renew(GATEWAY, &present, "request2").unwrap_err().code, code::CERTIFICATE);
+}
+
+#[test]
+fn what_an_authority_certified_itself_can_be_revoked() {
+    let mut bench = Bench::new("{}");
+    bench.host.handle(&mut bench.role, Event::TrustChanged).unwrap();
+    let own = bench.host.identity.certificate.clone();
+    let (role, id) = (RoleKind::Authority, bench.host.identity.subject.id.to_string());
+    let revoked = bench.revoke((role, &id)).unwrap();
+    assert_eq!(revoked.serials.len(), 1);
+    assert!(bench.host.certificate(&own).is_err());
 }
 
 #[test]
