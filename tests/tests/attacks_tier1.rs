@@ -142,7 +142,9 @@ async fn what_was_recorded_on_tier_1_opens_nothing_and_64_mebibytes_after_it_are
         line.send(push).await;
         line.until(|frame| frame.response().is_some()).await;
         line.send(frame).await;
-        assert_eq!(line.rest().await, []);
+        // It greets whoever it answered, under keys that a replay does not give.
+        let rest = line.rest().await;
+        assert!(rest.iter().all(|frame| matches!(frame.response(), Some(Response::Sealed(_)))), "{rest:?}");
     }
     assert_eq!(scene.account().await, account);
     scene.publish("1.2", "digest", &image(20_000, 2)).await;
@@ -227,7 +229,7 @@ async fn a_manufacturer_publishes_nothing_for_the_topic_or_the_model_of_another(
         let agreed = evil.agree(&mut line, TIER_1).await.unwrap();
         let [head, _] = goods.frames(&agreed, TIER_1, &evil.id);
         line.send(&head).await;
-        assert_eq!(agreed.result(&line.next().await.unwrap()), "forbidden", "{what}");
+        assert_eq!(agreed.result(&line.acknowledgement().await), "forbidden", "{what}");
         scene.audited("bk-1", seen, &["of evil is refused", "forbidden"]).await;
         assert!(scene.nothing_spooled());
     }
@@ -440,7 +442,7 @@ async fn an_old_release_and_another_image_of_the_same_version_are_refused_by_the
         assert_eq!(agreed.held[0].version.to_string(), "1.5");
         let [head, _] = goods.frames(&agreed, TIER_1, &acme.id);
         line.send(&head).await;
-        assert_eq!(agreed.result(&line.next().await.unwrap()), result);
+        assert_eq!(agreed.result(&line.acknowledgement().await), result);
         scene.audited("bk-1", 0, &["is refused", result]).await;
     }
     assert!(scene.nothing_spooled());

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use trireme_core::message::Response;
 use trireme_mqtt::encode::{self, Connack};
 
 use super::wire::{Frame, Kind, Reader};
@@ -109,6 +110,14 @@ impl Line {
                 return frame;
             }
         }
+    }
+
+    /// The peer's `A`: what it says under the session's keys besides (which lists it knows) is passed over.
+    ///
+    /// # Panics
+    /// When it closes before.
+    pub async fn acknowledgement(&mut self) -> Frame {
+        self.until(|frame| !matches!(frame.response(), Some(Response::Sealed(_)))).await
     }
 
     /// All that the peer still says before it closes.
