@@ -54,12 +54,7 @@ pub async fn token(authority: &Running, wish: serde_json::Value) -> Result<Strin
 ///
 /// # Panics
 /// When the text is no token.
-pub async fn enrol(
-    url: &str,
-    token: &str,
-    id: &str,
-    key: Option<&dyn Signer>,
-) -> Result<Answer, EnrolError> {
+pub async fn enrol(url: &str, token: &str, id: &str, key: Option<&dyn Signer>) -> Result<Answer, EnrolError> {
     let (token, id): (TokenText, _) = (token.parse().unwrap(), NodeId::new(id).unwrap());
     let role = RoleKind::Gateway;
     enrol::ask(&Question { authority: url, token: &token, role, id: Some(&id), name: &id, key }).await

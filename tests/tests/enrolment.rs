@@ -224,7 +224,8 @@ async fn at_first_contact_a_stranger_gets_to_see_neither_secret_nor_request() {
         (&broker, vec![right_root], ""),
         (&keyless, vec![right_root], ""),
     ] {
-        let impostor = Impostor::new(party, &lab.trust(), &roots, b"{\"items\":[],\"more\":false}".to_vec()).await;
+        let impostor =
+            Impostor::new(party, &lab.trust(), &roots, b"{\"items\":[],\"more\":false}".to_vec()).await;
         let error = enrol(&impostor.url, &token, "gw-1", Some(&key())).await.map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
         for (path, body) in impostor.heard() {
@@ -264,7 +265,10 @@ async fn an_answer_that_was_lost_on_the_way_is_given_again() {
     let (token, own) = (token(&authority, "gw-1").await, key());
     let error = enrol(&url, &token, "gw-1", Some(&own)).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, EnrolError::Authority { .. }), "{error}");
-    assert!(lab.audit("centre").last().unwrap().contains("enrolled gateway gw-1"), "it was lost on its way back");
+    assert!(
+        lab.audit("centre").last().unwrap().contains("enrolled gateway gw-1"),
+        "it was lost on its way back"
+    );
     spoil.store(u64::MAX, Ordering::Relaxed);
     let answer = enrol(&url, &token, "gw-1", Some(&own)).await.unwrap();
     assert_eq!(answer.certified.subject.id.as_str(), "gw-1");

@@ -183,11 +183,7 @@ pub fn bad(lab: &Lab, role: RoleKind, id: &str) -> Vec<Bad> {
         ("another order", of([&issuing[..], &leaf].concat()), "put the node's first"),
         ("a foreign issuer", of([&leaf[..], &foreign.issuing.chain].concat()), ""),
         ("a foreign issuer of the same name", of([&leaf[..], &twin.chain].concat()), ""),
-        (
-            "another authority",
-            Party::new(id, &foreign.certify(role, id, topic, models)),
-            "",
-        ),
+        ("another authority", Party::new(id, &foreign.certify(role, id, topic, models)), ""),
         ("nothing", of(Vec::new()), "there is no certificate"),
     ];
     cases.map(|(what, party, why)| Bad { what, party, why }).into()

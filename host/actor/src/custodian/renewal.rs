@@ -82,9 +82,11 @@ impl Renewal {
     ) {
         self.look(context);
         let Some(now) = context.time.at(now_ms) else { return };
-        let Some((_, until)) = self.validity else { return };
+        let Some((from, until)) = self.validity else { return };
         let expired = now > until.saturating_add(999);
-        let urgent = !expired && revoked(context, now);
+        // One of a time to come was made while the authority's clock was wrong, and counts nowhere until then.
+        let early = from > now.saturating_add(EARLIER_MS);
+        let urgent = !expired && (early || revoked(context, now));
         let due = self.forced || urgent || self.renews_ms().is_some_and(|at| at <= now);
         if !due {
             alarms.remove(ALARM);

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use trireme_core::Digest;
 use x509_cert::name::Name;
 
-use super::list::key_id;
+use super::list::{AHEAD_S, key_id};
 use super::path::Path;
 use super::{Certificate, CertificateError, RevocationList, RevocationReason, TrustAnchor};
 use crate::hash;
@@ -44,6 +44,7 @@ pub(super) struct Known {
     /// When it was learned, counted in lists.
     pub(super) order: u64,
     pub(super) number: u64,
+    pub(super) this_update_ms: u64,
     pub(super) next_update_ms: u64,
     pub(super) revoked: BTreeMap<Vec<u8>, (u64, RevocationReason)>,
     /// The way from the issuer to a root; none for a root's own list.
@@ -66,12 +67,18 @@ impl Known {
         Self {
             order,
             number: list.number(),
+            this_update_ms: list.this_update_ms(),
             next_update_ms: list.next_update_ms(),
             revoked: entries.map(|entry| (entry.serial.clone(), (entry.at_ms, entry.reason))).collect(),
             path,
             item: [der, chain].concat(),
             length: der.len(),
         }
+    }
+
+    /// Whether it was made later than now: by an authority whose clock was wrong, while the time was not known here.
+    pub(super) fn is_ahead(&self, now_ms: Option<u64>) -> bool {
+        now_ms.is_some_and(|now| self.this_update_ms > now.saturating_add(AHEAD_S * 1000))
     }
 
     pub(super) fn chain(&self) -> &[u8] {

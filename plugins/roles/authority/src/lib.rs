@@ -42,6 +42,7 @@ mod register;
 mod renewal;
 mod revocation;
 mod status;
+mod steady;
 mod sweep;
 mod tokens;
 mod trust;
@@ -74,6 +75,7 @@ pub struct Authority {
     lists: lists::Lists,
     refusals: refusals::Refusals,
     sweep: sweep::Sweep,
+    steady: steady::Steady,
 }
 
 /// What becomes of a request whose handler did not fail.
@@ -95,6 +97,7 @@ impl Role for Authority {
         let config: Config = json::configuration(config)?;
         config.check()?;
         *self = Self { config, ..Self::default() };
+        self.steady.look(now);
         register::drop_old_format(host);
         self.sign_lists(host, now);
         host.arm(SWEEP, sweep::EVERY_MS);
@@ -102,6 +105,8 @@ impl Role for Authority {
     }
 
     fn handle(&mut self, host: &mut dyn Host, now: Stamp, event: Event) -> Result<(), Fault> {
+        self.steady.look(now);
+        self.lists.drops = self.steady.for_a_day(now);
         match event {
             Event::Request(request) => {
                 match self.request(host, now, &request)? {
@@ -116,7 +121,8 @@ impl Role for Authority {
                 Ok(())
             }
             Event::Timer(SWEEP) => {
-                let pause = self.sweep.step(host, now);
+                let pause =
+                    if self.steady.for_a_day(now) { self.sweep.step(host, now) } else { sweep::EVERY_MS };
                 host.arm(SWEEP, pause);
                 Ok(())
             }
@@ -149,8 +155,8 @@ impl Authority {
             path::TOKEN => tokens::make(host, now, config, administrator(request)?),
             path::TOKENS => tokens::list(host, now, administrator(request)?),
             path::WITHDRAW_TOKEN => tokens::withdraw(host, now, administrator(request)?),
-            path::REVOKE => revocation::revoke(host, now, config, administrator(request)?),
-            path::REGISTER => register::import(host, now, config, administrator(request)?),
+            path::REVOKE => revocation::revoke(host, now, config, &self.lists, administrator(request)?),
+            path::REGISTER => register::import(host, now, config, &self.lists, administrator(request)?),
             path::ISSUED => register::issued(host, administrator(request)?),
             path::TEACH => trust::teach(host, administrator(request)?),
             path::STATUS => administrator(request).map(|_| status::status(host, now, self.trust.waiting())),

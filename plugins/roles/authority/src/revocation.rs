@@ -9,6 +9,7 @@ use trireme_core::role::{Request, Stamp, Subject, code};
 use trireme_core::{Digest, Fault, Host, json};
 
 use crate::config::{Config, LONGEST_DAYS};
+use crate::lists::Lists;
 use crate::{DAY_MS, lists, proven, register, tokens};
 
 /// The reason after which a key is never certified again.
@@ -33,6 +34,7 @@ pub(crate) fn revoke(
     host: &mut dyn Host,
     now: Stamp,
     config: &Config,
+    lists: &Lists,
     request: &Request,
 ) -> Result<Vec<u8>, Fault> {
     let order: Revoke = json::read(&request.body, "the revocation")?;
@@ -51,7 +53,7 @@ pub(crate) fn revoke(
         revocation.one(host, &register::serial(serial)?);
     }
     revocation.report(host);
-    let lists = lists::sign(host, now_ms, config, &revocation.issuers)?;
+    let lists = lists::sign(host, now_ms, config, lists, &revocation.issuers)?;
     Ok(json::write(&Revoked { serials: revocation.serials, lists }))
 }
 

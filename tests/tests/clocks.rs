@@ -1,0 +1,197 @@
+//! Machines whose clock is wrong, as processes under libfaketime: a node's, which must not matter, and the authority's,
+//! which must not lock anybody out for good.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail loudly, and says what it measured"
+)]
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use trireme::init::{Counts, Network};
+use trireme_core::api::Releases;
+use trireme_tests::binary;
+use trireme_tests::lab::{DAY_MS, PATIENCE, image, now_ms};
+use trireme_tests::processes::Processes;
+
+const REAL: &str = "+0";
+const FUTURE: &str = "@2099-01-01 00:00:00";
+const PAST: &str = "@1970-01-02 00:00:00";
+
+struct Net {
+    _folder: TempDir,
+    folder: PathBuf,
+    processes: Processes,
+    published: u64,
+}
+
+impl Net {
+    /// A network; each node believes its clock file, which says the real time.
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let counts = Counts { manufacturers: 1, models: 1, brokers: 1, gateways: 1, sensors: 1 };
+        let written = Network::of(counts).unwrap().write(&folder.path().join("net")).unwrap();
+        let mut processes = Processes::new(&binary::trireme(), &written.folder);
+        for node in written.nodes.keys() {
+            let file = written.folder.join(format!("{node}.clock"));
+            std::fs::write(&file, REAL).unwrap();
+            processes.fake_clock(node, &file);
+        }
+        Self { _folder: folder, folder: written.folder, processes, published: 0 }
+    }
+
+    fn set(&self, node: &str, clock: &str) {
+        // In one step: a node reads it at any moment.
+        let (new, file) = (self.folder.join("new.clock"), self.folder.join(format!("{node}.clock")));
+        std::fs::write(&new, clock).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        let files = std::fs::read_dir(&self.folder).unwrap().map(|file| file.unwrap().path());
+        let clocks = files.filter(|file| file.extension().is_some_and(|end| end == "clock"));
+        let mut nodes: Vec<String> =
+            clocks.map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+        nodes.sort();
+        nodes
+    }
+
+    async fn start_all(&self) {
+        for node in self.nodes() {
+            self.processes.start(&node).await.unwrap();
+        }
+    }
+
+    async fn restart(&self, node: &str) {
+        self.processes.kill(node).await;
+        self.processes.start(node).await.unwrap();
+    }
+
+    async fn identity(&self, node: &str, role: &str) -> Value {
+        self.processes.ask(node, &format!("/{role}/v1/identity"), json!({})).await.unwrap()
+    }
+
+    /// A new release is installed: the time is proven, and nobody is locked out.
+    async fn serves(&mut self) {
+        self.published += 1;
+        let version = format!("1.{}", self.published);
+        let bytes = image(20_000, self.published);
+        let body = json!({ "model": "MD-01", "version": version, "detach": true });
+        let began = Instant::now();
+        self.processes.publish("acme", body, (bytes.as_slice(), 20_000), |_| {}).await.unwrap();
+        eventually(&format!("{version} is installed"), || async {
+            let status = self.processes.ask("acme", "/manufacturer/v1/status", json!({})).await.unwrap();
+            let releases: Releases = serde_json::from_value(status).unwrap();
+            releases.releases.iter().any(|release| {
+                release.version.to_string() == version
+                    && release.sensors.iter().any(|sensor| sensor.outcome == "installed")
+            })
+        })
+        .await;
+        println!("measured: release {version} installed after {:?}", began.elapsed());
+    }
+
+    async fn certificate(&self, node: &str, role: &str) -> String {
+        self.identity(node, role).await["serial"].as_str().unwrap().to_owned()
+    }
+
+    fn audited(&self, node: &str, words: &str) -> bool {
+        self.processes.audit(node).contains(words)
+    }
+}
+
+async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_whose_clock_says_1970_or_2099_or_jumps_work_as_any_other() {
+    let mut net = Net::new();
+    for (node, clock) in [("bk-1", PAST), ("gw-1", FUTURE), ("acme", FUTURE), ("directory", PAST)] {
+        net.set(node, clock);
+    }
+    net.start_all().await;
+    net.serves().await;
+    let serials = async |net: &Net| {
+        let mut serials = Vec::new();
+        for (node, role) in [("bk-1", "broker"), ("gw-1", "gateway"), ("acme", "manufacturer")] {
+            serials.push(net.certificate(node, role).await);
+        }
+        serials
+    };
+    let before = serials(&net).await;
+    for (node, clock) in [("bk-1", FUTURE), ("gw-1", PAST), ("acme", PAST)] {
+        net.set(node, clock);
+    }
+    net.serves().await;
+    for node in ["bk-1", "gw-1", "acme"] {
+        net.restart(node).await;
+    }
+    net.serves().await;
+    assert_eq!(serials(&net).await, before, "nothing was renewed before its time");
+    net.processes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_authoritys_clock_was_wrong_it_is_set_right_and_the_network_works_again() {
+    let mut net = Net::new();
+    net.start_all().await;
+    net.serves().await;
+    let broker = net.certificate("bk-1", "broker").await;
+
+    // It starts in 2099: lists, its own certificate and what it is asked for are of that year.
+    net.set("authority", FUTURE);
+    net.restart("authority").await;
+    eventually("a list of the year 2099 is signed", || async {
+        net.audited("authority", "signed revocation list 407")
+    })
+    .await;
+    let own = net.identity("authority", "authority").await;
+    println!("measured: the authority's certificate of 2099 begins {}", own["not_before_ms"]);
+    // Whoever knows the time stays with it: releases flow on.
+    net.processes.ask("bk-1", "/broker/v1/identity", json!({ "fetch": true })).await.unwrap();
+    net.serves().await;
+    // Who starts now believes the authority's time, and what is of that year.
+    net.restart("gw-1").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+
+    // The documented steps: set the clock, start the authority, start who was started meanwhile.
+    net.set("authority", REAL);
+    net.restart("authority").await;
+    let status = net.identity("authority", "authority").await;
+    let now = now_ms();
+    eventually("the authority certified itself anew", || async {
+        let own = net.identity("authority", "authority").await;
+        own["not_before_ms"].as_u64().unwrap() <= now_ms()
+    })
+    .await;
+    println!("measured: right after the start it had {}, at {now}", status["not_before_ms"]);
+    net.restart("gw-1").await;
+    for (node, role) in [("bk-1", "broker"), ("gw-1", "gateway")] {
+        net.processes.ask(node, &format!("/{role}/v1/identity"), json!({ "fetch": true })).await.unwrap();
+        eventually(&format!("{node} has a list of now"), || async {
+            let items = net.identity(node, role).await["items"].clone();
+            let numbers = items.as_array().unwrap().iter().map(|item| item["number"].as_u64().unwrap());
+            let numbers: Vec<u64> = numbers.collect();
+            !numbers.is_empty() && numbers.iter().all(|number| *number < (now + DAY_MS) / 1000)
+        })
+        .await;
+    }
+    net.serves().await;
+    let renew = json!({ "renew": true });
+    net.processes.ask("bk-1", "/broker/v1/identity", renew).await.unwrap();
+    eventually("the broker is renewed", || async { net.certificate("bk-1", "broker").await != broker }).await;
+    net.serves().await;
+    net.processes.stop().await;
+}
