@@ -5,8 +5,10 @@
 //! | [`wire`] | frames of both kinds of links, to be read, altered and written again |
 //! | [`proxy`] | a man in the middle of every connection to an address |
 //! | [`line`] | a connection of one's own, to speak on or to be spoken to |
+//! | [`forge`] | certificates as no honest authority makes them |
 //! | [`party`] | a party with a key and a certificate of one's choice, and releases of its making |
 
+pub mod forge;
 pub mod line;
 pub mod party;
 pub mod proxy;

@@ -9,6 +9,7 @@
 //! | [`relay`] | somebody in the path |
 //! | [`attacker`] | a man in the middle, and parties that say what they like |
 //! | [`scene`] | a small network with a man in the middle of each of its roads |
+//! | [`stranger`] | whoever has no certificate, and an authority's impostor |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,3 +26,4 @@ pub mod lab;
 pub mod processes;
 pub mod relay;
 pub mod scene;
+pub mod stranger;

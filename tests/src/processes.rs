@@ -18,13 +18,42 @@ pub struct Processes {
     binary: PathBuf,
     folder: PathBuf,
     children: Mutex<BTreeMap<String, Child>>,
+    /// Variables of a node's environment.
+    environment: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl Processes {
     /// For the network in this folder, run by this binary.
     #[must_use]
     pub fn new(binary: &Path, folder: &Path) -> Self {
-        Self { binary: binary.into(), folder: folder.into(), children: Mutex::default() }
+        Self {
+            binary: binary.into(),
+            folder: folder.into(),
+            children: Mutex::default(),
+            environment: BTreeMap::new(),
+        }
+    }
+
+    /// From its next start on, a node believes what this file says of its machine's clock, as libfaketime reads it
+    /// (`@2099-01-01 00:00:00`, `+0`); empty text in it means the real time.
+    ///
+    /// # Panics
+    /// When libfaketime is not there.
+    pub fn fake_clock(&mut self, node: &str, file: &Path) {
+        let library = ["x86_64", "aarch64"].map(|machine| {
+            PathBuf::from(format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"))
+        });
+        let library = library.into_iter().find(|library| library.exists());
+        let library = library.expect("libfaketime is there (Debian: faketime)");
+        let variables = [
+            ("LD_PRELOAD", library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            // The machine's clock jumps; time passes as ever.
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        self.environment.insert(node.into(), variables.into());
     }
 
     /// Starts the node of this name and waits until its administrator's socket answers.
@@ -39,6 +68,7 @@ impl Processes {
         let child = Command::new(&self.binary)
             .args(["run", "--leash"])
             .arg(self.folder.join(format!("{node}.toml")))
+            .envs(self.environment.get(node).into_iter().flatten().map(|(name, value)| (name, value)))
             // The other end of this pipe is ours: the node ends when we do, however we end.
             .stdin(Stdio::piped())
             .stdout(file)

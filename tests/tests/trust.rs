@@ -124,14 +124,19 @@ async fn a_lost_gateway_is_cut_off_and_one_that_was_away_hears_of_it_when_it_com
     maker.publish("MD-01", "2.0", "digest", &image(20_000, 1)).await.unwrap();
     maker.sensors_report("MD-01", "2.0", "installed", 2).await;
 
+    // It is there, and has just gone: for T_R it hears nothing.
+    let there = async || away.status("gateway").await["brokers"][0]["agreed"] == true;
+    eventually("it comes", &there).await;
+    eventually("it goes", async || !there().await).await;
     let began = Instant::now();
     let number = revoke(&centre, "gateway", "gw-lost", &stolen).await["lists"][0]["number"].as_u64().unwrap();
+    assert!(!there().await, "it was away when that happened");
     eventually("the one that was away knows", || async { lists(&away, "gateway").await.contains(&number) })
         .await;
     let took = began.elapsed();
     let promised = PROMISED + Duration::from_millis(reconnect_ms);
     println!(
-        "measured: a gateway with T_R = {reconnect_ms} ms knows after {took:?} (promised: {promised:?})"
+        "measured: a gateway that was away, with T_R = {reconnect_ms} ms, knows after {took:?} (promised: {promised:?})"
     );
     assert!(took < promised, "{took:?}");
     maker.publish_detached("MD-01", "3.0", "digest", &image(20_000, 2)).await.unwrap();

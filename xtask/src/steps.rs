@@ -58,8 +58,9 @@ pub(crate) const VECTORS: [Step; 1] = [CHECK_VECTORS];
 pub(crate) const FMT: [Step; 1] = [Step { name: "format", run: format }];
 
 /// A broker to compare with, ordinary clients, another implementation of X.509 and TLS, a PKCS#11 token in software
-/// and another program that looks into it.
-const TEST_PACKAGES: [&str; 5] = ["mosquitto", "mosquitto-clients", "openssl", "softhsm2", "opensc"];
+/// and another program that looks into it, clocks that are wrong.
+const TEST_PACKAGES: [&str; 6] =
+    ["mosquitto", "mosquitto-clients", "openssl", "softhsm2", "opensc", "faketime"];
 
 /// Runs the steps until one fails. The last line says how it went.
 pub(crate) fn run(task: &str, steps: &[Step], workspace: &Workspace) -> Result<(), Error> {

@@ -354,7 +354,8 @@ impl Host for Handler<'_> {
     }
 
     fn trust_items(&self) -> Vec<TrustItem> {
-        self.context.keys.trust.as_ref().map(Trust::items).unwrap_or_default()
+        let now = self.context.time.at(self.now_ms);
+        self.context.keys.trust.as_ref().map(|trust| trust.items_at(now)).unwrap_or_default()
     }
 
     fn trust_item(&self, id: &Digest) -> Option<Vec<u8>> {

@@ -104,6 +104,12 @@ impl Trust {
         self.store().items()
     }
 
+    /// The same without lists that are from a time to come, which nobody should be told of.
+    #[must_use]
+    pub fn items_at(&self, now_ms: Option<u64>) -> Vec<TrustItem> {
+        self.store().items_at(now_ms)
+    }
+
     /// The bytes of one item.
     #[must_use]
     pub fn item(&self, id: &Digest) -> Option<Vec<u8>> {

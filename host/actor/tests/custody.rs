@@ -411,6 +411,19 @@ fn an_authority_does_not_certify_itself_with_a_revoked_key() {
 }
 
 #[test]
+fn a_certificate_of_a_time_to_come_is_renewed_at_once() {
+    let scene = Scene::new();
+    let mut actor = scene.actor();
+    scene.time.prove(NOW + DAY, 0);
+    assert!(asked(&actor.start(0).unwrap(), path::RENEW).is_none(), "it counts");
+    let scene = Scene::new();
+    let mut actor = scene.actor();
+    // The authority's clock was ahead by ten days when it certified this node.
+    scene.time.prove(NOW - 10 * DAY, 0);
+    assert!(asked(&actor.start(0).unwrap(), path::RENEW).is_some());
+}
+
+#[test]
 fn a_list_that_somebody_is_refused_for_want_of_is_asked_for_at_once() {
     let scene = Scene::new();
     let mut actor = scene.actor();

@@ -107,7 +107,7 @@ impl Lists {
         }
         self.next_ms = None;
         self.asked_ms = now_ms;
-        let mut have = trust.items();
+        let mut have = trust.items_at(context.time.at(now_ms));
         have.truncate(TrustQuestion::MOST);
         let wait_ms = if custody.follow && self.fetched_ms.is_some() { WAIT_MS } else { 0 };
         // Certified callers have the better seats; whose certificate is worthless still gets an answer, and so does one

@@ -84,17 +84,17 @@ impl Renewal {
     ) {
         self.look(context);
         let Some(now) = context.time.at(now_ms) else { return };
-        let Some((_, until)) = self.validity else { return };
+        let Some((from, until)) = self.validity else { return };
         let expired = now > until.saturating_add(999);
-        let urgent = !expired && revoked(context, now);
+        // One of a time to come was made while the authority's clock was wrong, and counts nowhere until then.
+        let early = from > now.saturating_add(EARLIER_MS);
+        let urgent = !expired && (early || revoked(context, now));
         // "At once" does not wait for the end of a pause from quieter days.
         if urgent && !std::mem::replace(&mut self.urgent, urgent) {
             self.not_before_ms = 0;
         }
         self.urgent = urgent;
-        // Made by a clock that was ahead, and of no use until then.
-        let early = self.validity.is_some_and(|(from, _)| now < from);
-        let due = self.forced || urgent || early || self.renews_ms().is_some_and(|at| at <= now);
+        let due = self.forced || urgent || self.renews_ms().is_some_and(|at| at <= now);
         if !due {
             alarms.remove(ALARM);
             return;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use trireme_core::Digest;
 use x509_cert::name::Name;
 
-use super::list::key_id;
+use super::list::{AHEAD_S, key_id};
 use super::path::Path;
 use super::{Certificate, CertificateError, RevocationList, RevocationReason, TrustAnchor};
 use crate::hash;
@@ -74,6 +74,11 @@ impl Known {
             item: [der, chain].concat(),
             length: der.len(),
         }
+    }
+
+    /// Whether it was made later than now: by an authority whose clock was wrong, while the time was not known here.
+    pub(super) fn is_ahead(&self, now_ms: Option<u64>) -> bool {
+        now_ms.is_some_and(|now| self.this_update_ms > now.saturating_add(AHEAD_S * 1000))
     }
 
     pub(super) fn chain(&self) -> &[u8] {

@@ -101,7 +101,8 @@ impl TrustStore {
     }
 
     /// Learns a revocation list, which the chain of its issuer may follow, or a link certificate. `Ok(true)` when it
-    /// is news, `Ok(false)` when it is known.
+    /// is news, `Ok(false)` when it is known. A list that was learned before the time was known, and turns out to be of
+    /// a time to come, gives way to any other.
     ///
     /// # Errors
     /// [`CertificateError::Older`] for a list that is older than the one known, and all that can be wrong with lists
@@ -127,6 +128,14 @@ impl TrustStore {
         let mut lists: Vec<_> = self.known.lists.iter().collect();
         lists.sort_by_key(|(_, list)| list.order);
         links.chain(lists.into_iter().map(|(id, list)| TrustItem { id: *id, number: list.number })).collect()
+    }
+
+    /// The same without lists that are from a time to come: revocations in them count, their numbers do not.
+    #[must_use]
+    pub fn items_at(&self, now_ms: Option<u64>) -> Vec<TrustItem> {
+        let ahead =
+            |item: &TrustItem| self.known.lists.get(&item.id).is_some_and(|list| list.is_ahead(now_ms));
+        self.items().into_iter().filter(|item| !ahead(item)).collect()
     }
 
     /// The bytes of one item, as [`TrustStore::learn`] takes them.
@@ -199,15 +208,16 @@ impl TrustStore {
         let list = RevocationList::parse(der)?;
         let (id, issuers, path) = self.issuer_of(&list, issuers, now_ms)?;
         if let Some(known) = self.known.lists.get(&id) {
-            if list.number() < known.number {
+            // A list that is still to come keeps no other out: its number means nothing.
+            if list.number() == known.number {
+                return Ok(false);
+            }
+            if list.number() < known.number && !known.is_ahead(now_ms) {
                 return Err(CertificateError::Older {
                     issuer: list.issuer(),
                     known: known.number,
                     found: list.number(),
                 });
-            }
-            if list.number() == known.number {
-                return Ok(false);
             }
         } else {
             self.room_for_list(now_ms)?;

@@ -148,6 +148,22 @@ fn a_number_or_a_date_in_the_future_locks_nothing_out() {
 }
 
 #[test]
+fn a_list_of_a_time_to_come_that_was_learned_without_the_time_gives_way_to_the_genuine_one() {
+    let (root, online, _) = world();
+    let mut store = root.store();
+    let far = NOW + 10 * 365 * DAY;
+    let list = online.list_at(far / 1000, &[], far, far + DAY);
+    assert_eq!(store.learn(&[list, online.above.clone()].concat(), None), Ok(true));
+    assert_eq!(store.items_at(None), store.items());
+    assert_eq!(store.items_at(Some(NOW)), [], "nobody is told of it");
+    let genuine = online.item(NUMBER, &[]);
+    assert!(matches!(store.learn(&genuine, None), Err(E::Older { .. })), "without the time nothing is known");
+    assert_eq!(store.learn(&genuine, Some(NOW)), Ok(true));
+    assert_eq!(store.items_at(Some(NOW)), store.items());
+    assert_eq!(store.items()[0].number, NUMBER);
+}
+
+#[test]
 fn a_list_that_ran_out_fails_closed_where_the_time_is_known() {
     let (root, online, broker) = world();
     let mut store = root.store();

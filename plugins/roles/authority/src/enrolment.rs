@@ -81,6 +81,9 @@ fn admit(host: &mut dyn Host, now_ms: u64, given: &str, signing: Option<&[u8]>) 
     if now_ms >= record.expires_ms {
         return Err(format!("token {id} of {subject} has expired"));
     }
+    if record.expires_ms > now_ms.saturating_add(tokens::LONGEST_MS) {
+        return Err(format!("token {id} of {subject} was made while the clock was wrong; make a new one"));
+    }
     if record.state == State::Used {
         let same = signing.is_some_and(|signing| record.request == Some(host.hash(&formula::enrol(signing))));
         if !same {

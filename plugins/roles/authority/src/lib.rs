@@ -42,6 +42,7 @@ mod register;
 mod renewal;
 mod revocation;
 mod status;
+mod steady;
 mod sweep;
 mod tokens;
 mod trust;
@@ -74,6 +75,7 @@ pub struct Authority {
     lists: lists::Lists,
     refusals: refusals::Refusals,
     sweep: sweep::Sweep,
+    steady: steady::Steady,
 }
 
 /// What becomes of a request whose handler did not fail.
@@ -95,6 +97,7 @@ impl Role for Authority {
         let config: Config = json::configuration(config)?;
         config.check()?;
         *self = Self { config, ..Self::default() };
+        self.steady.look(now);
         register::drop_old_format(host);
         register::enter_own(host);
         self.sign_lists(host, now);
@@ -103,6 +106,8 @@ impl Role for Authority {
     }
 
     fn handle(&mut self, host: &mut dyn Host, now: Stamp, event: Event) -> Result<(), Fault> {
+        self.steady.look(now);
+        self.lists.drops = self.steady.for_a_day(now);
         match event {
             Event::Request(request) => {
                 match self.request(host, now, &request)? {
@@ -117,7 +122,8 @@ impl Role for Authority {
                 Ok(())
             }
             Event::Timer(SWEEP) => {
-                let pause = self.sweep.step(host, now);
+                let pause =
+                    if self.steady.for_a_day(now) { self.sweep.step(host, now) } else { sweep::EVERY_MS };
                 host.arm(SWEEP, pause);
                 Ok(())
             }
@@ -143,7 +149,7 @@ impl Authority {
             path::RENEW => return renewal::renew(host, now, config, &mut self.refusals, request),
             path::TRUST => return self.trust.question(host, now, config, request),
             path::REVOKE => {
-                let reply = revocation::revoke(host, now, config, administrator(request)?)?;
+                let reply = revocation::revoke(host, now, config, &self.lists, administrator(request)?)?;
                 self.trust.answer(host, now);
                 return Ok(reply);
             }
@@ -156,7 +162,7 @@ impl Authority {
             path::TOKEN => tokens::make(host, now, config, administrator(request)?),
             path::TOKENS => tokens::list(host, now, administrator(request)?),
             path::WITHDRAW_TOKEN => tokens::withdraw(host, now, administrator(request)?),
-            path::REGISTER => register::import(host, now, config, administrator(request)?),
+            path::REGISTER => register::import(host, now, config, &self.lists, administrator(request)?),
             path::ISSUED => register::issued(host, administrator(request)?),
             path::TEACH => trust::teach(host, administrator(request)?),
             path::STATUS => administrator(request).map(|_| status::status(host, now, self.trust.waiting())),

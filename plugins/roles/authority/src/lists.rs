@@ -44,13 +44,15 @@ pub(crate) struct Newest {
 pub(crate) struct Lists {
     /// The last failure that was written down; each is once.
     told: Option<String>,
+    /// Whether lines of certificates that expired leave.
+    pub(crate) drops: bool,
 }
 
 impl Lists {
     /// Signs what is due. Gives the pause until the next look, and whether anything was signed.
     pub(crate) fn tick(&mut self, host: &mut dyn Host, now: Stamp, config: &Config) -> (u64, bool) {
         let signed = match now.unix_ms {
-            Some(now_ms) => sign_due(host, now_ms, config),
+            Some(now_ms) => self.sign_due(host, now_ms, config),
             None => Err(Fault::new(code::TIME, "the time is not proven yet; set the authority's clock")),
         };
         match signed {
@@ -67,6 +69,26 @@ impl Lists {
                 (MINUTE_MS, false)
             }
         }
+    }
+
+    fn sign_due(&self, host: &mut dyn Host, now_ms: u64, config: &Config) -> Result<(u64, bool), Fault> {
+        let issuers = host.issuers();
+        let learned = host.trust_items();
+        let is_due = |issuer: &&Digest| {
+            newest(host, issuer).is_none_or(|newest| {
+                // What was learned differs where state or trust came back from a copy.
+                let same = learned.contains(&TrustItem { id: **issuer, number: newest.number });
+                !same || newest.this_update_ms > now_ms || age_ms(&newest, now_ms) >= config.list_every_ms()
+            })
+        };
+        let due: Vec<Digest> = issuers.iter().filter(is_due).copied().collect();
+        let signed = !sign(host, now_ms, config, self, &due)?.is_empty();
+        let left = |issuer: &Digest| {
+            let newest = newest(host, issuer)?;
+            Some(config.list_every_ms().saturating_sub(age_ms(&newest, now_ms)))
+        };
+        let pause = issuers.iter().filter_map(left).min().unwrap_or(HOUR_MS);
+        Ok((pause.clamp(1000, HOUR_MS), signed))
     }
 }
 
@@ -127,11 +149,12 @@ pub(crate) fn sign(
     host: &mut dyn Host,
     now_ms: u64,
     config: &Config,
+    lists: &Lists,
     issuers: &[Digest],
 ) -> Result<Vec<TrustItem>, Fault> {
     let mut orders = Vec::new();
     for issuer in host.issuers().into_iter().filter(|issuer| issuers.contains(issuer)) {
-        orders.push((issuer, order(host, now_ms, config, &issuer)?));
+        orders.push((issuer, order(host, now_ms, config, lists.drops, &issuer)?));
     }
     let mut items = Vec::new();
     for (issuer, order) in orders {
@@ -150,33 +173,21 @@ pub(crate) fn sign(
     Ok(items)
 }
 
-fn sign_due(host: &mut dyn Host, now_ms: u64, config: &Config) -> Result<(u64, bool), Fault> {
-    let issuers = host.issuers();
-    let learned = host.trust_items();
-    let is_due = |issuer: &&Digest| {
-        newest(host, issuer).is_none_or(|newest| {
-            // What was learned differs where state or trust came back from a copy.
-            let same = learned.contains(&TrustItem { id: **issuer, number: newest.number });
-            !same || newest.this_update_ms > now_ms || age_ms(&newest, now_ms) >= config.list_every_ms()
-        })
-    };
-    let due: Vec<Digest> = issuers.iter().filter(is_due).copied().collect();
-    let signed = !sign(host, now_ms, config, &due)?.is_empty();
-    let left = |issuer: &Digest| {
-        let newest = newest(host, issuer)?;
-        Some(config.list_every_ms().saturating_sub(age_ms(&newest, now_ms)))
-    };
-    let pause = issuers.iter().filter_map(left).min().unwrap_or(HOUR_MS);
-    Ok((pause.clamp(1000, HOUR_MS), signed))
-}
-
 fn age_ms(newest: &Newest, now_ms: u64) -> u64 {
     now_ms.saturating_sub(newest.this_update_ms)
 }
 
 /// What the next list says.
-fn order(host: &mut dyn Host, now_ms: u64, config: &Config, issuer: &Digest) -> Result<ListOrder, Fault> {
-    let last = newest(host, issuer).unwrap_or_default();
+fn order(
+    host: &mut dyn Host,
+    now_ms: u64,
+    config: &Config,
+    drops: bool,
+    issuer: &Digest,
+) -> Result<ListOrder, Fault> {
+    // One of a time to come was made while the clock was wrong: nobody who knows the time counts it.
+    let ahead = |newest: &Newest| newest.this_update_ms > now_ms.saturating_add(SLACK * 1000);
+    let last = newest(host, issuer).filter(|newest| !ahead(newest)).unwrap_or_default();
     let learned =
         host.trust_items().into_iter().find(|item| item.id == *issuer).map_or(0, |item| item.number);
     let (seconds, known) = (now_ms / 1000, last.number.max(learned));
@@ -189,7 +200,7 @@ fn order(host: &mut dyn Host, now_ms: u64, config: &Config, issuer: &Digest) -> 
         );
         return Err(Fault::new(code::TIME, detail));
     }
-    let entries = entries(host, issuer, last.this_update_ms)?;
+    let entries = entries(host, issuer, if drops { last.this_update_ms } else { 0 })?;
     let next_update_ms = now_ms.saturating_add(config.list_ms());
     Ok(ListOrder { number, entries, this_update_ms: now_ms, next_update_ms })
 }

@@ -9,6 +9,7 @@ use trireme_core::role::{Certified, Identity, Request, Stamp, Subject, code};
 use trireme_core::{Digest, Fault, Host, ModelName, RoleKind, TopicName, json};
 
 use crate::config::{self, Config};
+use crate::lists::Lists;
 use crate::{lists, paging, proven, revocation};
 
 pub(crate) const PREFIX: &str = "issued/";
@@ -172,6 +173,7 @@ pub(crate) fn import(
     host: &mut dyn Host,
     now: Stamp,
     config: &Config,
+    lists: &Lists,
     request: &Request,
 ) -> Result<Vec<u8>, Fault> {
     let batch: Register = json::read(&request.body, "the batch for the register")?;
@@ -196,7 +198,7 @@ pub(crate) fn import(
             }
         }
     }
-    lists::sign(host, now_ms, config, &concerned)?;
+    lists::sign(host, now_ms, config, lists, &concerned)?;
     host.audit(&format!("took {news} certificates that were issued elsewhere into the register"));
     Ok(json::write(&Taught { news }))
 }

@@ -9,7 +9,7 @@ use trireme_core::role::{Request, Stamp, Subject, code};
 use trireme_core::{Digest, Fault, Host, RoleKind, json};
 
 use crate::config::{Config, LONGEST_DAYS};
-use crate::lists::Place;
+use crate::lists::{Lists, Place};
 use crate::{DAY_MS, Reply, lists, proven, register, tokens};
 
 /// The reason after which a key is never certified again.
@@ -34,6 +34,7 @@ pub(crate) fn revoke(
     host: &mut dyn Host,
     now: Stamp,
     config: &Config,
+    lists: &Lists,
     request: &Request,
 ) -> Result<Reply, Fault> {
     let order: Revoke = json::read(&request.body, "the revocation")?;
@@ -54,9 +55,9 @@ pub(crate) fn revoke(
     }
     revocation.report(host);
     // What the register says stays, whatever becomes of the lists: nothing of it is renewed.
-    let signed = lists::sign(host, now_ms, config, &revocation.issuers);
+    let signed = lists::sign(host, now_ms, config, lists, &revocation.issuers);
     Ok(match (signed, revocation.full) {
-        (Ok(lists), None) => Reply::Now(json::write(&Revoked { serials: revocation.serials, lists })),
+        (Ok(items), None) => Reply::Now(json::write(&Revoked { serials: revocation.serials, lists: items })),
         (Ok(_), Some(issuer)) => Reply::Refused(lists::full(&issuer)),
         (Err(fault), _) => Reply::Refused(fault),
     })

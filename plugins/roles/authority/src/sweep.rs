@@ -1,14 +1,11 @@
 //! What has ended leaves the records after a while, some of it at a time.
-//!
-//! A clock that is years ahead must not cost the register, without which nobody renews: nothing is swept before the
-//! clock went on evenly for a day, in which such a thing is noticed.
 
 use alloc::string::String;
 
 use trireme_core::role::Stamp;
 use trireme_core::{Host, json};
 
-use crate::{DAY_MS, KEPT_MS, lists, register, tokens};
+use crate::{KEPT_MS, lists, register, tokens};
 
 /// The pause between two steps.
 pub(crate) const EVERY_MS: u64 = 60_000;
@@ -16,8 +13,6 @@ pub(crate) const EVERY_MS: u64 = 60_000;
 const REST_MS: u64 = 60 * EVERY_MS;
 /// The most records of a step.
 const STEP: u32 = 256;
-/// By how much a clock may be set, and count as even.
-const EVEN_MS: u64 = 60 * EVERY_MS;
 const PREFIXES: [&str; 3] = [tokens::PREFIX, register::PREFIX, lists::REVOKED];
 
 /// Where the sweep is.
@@ -25,31 +20,15 @@ const PREFIXES: [&str; 3] = [tokens::PREFIX, register::PREFIX, lists::REVOKED];
 pub(crate) struct Sweep {
     stage: usize,
     after: Option<String>,
-    /// Since when the clock goes evenly: monotonic time, and time since 1970.
-    even: Option<(u64, u64)>,
 }
 
 impl Sweep {
-    /// Whether the clock went on evenly for long enough.
-    fn settled(&mut self, monotonic_ms: u64, now_ms: u64) -> bool {
-        let (began_ms, from_ms) = *self.even.get_or_insert((monotonic_ms, now_ms));
-        let passed_ms = monotonic_ms.saturating_sub(began_ms);
-        if from_ms.saturating_add(passed_ms).abs_diff(now_ms) > EVEN_MS {
-            self.even = Some((monotonic_ms, now_ms));
-            return false;
-        }
-        passed_ms >= DAY_MS
-    }
-
     /// Looks at some records; gives the pause until the next.
     pub(crate) fn step(&mut self, host: &mut dyn Host, now: Stamp) -> u64 {
         // Nothing has ended as long as nobody knows how late it is.
         let Some(now_ms) = now.unix_ms else { return EVERY_MS };
-        if !self.settled(now.monotonic_ms, now_ms) {
-            return EVERY_MS;
-        }
         let Some(prefix) = PREFIXES.get(self.stage) else {
-            (self.stage, self.after) = (0, None);
+            *self = Self::default();
             return REST_MS;
         };
         let keys = host.scan(prefix, self.after.as_deref(), STEP);

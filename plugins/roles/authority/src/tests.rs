@@ -16,6 +16,7 @@ use trireme_core::{Event, ModelName, NodeId, RoleKind, TopicName, formula, json}
 
 use crate::{Authority, DAY_MS, Status};
 
+mod clock;
 mod enrolment;
 mod lists;
 mod register;

@@ -26,6 +26,8 @@ const MOST_OF_ONE: usize = 16;
 const ID: u32 = 4;
 const SECRET: u32 = 16;
 const DAY: u32 = 24 * 60;
+/// The longest life of a token, and what a clock may be corrected by.
+pub(crate) const LONGEST_MS: u64 = 31 * crate::DAY_MS;
 
 /// What is kept of a token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
