@@ -60,11 +60,14 @@ pub async fn enrol(url: &str, token: &str, id: &str, key: Option<&dyn Signer>) -
     enrol::ask(&Question { authority: url, token: &token, role, id: Some(&id), name: &id, key }).await
 }
 
+/// Paths and bodies of requests.
+type Heard = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// Somebody who answers as an authority under a certificate of one's choice, and writes down every request.
 pub struct Impostor {
     /// Where it listens.
     pub url: String,
-    heard: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    heard: Heard,
     _server: HttpServer,
 }
 
@@ -77,7 +80,7 @@ impl Impostor {
         let verifier = Arc::new(Believer(trust.clone()));
         let identity = TlsIdentity::new(keys.certificate.clone(), keys.signer.clone(), verifier);
         let roots = json::write(&Roots { roots: roots.iter().map(|root| json::hexed(root)).collect() });
-        let heard: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+        let heard = Heard::default();
         let hears = heard.clone();
         let handler: http::Handler = Arc::new(move |request| {
             hears.lock().unwrap().push((request.path.clone(), request.body));
