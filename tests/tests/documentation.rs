@@ -5,31 +5,13 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
-use trireme_tests::binary;
-
-/// The `sh` blocks of a page, in order, as one script.
-fn script(page: &str) -> String {
-    let mut script = String::from("set -eu\n");
-    let mut inside = false;
-    for line in page.lines() {
-        match line.trim() {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => {
-                script.push_str(line);
-                script.push('\n');
-            }
-            _ => {}
-        }
-    }
-    script
-}
+use trireme_tests::{binary, pages};
 
 fn run(page: &str) {
     let folder = TempDir::new().unwrap();
     let path = format!("{}:{}", binary::folder().display(), std::env::var("PATH").unwrap());
     let output = Command::new("timeout")
-        .args(["120", "bash", "-c", &script(page)])
+        .args(["120", "bash", "-c", &format!("set -eu\n{}", pages::whole(page))])
         .current_dir(folder.path())
         .env("PATH", path)
         .output()
@@ -52,6 +34,11 @@ fn the_commands_of_the_operations_page_run() {
 #[test]
 fn the_commands_of_the_page_of_keys_run() {
     run(include_str!("../../docs/keys.md"));
+}
+
+#[test]
+fn the_commands_of_the_page_of_the_authority_run() {
+    run(include_str!("../../docs/authority.md"));
 }
 
 /// All Rust sources below a folder, as one text.

@@ -46,6 +46,8 @@ enum Task {
     Test,
     /// Builds, fetches real firmware images, and lets them travel from the manufacturer to sensors.
     Demo,
+    /// Builds, then lives through the bad days of docs/runbooks.md, and shows how long each takes.
+    Runbooks,
     /// Computes the committed test vectors again with an independent implementation (Python).
     Vectors,
     /// Formats all code.
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         }
         Task::Components => all(&steps::COMPONENTS, "components", &workspace),
         Task::Test => all(&steps::TEST, "test", &workspace),
+        Task::Runbooks => all(&steps::RUNBOOKS, "runbooks", &workspace),
         Task::Vectors => all(&steps::VECTORS, "vectors", &workspace),
         Task::Fmt => all(&steps::FMT, "fmt", &workspace),
         Task::Demo => all(&steps::DEMO, "demo", &workspace).and_then(|_| demo::become_demo(&workspace)),
