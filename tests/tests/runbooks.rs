@@ -228,11 +228,28 @@ fn a_compromised_manufacturer_is_purged_and_comes_back_with_a_higher_version() {
 fn after_a_compromised_intermediate_everybody_comes_back_by_itself_but_who_the_thief_certified() {
     Story {
         runbook: "Compromised intermediate",
-        incident: "mkdir stolen\ncp -rp net/issuing stolen/issuing\nrogue stolen/issuing",
+        // A copy of gw-1 stands for a node that is off during all this.
+        incident: r#"
+            stop gw-1
+            mkdir away
+            cp -rp net/keys net/certificates net/data/gw-1 away/
+            up gw-1
+            mkdir stolen
+            cp -rp net/issuing stolen/issuing
+            rogue stolen/issuing
+        "#,
         aftermath: r#"
-            trireme authority lists --out lists
             fails openssl verify -crl_check -CAfile net/authority.pem -CRLfile vault/root/list.pem net/issuing/issuing.pem
             rogue_gets_nothing
+            stop gw-1
+            cp -p away/keys/gw-1.key net/keys/
+            cp -p away/certificates/gw-1.pem net/certificates/
+            rm -r net/data/gw-1
+            cp -rp away/gw-1 net/data/gw-1
+            up gw-1
+            fails trireme wait issued-by net/issuing-2/issuing.pem --node net/gw-1.toml --seconds 0
+            trireme wait issued-by net/issuing-2/issuing.pem --node net/gw-1.toml --seconds 60
+            release 1.6 6
         "#,
     }
     .happens();
