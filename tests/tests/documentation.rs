@@ -27,6 +27,11 @@ fn the_tutorial_can_be_followed() {
 }
 
 #[test]
+fn the_commands_of_the_page_about_the_authority_run() {
+    run(include_str!("../../docs/authority.md"));
+}
+
+#[test]
 fn the_commands_of_the_operations_page_run() {
     run(include_str!("../../docs/operations.md"));
 }

@@ -364,6 +364,64 @@ class Check:
         check("time: now", answer["unix_ms"] == self.i["now_ms"])
         self.signed("time", answer, "trireme/1/time", (un(answer["nonce"]), answer["unix_ms"]), "authority")
 
+    def trust(self):
+        """An intermediate, its list, a renewal under it, links between two roots, a token's digest."""
+        v = self.v["trust"]
+        names = ("intermediate", "broker-2", "authority-2")
+        numbers = {name: sha256(f"trireme/vectors/{name}".encode()) for name in names}
+        seeded = {
+            name: ec.derive_private_key(int.from_bytes(number, "big"), ec.SECP256R1())
+            for name, number in numbers.items()
+        }
+        root = x509.load_der_x509_certificate(un(self.v["certificates"]["root"]))
+        issuer = x509.load_der_x509_certificate(un(v["intermediate"]))
+        issuer.verify_directly_issued_by(root)
+        check("intermediate: key", point(issuer.public_key()) == point(seeded["intermediate"].public_key()))
+        constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
+        check("intermediate: certifies nodes alone", constraints.ca and constraints.path_length == 0)
+        usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
+        check("intermediate: usage", usage.key_cert_sign and usage.crl_sign)
+
+        renewal = v["renewal"]
+        fields = (un(renewal["request"]), un(renewal["present"]))
+        self.signed("renewal", renewal, "trireme/1/renew", fields, "broker")
+        request = x509.load_der_x509_csr(un(renewal["request"]))
+        new = point(seeded["broker-2"].public_key())
+        check("renewal: request", request.is_signature_valid and point(request.public_key()) == new)
+        for name, own in (("present", point(self.keys["broker"].public_key())), ("renewed", new)):
+            chain = un(renewal[name])
+            check(f"{name}: chain", chain.endswith(un(v["intermediate"])))
+            node = x509.load_der_x509_certificate(chain[: -len(un(v["intermediate"]))])
+            node.verify_directly_issued_by(issuer)
+            check(f"{name}: key", point(node.public_key()) == own)
+
+        listed = v["list"]
+        crl = x509.load_der_x509_crl(un(listed["crl"]))
+        check("list: signature", crl.is_signature_valid(issuer.public_key()) and crl.issuer == issuer.subject)
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        check("list: number", number == listed["number"])
+        check("list: this", int(crl.last_update_utc.timestamp()) * 1000 == listed["this_update_ms"])
+        check("list: next", int(crl.next_update_utc.timestamp()) * 1000 == listed["next_update_ms"])
+        entry = crl.get_revoked_certificate_by_serial_number(int(listed["serial"], 16))
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
+        check("list: entry", len(crl) == 1 and reason == x509.ReasonFlags.key_compromise)
+        check("list: id", un(listed["id"]) == sha256(point(issuer.public_key())))
+        check("list: item", un(listed["item"]) == un(listed["crl"]) + un(v["intermediate"]))
+
+        second = x509.load_der_x509_certificate(un(v["second_root"]))
+        second.verify_directly_issued_by(second)
+        for name, subject, by in (("new_with_old", second, root), ("old_with_new", root, second)):
+            link = x509.load_der_x509_certificate(un(v[name]))
+            link.verify_directly_issued_by(by)
+            same = link.subject == subject.subject and point(link.public_key()) == point(subject.public_key())
+            check(f"{name}: the other root's name and key", same)
+            constraints = link.extensions.get_extension_for_class(x509.BasicConstraints).value
+            check(f"{name}: leads to intermediates", constraints.ca and constraints.path_length == 1)
+        check("link: id", un(v["link_id"]) == sha256(un(v["new_with_old"])))
+
+        token = v["token"]
+        self.made("token", token, "trireme/1/enrol", (token["secret"],), "digest", sha256)
+
     def versions(self):
         v = self.v["versions"]
         encoded = [version(entry["text"]) for entry in v["ascending"]]
@@ -390,6 +448,7 @@ class Check:
         dk = section("sensor", self.sensor)
         section("bundle", self.bundle, dk)
         section("brokers", self.brokers)
+        section("trust", self.trust)
         section("time", self.time)
         section("versions", self.versions)
 

@@ -40,7 +40,7 @@ pub enum KeyFileError {
     #[error("{} is encrypted, and there is no passphrase: name a file that holds it in {SETTING}, or in {VARIABLE}", .0.display())]
     Locked(PathBuf),
     /// Another passphrase.
-    #[error("{} does not open with the passphrase of {passphrase}: {source}", file.display())]
+    #[error("{} does not open with the passphrase from {passphrase}: {source}", file.display())]
     Passphrase {
         /// Which file.
         file: PathBuf,

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use trireme_node::{Node, NodeError};
 
 use crate::assemble::{self, AssembleError};
-use crate::authority::online::Online;
+use crate::authority::online::{Online, OnlineError};
 use crate::config::{self, Problems};
 use crate::logging;
 
@@ -15,6 +15,10 @@ use crate::logging;
 const GRACE: Duration = Duration::from_secs(10);
 /// Threads for work that blocks: windows of bodies, names that are looked up, and the jobs, which the node limits.
 const BLOCKING_THREADS: usize = 64;
+
+/// How often an authority is told what was issued by hand, until it takes it, and how long is between.
+const IMPORTS: u32 = 10;
+const BETWEEN_IMPORTS: Duration = Duration::from_secs(3);
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -113,10 +117,22 @@ async fn import(socket: PathBuf, register: PathBuf) {
         );
         return;
     }
-    match Online::new(&socket).import(&register).await {
-        Ok((0, _)) => {}
-        Ok((news, _)) => tracing::info!(register = file, news, "taken into the authority's register"),
-        Err(error) => tracing::error!(register = file, %error, "not taken into the authority's register"),
+    let online = Online::new(&socket);
+    for attempt in 1..=IMPORTS {
+        match online.import(&register).await {
+            Ok((0, _)) => return,
+            Ok((news, _)) => {
+                return tracing::info!(register = file, news, "taken into the authority's register");
+            }
+            // It may not be quite ready: its time is not proven yet, or it starts again.
+            Err(OnlineError::Node(fault)) if attempt < IMPORTS => {
+                tracing::debug!(register = file, %fault, "not taken yet");
+                tokio::time::sleep(BETWEEN_IMPORTS).await;
+            }
+            Err(error) => {
+                return tracing::error!(register = file, %error, "not taken into the authority's register");
+            }
+        }
     }
 }
 

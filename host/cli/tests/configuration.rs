@@ -326,7 +326,10 @@ fn a_node_can_believe_several_roots() {
         "authority = \"authority.pem\"",
         "authority = [\"authority.pem\", \"third.pem\"]",
     );
-    assert!(gone[0].key == "trust.authority" && gone[0].what.contains("third.pem is not there"), "{gone:?}");
+    assert!(
+        gone[0].key == "trust.authority[1]" && gone[0].what.contains("third.pem is not there"),
+        "{gone:?}"
+    );
     let none = net.change("bk-1.toml", "authority = \"authority.pem\"", "authority = []");
     assert!(none[0].key == "trust.authority" && none[0].what.contains("names no file"), "{none:?}");
 }
@@ -334,7 +337,7 @@ fn a_node_can_believe_several_roots() {
 #[test]
 fn an_authority_issues_with_what_belongs_together_and_stands_under_its_root() {
     let (net, other) = (net(), net());
-    let key = ("issuing/issuing.key", "keys/authority.key");
+    let key = ("issuing_key = \"issuing/issuing.key\"", "issuing_key = \"keys/bk-1.key\"");
     net.one("authority.toml", key, "authority.issuing_key", "is not the key of");
     for file in ["issuing.key", "issuing.pem"] {
         fs::copy(other.file(&format!("issuing/{file}")), net.file(&format!("other-{file}"))).unwrap();

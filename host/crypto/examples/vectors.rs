@@ -18,7 +18,9 @@ use trireme_core::{
     Digest, Formula, ImageFormula, ModelName, NodeId, Point, RoleKind, SensorId, Signature, Suite, Tag,
     Token, TopicName, Version, cbor,
 };
-use trireme_crypto::certificate::{Certificate, TrustAnchor};
+use trireme_crypto::certificate::{
+    self as certificate, Certificate, RevocationReason, RevokedEntry, TrustAnchor, chain,
+};
 use trireme_crypto::element::ModelSecrets;
 use trireme_crypto::image::{Computation, ImageKey};
 use trireme_crypto::key::{Signer, SoftwareKey, sign_formula};
@@ -29,6 +31,8 @@ const FIRMWARE: &[u8] = b"Trireme test firmware 1.3, sixty-one bytes, not a whol
 const BEGIN: u64 = 1_735_689_600_000;
 const END: u64 = 2_051_222_400_000;
 const NOW: u64 = 1_800_000_000_123;
+/// What a certificate's dates can say of it.
+const SECOND: u64 = NOW / 1000 * 1000;
 
 fn main() {
     let text = serde_json::to_string_pretty(&vectors()).unwrap();
@@ -54,6 +58,7 @@ pub(crate) fn vectors() -> Value {
         "bundle": world.bundle(),
         "brokers": world.brokers(),
         "time": world.time(),
+        "trust": world.trust(),
         "versions": versions(),
     })
 }
@@ -413,6 +418,63 @@ impl World {
         value["nonce"] = h(nonce).into();
         value["unix_ms"] = NOW.into();
         value
+    }
+}
+
+impl World {
+    /// An intermediate with its list, a renewal under it, a second root with both links, a token's digest.
+    fn trust(&self) -> Value {
+        let root = Certificate::parse(&self.root).unwrap();
+        let key = |name: &str| SoftwareKey::from_pkcs8_pem(&pem(name)).unwrap();
+        let (intermediate, next) = (key("intermediate"), key("broker-2"));
+        let name = NodeId::new("ca-1").unwrap();
+        let subject = Subject { role: RoleKind::Authority, id: name.clone() };
+        let request = issue::request(&intermediate, &subject).unwrap();
+        let request = issue::parse_request(&request).unwrap();
+        let issuer =
+            issue::intermediate(&self.authority, &root, &request, &name, BEGIN, END, [4; 16]).unwrap();
+        let issuing = Certificate::parse(&issuer).unwrap();
+
+        let subject = Subject { role: RoleKind::Broker, id: self.party(Party::Broker).0.clone() };
+        let certified =
+            Certified { subject: subject.clone(), topic: None, models: vec![], not_after_ms: END };
+        let node = |key: &SoftwareKey, serial: u8| {
+            let request = issue::request(key, &subject).unwrap();
+            let request = issue::parse_request(&request).unwrap();
+            issue::certify(&intermediate, &issuing, &request, &certified, BEGIN, END, [serial; 16]).unwrap()
+        };
+        let old = self.party(Party::Broker).1;
+        let present = chain::join(&[node(old, 5), issuer.clone()]);
+        let asked = issue::request(&next, &subject).unwrap();
+        let renewal = formula::renew(&asked, &present);
+        let signature = sign_formula(old, &renewal).unwrap();
+        let mut renew = made(&renewal, "signature", signature.0);
+        renew["request"] = h(&asked).into();
+        renew["present"] = h(&present).into();
+        renew["renewed"] = h(chain::join(&[node(&next, 6), issuer.clone()])).into();
+
+        let entry =
+            RevokedEntry { serial: vec![5; 16], at_ms: SECOND, reason: RevocationReason::KeyCompromise };
+        let list = issue::revocation_list(&intermediate, &issuing, 7, &[entry], SECOND, END).unwrap();
+        let second =
+            issue::root(&key("authority-2"), &NodeId::new("ttp-2").unwrap(), SECOND, END, [7; 16]).unwrap();
+        let two = Certificate::parse(&second).unwrap();
+        let forth = issue::link(&self.authority, &root, &two, SECOND, END, [8; 16]).unwrap();
+        let back = issue::link(&key("authority-2"), &two, &root, SECOND, END, [9; 16]).unwrap();
+        let secret = b"0123456789abcdef0123456789abcdef";
+        let enrol = formula::enrol(secret);
+        let mut token = made(&enrol, "digest", hash::hash(&enrol).0);
+        token["secret"] = std::str::from_utf8(secret).unwrap().into();
+        json!({
+            "intermediate": h(&issuer), "renewal": renew, "token": token,
+            "list": {
+                "crl": h(&list), "number": 7, "serial": h([5; 16]), "this_update_ms": SECOND, "next_update_ms": END,
+                "id": certificate::key_id(&intermediate.public_key()),
+                "item": h(chain::join(&[list, issuer])),
+            },
+            "second_root": h(second), "new_with_old": h(&forth), "old_with_new": h(back),
+            "link_id": hash::of_bytes(&forth),
+        })
     }
 }
 

@@ -144,8 +144,7 @@ impl Broker {
             if stored.withdrawn && !self.has_heard_of(link, gateway, channel, stored) {
                 continue;
             }
-            // `Cert_MF` must be valid now; a claimed issue time excuses nothing.
-            if stored.certificate().is_some_and(|certificate| host.certificate(certificate).is_err()) {
+            if !counts(host, stored) {
                 held_back = true;
                 continue;
             }
@@ -420,6 +419,15 @@ impl Broker {
         for id in ids {
             self.advance(host, now, id);
         }
+    }
+}
+
+/// `Cert_MF` must be valid now; a claimed issue time excuses nothing. Suite 1 has no manifest to sign anew when its
+/// manufacturer's certificate was renewed: there, only a revocation speaks against it.
+fn counts(host: &mut dyn Host, stored: &Stored) -> bool {
+    match stored.certificate().map(|certificate| host.certificate(certificate)) {
+        Some(Err(fault)) => stored.suite == Suite::Thesis && fault.code != code::REVOKED,
+        _ => true,
     }
 }
 

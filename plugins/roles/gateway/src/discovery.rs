@@ -25,6 +25,8 @@ const LARGEST_CERTIFICATE: usize = 16 * 1024;
 const MOST_ASKED: usize = 900;
 /// Milliseconds in which a connection has to come up.
 const CONNECT_MS: u64 = 60_000;
+/// The most lists that one handler drops: a transaction of the host is bounded.
+const MOST_DROPPED: usize = 256;
 /// The most brokers at a time.
 const MOST_BROKERS: usize = 1024;
 
@@ -101,7 +103,8 @@ impl Gateway {
             let verdict = certificate(list).and_then(|certificate| host.certificate(&certificate));
             verdict.is_err_and(|fault| fault.code == code::REVOKED)
         });
-        let revoked: Vec<NodeId> = revoked.map(|list| list.manufacturer.clone()).collect();
+        let revoked: Vec<NodeId> = revoked.map(|list| list.manufacturer.clone()).take(MOST_DROPPED).collect();
+        self.aftermath.lists = revoked.len() == MOST_DROPPED;
         if revoked.is_empty() {
             return;
         }

@@ -162,7 +162,7 @@ impl Gateway {
         let here = self.releases.uses(&mark.digest);
         match novelty {
             Novelty::Duplicate if here || withdrawn => Ok(Step::Nothing),
-            Novelty::New if withdrawn && !here => Ok(Step::Nothing),
+            Novelty::New if withdrawn => Ok(Step::Nothing),
             _ if here || withdrawn => Ok(Step::Record),
             _ if header.offset == 0 => Ok(Step::Receive),
             _ => Err(Fault::new(code::UNKNOWN, "the image is not here, so its bytes are needed")),

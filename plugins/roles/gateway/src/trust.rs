@@ -33,6 +33,8 @@ pub(crate) struct Aftermath {
     spreading: bool,
     /// Releases of models after this one are still to be judged; from the first where there is none inside.
     judging: Option<Option<ModelName>>,
+    /// Not every list of brokers was judged.
+    pub(crate) lists: bool,
 }
 
 /// Whether a release's certificate counts, as it was found last.
@@ -82,6 +84,9 @@ impl Gateway {
     pub(crate) fn look_after_trust(&mut self, host: &mut dyn Host, now: Stamp) {
         if let Some(after) = self.aftermath.judging.take() {
             self.judge_releases(host, now, after);
+        }
+        if self.aftermath.lists {
+            self.drop_revoked_lists(host, now);
         }
         if self.aftermath.spreading {
             self.spread_trust(host, now);

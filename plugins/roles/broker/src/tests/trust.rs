@@ -289,6 +289,21 @@ fn a_release_of_suite_1_is_judged_by_the_certificate_that_brought_it() {
 }
 
 #[test]
+fn a_release_of_suite_1_outlives_the_certificate_that_brought_it() {
+    let mut bench = Bench::new();
+    bench.host.now.unix_ms = Some(5_001);
+    bench.release("1.0", b"image", 1);
+    let channel: Channel = "trireme/fw/acme/MD-1".parse().unwrap();
+    let certificate = Some(acme());
+    let stored =
+        crate::store::Stored { suite: Suite::Thesis, manifest: None, certificate, ..bench.stored().clone() };
+    bench.broker.store.put(&mut bench.host, &channel, stored, |_| false);
+    bench.host.ends.insert(serial(&acme()), 5_000);
+    let (_, acts) = connected(&mut bench, "gw-1", GW, Vec::new());
+    assert!(asked(&acts));
+}
+
+#[test]
 fn a_session_of_suite_1_leaves_its_certificate_with_the_release() {
     let mut bench = Bench::new();
     let mut mf = manufacturer();
