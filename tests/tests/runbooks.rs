@@ -75,7 +75,9 @@ rogue() {
     rm stolen/keys/gw-2.key stolen/certificates/gw-2.pem
     trireme request --role gateway --id gw-2 --out stolen/keys
     trireme authority issue "$1" --request stolen/keys/gw-2.csr --role gateway --id gw-2 --out stolen/certificates/gw-2.pem
-    sed -i "s/^lan = .*/lan = \"127.0.0.1:$FREE_PORT\"/; s/^authority = \[.*/authority = \"authority.pem\"/" stolen/gw-2.toml
+    cp net/authority*.pem stolen/
+    roots=$(cd net; ls authority*.pem | sed 's/.*/"&"/' | paste -sd,)
+    sed -i "s/^lan = .*/lan = \"127.0.0.1:$FREE_PORT\"/; s/^authority = .*pem.*/authority = [$roots]/" stolen/gw-2.toml
 }
 
 # It gets nothing, and no certificate either.
@@ -260,8 +262,15 @@ fn a_lost_root_is_followed_by_its_successor_while_releases_flow() {
     Story {
         runbook: "Lost root",
         incident: "rm -r vault",
-        // Who has the old intermediate's key certifies nobody any more.
-        aftermath: "rogue net/issuing\nrogue_gets_nothing",
+        // Who has the old intermediate's key certifies nobody any more, and all of that outlives every node's restart.
+        aftermath: r#"
+            rogue net/issuing
+            rogue_gets_nothing
+            for node in authority bk-1 acme gw-1 gw-2; do restart "$node"; done
+            release 1.6 6
+            trireme status --node stolen/gw-2.toml --json > rogue.json
+            never -o '"version":"1.6"' rogue.json
+        "#,
     }
     .happens();
 }

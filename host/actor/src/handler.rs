@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use trireme_core::api::TimeAnswer;
+use trireme_core::api::{TimeAnswer, path};
 use trireme_core::role::{
     Agreement, Answer, Certified, Delivery, Described, FIRST_HOST_LINK, Identity, Job, JobKey, LARGEST_CALL,
     LinkId, ListOrder, MadeIdentity, Reception, RequestId, RevokedSerial, Running, Then, TimerId, TrustItem,
@@ -616,7 +616,10 @@ impl Host for Handler<'_> {
     fn request(&mut self, role: RoleKind, url: &str, body: Vec<u8>, done: Then) {
         let bytes = body.len();
         let grant = self.context.grants.request(role);
-        self.granted(grant, Effect::Request { role, url: url.into(), body, done, anonymous: false }, bytes);
+        // Asked for the time in vain before: who has a certificate that is worth nothing any more gets no answer for
+        // it, and without the time it is not renewed.
+        let anonymous = self.context.challenge.is_some() && url.ends_with(path::TIME);
+        self.granted(grant, Effect::Request { role, url: url.into(), body, done, anonymous }, bytes);
     }
 
     fn install(&mut self, blob: &Digest, version: Version, done: Then) {

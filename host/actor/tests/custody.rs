@@ -125,6 +125,10 @@ impl Role for Witness {
             Event::Request(request) if request.path == "grab" => {
                 host.request(RoleKind::Authority, "https://a:1/x", vec![], 1 << 63);
             }
+            Event::Request(request) if request.path == "clock" => {
+                let question = host.time_challenge();
+                host.request(RoleKind::Authority, &format!("https://ttp:1{}", path::TIME), question, 7);
+            }
             _ => {}
         }
         Ok(())
@@ -269,6 +273,19 @@ fn a_fetch_that_fails_is_tried_again_with_growing_pauses_and_without_the_certifi
     assert_eq!(seen[..3], [(1000, true), (2000, false), (4000, true)]);
     assert_eq!(seen.last().unwrap().0, 60_000);
     assert_eq!(status(&mut actor, now, "{}").0.alarms.len(), 1);
+}
+
+#[test]
+fn the_time_is_asked_for_without_the_certificate_once_there_was_no_answer_for_it() {
+    let scene = Scene::new();
+    let mut actor = scene.actor();
+    actor.start(0).unwrap();
+    let shown = |actor: &mut Actor| {
+        let effects = actor.handle(5, admin("clock", b"")).unwrap();
+        asked(&effects, path::TIME).map(|(_, _, anonymous)| !anonymous).unwrap()
+    };
+    assert!(shown(&mut actor), "whose certificate counts shows it");
+    assert!(!shown(&mut actor), "it may have become worthless while the node was off");
 }
 
 #[test]
