@@ -83,6 +83,7 @@ impl<'a> Handler<'a> {
         }
         if let Some(nonce) = tx.challenge.take() {
             context.challenge = Some(nonce);
+            context.in_vain = context.in_vain.wrapping_add(1);
         }
         apply(&mut context.state, tx.commit.puts.clone());
         apply(&mut context.pins, tx.commit.pins.clone());
@@ -616,9 +617,9 @@ impl Host for Handler<'_> {
     fn request(&mut self, role: RoleKind, url: &str, body: Vec<u8>, done: Then) {
         let bytes = body.len();
         let grant = self.context.grants.request(role);
-        // Asked for the time in vain before: who has a certificate that is worth nothing any more gets no answer for
-        // it, and without the time it is not renewed.
-        let anonymous = self.context.challenge.is_some() && url.ends_with(path::TIME);
+        // Who has a certificate that is worth nothing any more gets no answer for it, and without the time it is not
+        // renewed: so after a question for the time in vain the next one does without.
+        let anonymous = self.context.in_vain % 2 == 1 && url.ends_with(path::TIME);
         self.granted(grant, Effect::Request { role, url: url.into(), body, done, anonymous }, bytes);
     }
 
@@ -671,6 +672,7 @@ impl Host for Handler<'_> {
         let trust = trust.ok_or_else(|| refuse(&"this role knows no authority"))?;
         let unix_ms = trust.time(answer, &asked).map_err(|error| refuse(&error))?;
         self.context.time.prove(unix_ms, self.now_ms);
+        self.context.in_vain = 0;
         Ok(())
     }
 }

@@ -286,6 +286,7 @@ fn the_time_is_asked_for_without_the_certificate_once_there_was_no_answer_for_it
     };
     assert!(shown(&mut actor), "whose certificate counts shows it");
     assert!(!shown(&mut actor), "it may have become worthless while the node was off");
+    assert!(shown(&mut actor), "or the authority was away, and answers the certified first");
 }
 
 #[test]
