@@ -263,7 +263,14 @@ fn after_a_compromised_intermediate_everybody_comes_back_by_itself_but_who_the_t
 fn a_lost_root_is_followed_by_its_successor_while_releases_flow() {
     Story {
         runbook: "Lost root",
-        incident: "rm -r vault",
+        // A copy of gw-1 stands for a node that is off during all this, and knows the lost root alone.
+        incident: r#"
+            rm -r vault
+            stop gw-1
+            mkdir away
+            cp -rp net/keys net/certificates net/data/gw-1 net/gw-1.toml away/
+            up gw-1
+        "#,
         // Who has the old intermediate's key certifies nobody any more, and all of that outlives every node's restart.
         aftermath: r#"
             rogue net/issuing
@@ -272,6 +279,15 @@ fn a_lost_root_is_followed_by_its_successor_while_releases_flow() {
             release 1.6 6
             trireme status --node stolen/gw-2.toml --json > rogue.json
             never -o '"version":"1.6"' rogue.json
+            stop gw-1
+            cp -p away/keys/gw-1.key net/keys/
+            cp -p away/certificates/gw-1.pem net/certificates/
+            cp -p away/gw-1.toml net/
+            rm -r net/data/gw-1
+            cp -rp away/gw-1 net/data/gw-1
+            up gw-1
+            trireme wait issued-by net/issuing-2/issuing.pem --node net/gw-1.toml --seconds 60
+            release 1.7 6
         "#,
     }
     .happens();
