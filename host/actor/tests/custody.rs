@@ -45,8 +45,12 @@ struct Office {
 
 impl Office {
     fn root() -> Self {
+        Self::root_named("root")
+    }
+
+    fn root_named(name: &str) -> Self {
         let key = Arc::new(SoftwareKey::generate().unwrap());
-        let der = issue::root(key.as_ref(), &id("root"), NOW - DAY, NOW + 4000 * DAY, serial()).unwrap();
+        let der = issue::root(key.as_ref(), &id(name), NOW - DAY, NOW + 4000 * DAY, serial()).unwrap();
         Self { key, certificate: Certificate::parse(&der).unwrap(), chain: Vec::new() }
     }
 
@@ -374,6 +378,16 @@ fn when_the_issuer_is_revoked_the_certificate_is_renewed_at_once() {
     let renewed = next.certify(&request, RoleKind::Broker, "bk-1", NOW, NOW + 90 * DAY);
     actor.handle(20, answer(then, json::write(&Renewed { certificate: json::hexed(&renewed) }))).unwrap();
     assert_eq!(scene.store.value("certificate").unwrap(), renewed);
+}
+
+#[test]
+fn when_the_own_root_counts_no_more_the_certificate_is_renewed_at_once() {
+    let scene = Scene { trust: Trust::new(vec![Office::root_named("successor").anchor()]), ..Scene::new() };
+    scene.time.prove(NOW + DAY, 0);
+    let mut actor = scene.actor();
+    let effects = actor.start(0).unwrap();
+    let (_, _, anonymous) = asked(&effects, path::RENEW).unwrap();
+    assert!(anonymous);
 }
 
 #[test]
