@@ -52,7 +52,7 @@ pub enum Goal {
     /// Each certified role of these nodes knows all of these.
     Learned(Vec<PathBuf>, Vec<Known>),
     /// The present certificate of each role of these nodes is under this intermediate.
-    IssuedBy(Vec<PathBuf>, Certificate),
+    IssuedBy(Vec<PathBuf>, Box<Certificate>),
     /// Sensors run a release, as their own receipts say.
     Installed {
         /// The manufacturer's administrator's socket.

@@ -92,7 +92,7 @@ pub(super) fn perform(command: WaitCommand) -> Result<u8, Failure> {
             let files = wait::nodes(&nodes.nodes)?;
             let (_, issuer) = keystore::certificate_of(&issuer)?;
             let text = format!("all certificates of {} nodes are under {}\n", files.len(), issuer.subject());
-            (Goal::IssuedBy(files, issuer), nodes.seconds, text)
+            (Goal::IssuedBy(files, Box::new(issuer)), nodes.seconds, text)
         }
     };
     runtime()?.block_on(wait::wait(&goal, seconds))?;
