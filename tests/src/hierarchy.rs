@@ -17,7 +17,7 @@ use trireme_node::RolePlan;
 use crate::lab::{Certificated, DAY_MS, now_ms};
 
 /// Paths of an authority that need no certificate.
-pub const OPEN: [&str; 4] = [path::ENROL, path::RENEW, path::TRUST, path::ROOTS];
+pub const OPEN: [&str; 5] = [path::ENROL, path::RENEW, path::TRUST, path::ROOTS, path::TIME];
 
 /// A certification authority: its key, its certificate, and the chain up to the root, without it.
 #[derive(Clone)]

@@ -5,6 +5,7 @@
 //! | [`binary`] | where the built binary and components are |
 //! | [`hierarchy`] | a root, an intermediate, nodes that renew their certificates by themselves |
 //! | [`lab`] | an authority, and nodes of native roles on real sockets, in one process |
+//! | [`pages`] | commands of the documentation, as scripts |
 //! | [`processes`] | nodes as processes of their own |
 //! | [`relay`] | somebody in the path |
 //! | [`attacker`] | a man in the middle, and parties that say what they like |
@@ -23,6 +24,7 @@ pub mod attacker;
 pub mod binary;
 pub mod hierarchy;
 pub mod lab;
+pub mod pages;
 pub mod processes;
 pub mod relay;
 pub mod scene;

@@ -5,31 +5,13 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
-use trireme_tests::binary;
-
-/// The `sh` blocks of a page, in order, as one script.
-fn script(page: &str) -> String {
-    let mut script = String::from("set -eu\n");
-    let mut inside = false;
-    for line in page.lines() {
-        match line.trim() {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => {
-                script.push_str(line);
-                script.push('\n');
-            }
-            _ => {}
-        }
-    }
-    script
-}
+use trireme_tests::{binary, pages};
 
 fn run(page: &str) {
     let folder = TempDir::new().unwrap();
     let path = format!("{}:{}", binary::folder().display(), std::env::var("PATH").unwrap());
     let output = Command::new("timeout")
-        .args(["120", "bash", "-c", &script(page)])
+        .args(["120", "bash", "-c", &format!("set -eu\n{}", pages::whole(page))])
         .current_dir(folder.path())
         .env("PATH", path)
         .output()

@@ -53,6 +53,8 @@ enum Task {
         #[arg(default_value_t = 1)]
         seed: u64,
     },
+    /// Builds, then lives through the bad days of docs/runbooks.md, and shows how long each takes.
+    Runbooks,
     /// Computes the committed test vectors again with an independent implementation (Python).
     Vectors,
     /// Formats all code.
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         }
         Task::Components => all(&steps::COMPONENTS, "components", &workspace),
         Task::Test => all(&steps::TEST, "test", &workspace),
+        Task::Runbooks => all(&steps::RUNBOOKS, "runbooks", &workspace),
         Task::Vectors => all(&steps::VECTORS, "vectors", &workspace),
         Task::Fmt => all(&steps::FMT, "fmt", &workspace),
         Task::Year { seed } => {

@@ -51,6 +51,15 @@ pub(crate) const DEMO: [Step; 4] = [
 pub(crate) const YEAR: [Step; 1] =
     [Step { name: "build the simulator", run: |w| build_binaries(w, &[year::PROGRAM]) }];
 
+/// `cargo xtask runbooks`: the bad days of docs/runbooks.md, each as its page tells it.
+pub(crate) const RUNBOOKS: [Step; 5] = [
+    MAKE_COMPONENTS,
+    PRECOMPILE,
+    BUILD_TRIREME,
+    Step { name: "packages", run: |_| packages::ensure_debian(&["openssl"]) },
+    Step { name: "runbooks", run: runbooks },
+];
+
 /// `cargo xtask vectors`
 pub(crate) const VECTORS: [Step; 1] = [CHECK_VECTORS];
 
@@ -118,6 +127,19 @@ fn tests(workspace: &Workspace) -> Result<(), Error> {
     } else {
         // --all-targets leaves the documentation's examples to the next step.
         command::run(cargo.args(["test", "--workspace", "--all-targets"]))
+    }
+}
+
+/// Each runbook with its time. One that fails says what the operator typed and what the nodes wrote.
+fn runbooks(workspace: &Workspace) -> Result<(), Error> {
+    let mut cargo = command::cargo(workspace);
+    if has_nextest() {
+        let only = ["nextest", "run", "--workspace", "--no-fail-fast", "-E", "binary(=runbooks)"];
+        command::run(cargo.args(only).args(["--status-level", "all", "--success-output", "never"]))
+    } else {
+        let only =
+            ["test", "--workspace", "--test", "runbooks", "--", "--show-output", "--test-threads", "2"];
+        command::run(cargo.args(only))
     }
 }
 

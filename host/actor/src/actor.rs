@@ -77,6 +77,8 @@ pub(crate) struct Context {
     pub(crate) grants: Grants,
     pub(crate) time: ProvenTime,
     pub(crate) challenge: Option<Vec<u8>>,
+    /// Questions for the time since it was proven last.
+    pub(crate) in_vain: u32,
     pub(crate) random: Random,
 }
 
@@ -152,6 +154,7 @@ impl Actor {
             grants,
             time,
             challenge: None,
+            in_vain: 0,
             random: Random::system(),
         };
         Self {

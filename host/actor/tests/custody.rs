@@ -46,8 +46,12 @@ struct Office {
 
 impl Office {
     fn root() -> Self {
+        Self::root_named("root")
+    }
+
+    fn root_named(name: &str) -> Self {
         let key = Arc::new(SoftwareKey::generate().unwrap());
-        let der = issue::root(key.as_ref(), &id("root"), NOW - DAY, NOW + 4000 * DAY, serial()).unwrap();
+        let der = issue::root(key.as_ref(), &id(name), NOW - DAY, NOW + 4000 * DAY, serial()).unwrap();
         Self { key, certificate: Certificate::parse(&der).unwrap(), chain: Vec::new() }
     }
 
@@ -127,6 +131,10 @@ impl Role for Witness {
             }
             Event::Request(request) if request.path == "grab" => {
                 host.request(RoleKind::Authority, "https://a:1/x", vec![], 1 << 63);
+            }
+            Event::Request(request) if request.path == "clock" => {
+                let question = host.time_challenge();
+                host.request(RoleKind::Authority, &format!("https://ttp:1{}", path::TIME), question, 7);
             }
             _ => {}
         }
@@ -303,6 +311,20 @@ fn a_fetch_that_fails_is_tried_again_with_growing_pauses_and_without_the_certifi
 }
 
 #[test]
+fn the_time_is_asked_for_without_the_certificate_once_there_was_no_answer_for_it() {
+    let scene = Scene::new();
+    let mut actor = scene.actor();
+    actor.start(0).unwrap();
+    let shown = |actor: &mut Actor| {
+        let effects = actor.handle(5, admin("clock", b"")).unwrap();
+        asked(&effects, path::TIME).map(|(_, _, anonymous)| !anonymous).unwrap()
+    };
+    assert!(shown(&mut actor), "whose certificate counts shows it");
+    assert!(!shown(&mut actor), "it may have become worthless while the node was off");
+    assert!(shown(&mut actor), "or the authority was away, and answers the certified first");
+}
+
+#[test]
 fn without_any_list_intermediates_count_for_a_minute_of_proven_time_and_then_no_more() {
     let scene = Scene::new();
     let mut actor = scene.actor();
@@ -421,6 +443,16 @@ fn a_certificate_of_a_time_to_come_is_renewed_at_once() {
     // The authority's clock was ahead by ten days when it certified this node.
     scene.time.prove(NOW - 10 * DAY, 0);
     assert!(asked(&actor.start(0).unwrap(), path::RENEW).is_some());
+}
+
+#[test]
+fn when_the_own_root_counts_no_more_the_certificate_is_renewed_at_once() {
+    let scene = Scene { trust: Trust::new(vec![Office::root_named("successor").anchor()]), ..Scene::new() };
+    scene.time.prove(NOW + DAY, 0);
+    let mut actor = scene.actor();
+    let effects = actor.start(0).unwrap();
+    let (_, _, anonymous) = asked(&effects, path::RENEW).unwrap();
+    assert!(anonymous);
 }
 
 #[test]

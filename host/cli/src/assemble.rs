@@ -117,7 +117,7 @@ fn certified(
 /// counts any more.
 fn open(role: RoleKind) -> Vec<String> {
     let paths: &[&str] = match role {
-        RoleKind::Authority => &[path::ENROL, path::RENEW, path::TRUST, path::ROOTS],
+        RoleKind::Authority => &[path::ENROL, path::RENEW, path::TRUST, path::ROOTS, path::TIME],
         _ => &[],
     };
     paths.iter().map(|path| (*path).to_owned()).collect()

@@ -10,7 +10,7 @@
 //! | [`models`], [`provisioning`] | secrets of models; sensors' bundles, made and used once |
 //! | [`plugins`], [`assemble`] | from a configuration to what a node runs |
 //! | [`run`], [`supervise`] | one node in this process; several as children |
-//! | [`publish`], [`status`], [`rotate`] | a running node's administrator |
+//! | [`publish`], [`status`], [`rotate`], [`wait`] | a running node's administrator |
 //! | [`audit`] | what a node noted, and whether it is all still there |
 //! | [`commands`] | what `trireme` understands |
 
@@ -41,3 +41,4 @@ pub mod run;
 pub mod status;
 pub mod supervise;
 pub mod table;
+pub mod wait;

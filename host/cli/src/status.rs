@@ -142,6 +142,14 @@ async fn look(socket: &Path, options: Options) -> Result<String, Fault> {
     Ok(text)
 }
 
+/// All releases of the manufacturer at this socket.
+///
+/// # Errors
+/// The node's fault.
+pub async fn releases(socket: &Path) -> Result<Releases, Fault> {
+    manufacturer(socket).await
+}
+
 /// A manufacturer's releases. A large fleet comes in several answers, model by model.
 async fn manufacturer(socket: &Path) -> Result<Releases, Fault> {
     let path = format!("/{MANUFACTURER}/v1/status");

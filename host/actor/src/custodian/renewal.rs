@@ -9,7 +9,7 @@ use std::sync::Arc;
 use trireme_core::api::{Renewal as RenewalBody, Renewed, path};
 use trireme_core::role::{Answer, Certified, code};
 use trireme_core::{Fault, RoleKind, formula, json};
-use trireme_crypto::certificate::{Certificate, chain};
+use trireme_crypto::certificate::{Certificate, CertificateError, chain};
 use trireme_crypto::issue;
 use trireme_crypto::key::{KeyError, Signer, sign_formula};
 
@@ -317,6 +317,8 @@ fn revoked(context: &Context, now: u64) -> bool {
     let Some(trust) = &context.keys.trust else { return false };
     match trust.verify(&context.keys.identity.certificate, Some(now)) {
         Ok(_) => false,
+        // Under no root any more: its own was retired while the node was off.
+        Err(CertificateError::Issuer { .. }) => true,
         Err(error) => Fault::from(error).code == code::REVOKED,
     }
 }

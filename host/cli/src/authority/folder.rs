@@ -11,6 +11,7 @@ use trireme_crypto::key::Signer;
 use trireme_crypto::{issue, pem};
 use trireme_pkcs11::KeyUri;
 
+use super::duties::NEW_WITH_OLD;
 use super::register::{self, Issued, REGISTER};
 use super::{
     AuthorityError, DAY_MS, EARLIER_MS, Grant, LARGEST_PEM, invalid, new_key, now_ms, read_chain, serial,
@@ -101,7 +102,7 @@ impl Folder {
     }
 
     /// Makes an intermediate in a folder of its own: a new key (0600), certified by this root, its chain without the
-    /// root, an empty register.
+    /// root, an empty register. Where this root succeeded another, the chain ends with the link from that one.
     ///
     /// # Errors
     /// [`AuthorityError`]; an authority that is there already is not touched.
@@ -136,7 +137,10 @@ impl Folder {
         let made = Certificate::parse(&der).map_err(invalid(&file))?;
         let grant = Grant { subject, topic: None, models: Vec::new(), days };
         register::append(&self.path, &register::line(&made, &grant, &self.key.public_key()))?;
-        finish(folder, Kind::Intermediate, &chain::join(&[der.as_slice(), &self.chain]))
+        let link = self.path.join(NEW_WITH_OLD);
+        // A node that was off while its root was succeeded, and knows that one alone, gets here by the link.
+        let link = if link.exists() { read_chain(&link)? } else { Vec::new() };
+        finish(folder, Kind::Intermediate, &chain::join(&[der.as_slice(), &link]))
     }
 
     /// Opens a folder of either kind.

@@ -410,6 +410,8 @@ mod tests {
         std::fs::write(&old_root, pem::certificate_to_pem(old.certificate().der()).unwrap()).unwrap();
         let mut knows_old = trust(&[&old_root], &[&rotated.new_with_old]);
         assert!(knows_old.verify(&under_old, None).is_ok() && knows_old.verify(&under_new, None).is_ok());
+        let mut was_off = trust(&[&old_root], &[]);
+        assert!(was_off.verify(&under_new, None).is_ok(), "the link is in the chain");
         let mut knows_new = trust(&[&rotated.certificate], &[]);
         assert!(knows_new.verify(&under_old, None).is_err());
         let mut knows_new_and_link = trust(&[&rotated.certificate], &[&rotated.old_with_new]);

@@ -267,6 +267,31 @@ impl Online {
     }
 }
 
+/// What files in PEM hold, each with the file's name. `keys` are those of the roots that are known.
+///
+/// # Errors
+/// [`OnlineError::NoItem`].
+pub fn read_items(
+    files: &[PathBuf],
+    mut keys: Vec<PublicKey>,
+) -> Result<Vec<(String, TrustItem)>, OnlineError> {
+    let mut items = Vec::new();
+    for file in files {
+        let text = files::read_text(file, LARGEST_PEM)?;
+        let found = items_of(&text).map_err(|why| OnlineError::NoItem { file: file.clone(), why })?;
+        items.extend(found.into_iter().map(|item| (file, item)));
+    }
+    // A link names the key that another file's list is signed with.
+    items.sort_by_key(|(_, item)| first(item).is_ok_and(|(der, _)| RevocationList::parse(der).is_ok()));
+    let mut read = Vec::new();
+    for (file, item) in items {
+        let one =
+            Saved::read(&item, &mut keys).map_err(|why| OnlineError::NoItem { file: file.clone(), why })?;
+        read.push((file.display().to_string(), one.item));
+    }
+    Ok(read)
+}
+
 /// A trust item in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {

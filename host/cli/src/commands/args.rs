@@ -11,6 +11,7 @@ use super::enrol::Enrol;
 use super::keys::KeysCommand;
 use super::models::{List, Retire, Rotate};
 use super::releases::{Refresh, Withdraw};
+use super::wait::WaitCommand;
 use crate::init::Counts;
 
 /// Secure firmware updates from a manufacturer to every sensor, through six roles
@@ -65,6 +66,9 @@ pub(super) enum Command {
     Withdraw(Withdraw),
     /// How far releases are; how a node is
     Status(Status),
+    /// Wait until nodes are up, a release is installed, or trust has spread
+    #[command(subcommand)]
+    Wait(WaitCommand),
 }
 
 #[derive(Debug, Args)]

@@ -37,7 +37,7 @@ pub(super) enum AuthorityCommand {
         #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: u32,
         /// A key in a token (`trireme keys generate` makes it) instead of a new one in a file
-        #[arg(long, value_name = "PKCS11_URI", value_parser = token)]
+        #[arg(long, value_name = "PKCS11_URI", value_parser = key_uri)]
         key: Option<Box<KeyUri>>,
     },
     /// Offline: make an intermediate, for an authority that is online
@@ -60,7 +60,7 @@ OUT_DIR to the authority's node, and the root back to its safe.
         #[arg(long, default_value_t = 730, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: u32,
         /// A key in a token (`trireme keys generate` makes it) instead of a new one in a file
-        #[arg(long, value_name = "PKCS11_URI", value_parser = token)]
+        #[arg(long, value_name = "PKCS11_URI", value_parser = key_uri)]
         key: Option<Box<KeyUri>>,
     },
     /// Certify the key of a request, from a root's or an intermediate's folder
@@ -293,7 +293,7 @@ pub(super) struct Issue {
 }
 
 /// A key's URI; a relative path of a pin starts at the working directory, and is written down in full.
-fn token(text: &str) -> Result<Box<KeyUri>, String> {
+fn key_uri(text: &str) -> Result<Box<KeyUri>, String> {
     let uri: KeyUri = text.parse().map_err(|error: TokenError| error.to_string())?;
     let here = std::env::current_dir().map_err(|error| error.to_string())?;
     Ok(Box::new(uri.relative_to(&here)))

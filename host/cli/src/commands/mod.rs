@@ -7,6 +7,7 @@ mod enrol;
 mod keys;
 mod models;
 mod releases;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -110,6 +111,7 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Audit(command) => audit::perform(command),
         Command::Refresh(args) => releases::refresh(&args),
         Command::Withdraw(args) => releases::withdraw(&args),
+        Command::Wait(command) => wait::perform(command),
         Command::Model(command) => perform_model(command),
         Command::Publish(args) => publish(&args),
         Command::Status(args) => {

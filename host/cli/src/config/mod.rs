@@ -139,6 +139,8 @@ pub struct Named {
     pub admin: PathBuf,
     /// The file with the passphrase of its keys.
     pub passphrase_file: Option<PathBuf>,
+    /// The roots that it believes.
+    pub trust: Vec<PathBuf>,
     /// Its roles, but for sensors.
     pub roles: Vec<NamedRole>,
 }

@@ -60,8 +60,15 @@ pub(super) fn read(source: &Source) -> Result<Named, Problems> {
         });
     }
     Problems(problems).none()?;
+    let trust = table("trust").and_then(|trust| find(trust, "authority"));
+    let trust = match trust.map(|value| value.get_ref()) {
+        Some(DeValue::Array(items)) => items.iter().filter_map(|item| item.get_ref().as_str()).collect(),
+        Some(one) => one.as_str().into_iter().collect::<Vec<_>>(),
+        None => Vec::new(),
+    };
     Ok(Named {
         file: source.file.clone(),
+        trust: trust.into_iter().map(|text| source.path(text)).collect(),
         admin: text(node, "admin").map_or_else(|| data.join("admin.sock"), |text| source.path(text)),
         passphrase_file: text(node, "passphrase_file").map(|text| source.path(text)),
         data,

@@ -53,8 +53,9 @@ fn both_tiers_have_parameters_for_certified_callers() {
 }
 
 #[test]
-fn anyone_may_have_the_roots() {
+fn anyone_may_have_the_roots_and_the_time() {
     let mut bench = Bench::new("{}");
+    bench.answer::<TimeAnswer>(anonymous(1, path::TIME, NONCE)).unwrap();
     let roots: Roots = bench.answer(anonymous(1, path::ROOTS, "{}")).unwrap();
     assert_eq!(roots.roots, [json::hexed(b"root")]);
 }
