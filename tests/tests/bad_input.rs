@@ -121,7 +121,7 @@ async fn a_header_that_lies_about_its_body_ends_its_link_and_nothing_is_kept() {
         line.send(&goods.head(&goods.header(&agreed, TIER_1, &acme.id), rest)).await;
         line.write(&vec![7; sent]).await;
         if rest != 9_000 {
-            assert_eq!(line.rest().await, [], "{rest}");
+            assert_eq!(line.rest_but_greetings().await, [], "{rest}");
         }
     }
     // Sizes that no image has.
@@ -131,7 +131,7 @@ async fn a_header_that_lies_about_its_body_ends_its_link_and_nothing_is_kept() {
         let mut header = goods.header(&agreed, TIER_1, &acme.id);
         header.size = size;
         line.send(&goods.head(&header, 9_000)).await;
-        assert_eq!(line.rest().await, [], "{size}");
+        assert_eq!(line.rest_but_greetings().await, [], "{size}");
     }
     eventually("nothing is spooled", || async { scene.nothing_spooled() }).await;
     assert_eq!(scene.account().await, "maker - -, broker -, gateway -, sensors 1.0 1.0");

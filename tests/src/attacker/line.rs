@@ -129,6 +129,13 @@ impl Line {
         frames
     }
 
+    /// The same without greetings under a session's keys (which lists it knows): whoever agreed on keys gets one.
+    pub async fn rest_but_greetings(self) -> Vec<Frame> {
+        let mut frames = self.rest().await;
+        frames.retain(|frame| !matches!(frame.response(), Some(Response::Sealed(_))));
+        frames
+    }
+
     /// What the peer says next within this time, if anything; `None` also when it closed.
     pub async fn within(&mut self, time: Duration) -> Option<Frame> {
         timeout(time, self.next()).await.ok().flatten()

@@ -455,6 +455,7 @@ impl Manufacturer {
         } else {
             format!("the broker's certificate does not count: {}", fault.detail)
         };
+        host.audit(&format!("{broker} is not talked to: {fault}"));
         self.give_up(host, now, link, &detail);
         self.show_all(host, &broker, "refused", &detail);
     }
