@@ -219,15 +219,36 @@ fn read(answer: &Answer) -> Result<TrustAnswer, Fault> {
 fn learn(context: &Context, now_ms: u64, answer: &TrustAnswer, tx: &mut Transaction) -> bool {
     let Some(trust) = &context.keys.trust else { return false };
     let now = context.time.at(now_ms);
-    let mut news = false;
+    let mut faults = Vec::new();
+    let mut left = Vec::new();
     for item in answer.items.iter().take(MOST_ITEMS) {
-        let learned = json::hexadecimal(item, LARGEST_ITEM, "the trust item")
-            .and_then(|item| trust.learn(&item, now).map_err(Fault::from));
-        match learned {
-            Ok(new) => news |= new,
-            Err(fault) if fault.code == code::VERSION => {}
-            Err(fault) => tx.commit.audit.push(format!("the authority sent what does not count: {fault}")),
+        match json::hexadecimal(item, LARGEST_ITEM, "the trust item") {
+            Ok(item) => left.push(item),
+            Err(fault) => faults.push(fault),
         }
     }
+    let mut news = false;
+    // An item may need a link certificate that comes after it.
+    loop {
+        let before = left.len();
+        let mut refused = Vec::new();
+        left.retain(|item| match trust.learn(item, now).map_err(Fault::from) {
+            Ok(new) => {
+                news |= new;
+                false
+            }
+            Err(fault) if fault.code == code::VERSION => false,
+            Err(fault) => {
+                refused.push(fault);
+                true
+            }
+        });
+        if left.is_empty() || left.len() == before {
+            faults.append(&mut refused);
+            break;
+        }
+    }
+    let refused = faults.iter().map(|fault| format!("the authority sent what does not count: {fault}"));
+    tx.commit.audit.extend(refused);
     news
 }
