@@ -11,8 +11,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use trireme_actor::Trust;
 use trireme_core::role::{Certified, Subject, code};
-use trireme_core::{Fault, NodeId, RoleKind};
+use trireme_core::{Fault, NodeId, RoleKind, formula};
 use trireme_crypto::issue;
+use trireme_crypto::key::sign_formula;
 use trireme_net::http::{self, HttpConfig, Who};
 use trireme_net::tls::{PeerVerifier, TlsIdentity};
 use trireme_node::Listen;
@@ -50,8 +51,12 @@ async fn the_authority_gives_parameters_and_renews_the_certificate_of_who_has_on
     assert_eq!(parameters["tier_1"]["curve"], "P-256");
     assert_eq!(parameters["tier_2"]["curve"], "P-256");
     let subject = Subject { role: RoleKind::Gateway, id: NodeId::new("gw-9").unwrap() };
-    let request = hex::encode(issue::request(keys.signer.as_ref(), &subject).unwrap());
-    let body = json!({ "request": request });
+    lab.register(&centre).await;
+    let request = issue::request(keys.signer.as_ref(), &subject).unwrap();
+    let signature = sign_formula(keys.signer.as_ref(), &formula::renew(&request, &keys.certificate)).unwrap();
+    let body = json!({
+        "request": hex::encode(&request), "certificate": hex::encode(&keys.certificate), "signature": signature,
+    });
     let renewed = post(&me, RoleKind::Authority, &centre.authority, "/v1/renew", body).await.unwrap();
     let renewed = hex::decode(renewed["certificate"].as_str().unwrap()).unwrap();
     let (certified, key) = lab.trust().verify(&renewed, None).unwrap();
@@ -83,9 +88,9 @@ async fn a_caller_without_a_certificate_reaches_the_role_on_open_paths_only() {
         let url = format!("{}{path}", node.url("authority"));
         http::post(&me, who, &HttpConfig::default(), RoleKind::Authority, &url, b"{}".to_vec()).await
     };
-    // The role sees that nobody certified asks, and says no by itself; its words stay inside.
+    // The role itself reads the request, and says what is wrong with it.
     let fault = ask(Who::Anonymous, "/v1/renew").await.unwrap_err();
-    assert_eq!(fault, Fault::new(code::FORBIDDEN, "refused"));
+    assert_eq!(fault.code, code::MALFORMED);
     let fault = ask(Who::Anonymous, "/v1/parameters").await.unwrap_err();
     assert_eq!(fault, Fault::new(code::FORBIDDEN, "/v1/parameters needs a certificate; enrol first"));
     assert!(ask(Who::Certified, "/v1/parameters").await.is_ok());

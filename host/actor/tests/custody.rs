@@ -311,6 +311,23 @@ fn a_fetch_that_fails_is_tried_again_with_growing_pauses_and_without_the_certifi
 }
 
 #[test]
+fn what_hangs_on_a_link_that_comes_later_is_learned_all_the_same() {
+    let scene = Scene::new();
+    let next = Office::root_named("successor");
+    let link = |from: &Office, to: &Office| {
+        let until = NOW + 1000 * DAY;
+        issue::link(from.key.as_ref(), &from.certificate, &to.certificate, NOW - DAY, until, serial())
+            .unwrap()
+    };
+    let (back, forth) = (link(&next, &scene.root), link(&scene.root, &next));
+    let mut actor = scene.actor();
+    let effects = actor.start(0).unwrap();
+    let (then, _, _) = asked(&effects, path::TRUST).unwrap();
+    actor.handle(5, answer(then, lists(&[next.list(3, &[]), back, forth]))).unwrap();
+    assert_eq!(scene.trust.items().len(), 3);
+}
+
+#[test]
 fn the_time_is_asked_for_without_the_certificate_once_there_was_no_answer_for_it() {
     let scene = Scene::new();
     let mut actor = scene.actor();

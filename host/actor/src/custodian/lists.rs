@@ -216,22 +216,41 @@ impl Lists {
     fn learn(&mut self, context: &Context, now_ms: u64, answer: &TrustAnswer, tx: &mut Transaction) -> bool {
         let Some(trust) = &context.keys.trust else { return false };
         let now = context.time.at(now_ms);
-        let mut news = false;
+        let mut refused: Vec<(&String, Fault)> = Vec::new();
+        let mut left = Vec::new();
         for item in answer.items.iter().take(MOST_ITEMS) {
-            let learned = json::hexadecimal(item, LARGEST_ITEM, "the trust item")
-                .and_then(|item| trust.learn(&item, now).map_err(Fault::from));
-            match learned {
-                Ok(new) => news |= new,
-                Err(fault) if fault.code == code::VERSION => {}
-                Err(fault) => {
-                    if self.refused.len() >= MOST_ITEMS {
-                        self.refused.clear();
-                    }
-                    if self.refused.insert(trireme_crypto::hash::of_bytes(item.as_bytes())) {
-                        let line = format!("the authority sent what does not count: {fault}");
-                        tx.commit.audit.push(line);
-                    }
+            match json::hexadecimal(item, LARGEST_ITEM, "the trust item") {
+                Ok(bytes) => left.push((item, bytes)),
+                Err(fault) => refused.push((item, fault)),
+            }
+        }
+        let mut news = false;
+        // An item may need a link certificate that comes after it.
+        loop {
+            let before = left.len();
+            let mut again = Vec::new();
+            left.retain(|(item, bytes)| match trust.learn(bytes, now).map_err(Fault::from) {
+                Ok(new) => {
+                    news |= new;
+                    false
                 }
+                Err(fault) if fault.code == code::VERSION => false,
+                Err(fault) => {
+                    again.push((*item, fault));
+                    true
+                }
+            });
+            if left.is_empty() || left.len() == before {
+                refused.append(&mut again);
+                break;
+            }
+        }
+        for (item, fault) in refused {
+            if self.refused.len() >= MOST_ITEMS {
+                self.refused.clear();
+            }
+            if self.refused.insert(trireme_crypto::hash::of_bytes(item.as_bytes())) {
+                tx.commit.audit.push(format!("the authority sent what does not count: {fault}"));
             }
         }
         news
