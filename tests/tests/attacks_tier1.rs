@@ -294,7 +294,7 @@ async fn a_manufacturer_gives_its_release_to_no_impostor_of_the_broker() {
     let Some(Frame::Push(push)) = line.next().await else { panic!("no PUSH") };
     let (_, response) = real.answer(&push);
     line.send(&Frame::Response(cbor::encode(&Response::Agreement(response)))).await;
-    assert!(line.next().await.unwrap().header().is_some());
+    line.until(|frame| frame.header().is_some()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -450,14 +450,15 @@ impl Manufacturer {
     /// The broker's certificate does not count: nothing goes there, and it is looked at again after a growing pause.
     fn distrust(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, fault: &Fault) {
         let Some(broker) = self.visits.get(&link).map(|visit| visit.broker.clone()) else { return };
-        let detail = if fault.code == code::REVOKED {
-            "the broker's certificate is revoked".to_string()
+        // Anybody in the path can show a certificate that does not count: that settles nothing.
+        let (stage, detail) = if fault.code == code::REVOKED {
+            ("refused", "the broker's certificate is revoked".to_string())
         } else {
-            format!("the broker's certificate does not count: {}", fault.detail)
+            ("retrying", format!("the broker's certificate does not count: {}", fault.detail))
         };
         host.audit(&format!("{broker} is not talked to: {fault}"));
         self.give_up(host, now, link, &detail);
-        self.show_all(host, &broker, "refused", &detail);
+        self.show_all(host, &broker, stage, &detail);
     }
 
     /// The broker needs an image that is lost here.
