@@ -16,6 +16,9 @@
 //! Work that takes long is a job: `receive`, `compute`, `deliver`, `ask`, `request`, `install` … Each names a
 //! number of the role's own ([`Then`]) and is answered by [`Event::Done`] with that number.
 
+pub mod code;
+mod trust;
+
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,6 +28,8 @@ use crate::bytes::{Digest, Point, Signature, Tag, Token};
 use crate::formula::{Formula, ImageFormula};
 use crate::names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
 use crate::version::Version;
+
+pub use trust::{Described, ListOrder, MadeIdentity, RevokedSerial, TrustItem};
 
 /// A link. Those that a role opens are numbered below [`FIRST_HOST_LINK`] by the role, those that others open at or
 /// above it by the host.
@@ -102,48 +107,6 @@ impl fmt::Display for Fault {
 
 impl core::error::Error for Fault {}
 
-/// Codes of faults.
-pub mod code {
-    /// Bytes that do not follow the format.
-    pub const MALFORMED: &str = "malformed";
-    /// A message that does not fit the state of the exchange.
-    pub const UNEXPECTED: &str = "unexpected";
-    /// A certificate that does not verify, or not for this.
-    pub const CERTIFICATE: &str = "certificate";
-    /// A certificate that was revoked, or whose issuer was: unlike an expired one it never counts again.
-    pub const REVOKED: &str = "revoked";
-    /// A signature, MAC, tag or Token that does not verify.
-    pub const AUTHENTICATION: &str = "authentication";
-    /// Authenticated, but not allowed to do this.
-    pub const FORBIDDEN: &str = "forbidden";
-    /// A version that is not above the one known.
-    pub const VERSION: &str = "version";
-    /// The same version with other bytes.
-    pub const CONFLICT: &str = "conflict";
-    /// Not known here.
-    pub const UNKNOWN: &str = "unknown";
-    /// Larger, longer or more than allowed.
-    pub const LIMIT: &str = "limit";
-    /// A policy said no, or not yet.
-    pub const POLICY: &str = "policy";
-    /// Past its date, or the time is not proven.
-    pub const TIME: &str = "time";
-    /// The plugin was not granted this.
-    pub const NOT_GRANTED: &str = "not-granted";
-    /// The network or a peer failed.
-    pub const NETWORK: &str = "network";
-    /// The disk is full or failed.
-    pub const STORAGE: &str = "storage";
-    /// The sensor's model refused the image.
-    pub const IMAGE: &str = "image";
-    /// A configuration that cannot work.
-    pub const CONFIGURATION: &str = "configuration";
-    /// A fault of the software itself.
-    pub const INTERNAL: &str = "internal";
-    /// The plugin failed in the middle of a handler and is gone. Only the host says this.
-    pub const TRAP: &str = "trap";
-}
-
 /// Who a certificate speaks for: `trireme://<role>/<id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Subject {
@@ -179,79 +142,6 @@ pub struct Identity {
     pub subject: Subject,
     /// The certificate, X.509 DER.
     pub certificate: Vec<u8>,
-}
-
-/// Something that moves trust and is passed on by whoever has it: a revocation list (RFC 5280, 5) or a link
-/// certificate from root to root (RFC 4210, 4.4).
-#[derive(
-    Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode, serde::Serialize, serde::Deserialize,
-)]
-#[cbor(map)]
-pub struct TrustItem {
-    /// Of a list: SHA-256 of its issuer's public key (the uncompressed point). Of a link certificate: of its DER.
-    #[n(0)]
-    pub id: Digest,
-    /// The list's number; 0 for a link certificate.
-    #[n(1)]
-    pub number: u64,
-}
-
-/// What a certificate says of itself, whether or not it counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
-    /// Whom it names; none where it names nobody of this protocol.
-    pub subject: Option<Subject>,
-    /// Its serial number, big endian, without leading zeros.
-    pub serial: Vec<u8>,
-    /// SHA-256 of its DER, without its issuers.
-    pub digest: Digest,
-    /// Its key.
-    pub key: Point,
-    /// From when it is valid, milliseconds since 1970.
-    pub not_before_ms: u64,
-    /// Until when it is valid, milliseconds since 1970.
-    pub not_after_ms: u64,
-    /// Whether it stands itself on a list of its issuer that is known here.
-    pub revoked: bool,
-}
-
-/// A revocation list that an authority wants signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListOrder {
-    /// Its number: above every earlier one of the issuer, and no further than the second in which it is made.
-    pub number: u64,
-    /// What is revoked; at most [`ListOrder::MOST`].
-    pub entries: Vec<RevokedSerial>,
-    /// When it is made, milliseconds since 1970.
-    pub this_update_ms: u64,
-    /// When the next one is there at the latest, milliseconds since 1970.
-    pub next_update_ms: u64,
-}
-
-impl ListOrder {
-    /// The most entries: a list travels in one message, in hexadecimal too.
-    pub const MOST: usize = 768;
-}
-
-/// One entry of a revocation list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RevokedSerial {
-    /// The serial number, big endian, without leading zeros.
-    pub serial: Vec<u8>,
-    /// Since when, milliseconds since 1970.
-    pub at_ms: u64,
-    /// `unspecified`, `key-compromise`, `ca-compromise`, `affiliation-changed`, `superseded` or
-    /// `cessation-of-operation` (RFC 5280, 5.3.1).
-    pub reason: String,
-}
-
-/// A key pair that an authority made for somebody else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MadeIdentity {
-    /// The certificate with its issuers.
-    pub certificate: Vec<u8>,
-    /// The private key, PKCS#8 in PEM, encrypted under the secret that was given.
-    pub sealed_key: String,
 }
 
 /// What is known of a link when it opens.
