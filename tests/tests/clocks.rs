@@ -170,6 +170,10 @@ async fn after_an_authoritys_clock_was_wrong_it_is_set_right_and_the_network_wor
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(newest(&net.identity("bk-1", "broker").await) < ahead / 1000);
     assert_eq!(net.certificate("bk-1", "broker").await, broker);
+    // Who starts now believes the authority's time, and what is of that year.
+    net.restart("gw-1").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+
     // The documented steps: set the clock, start the authority, start who was started meanwhile.
     net.set("authority", REAL);
     net.restart("authority").await;

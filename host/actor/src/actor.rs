@@ -98,16 +98,6 @@ pub struct Actor {
 }
 
 impl Context {
-    /// 127 random bits, never zero (RFC 5280, 4.1.2.2).
-    pub(crate) fn serial(&mut self) -> [u8; 16] {
-        let mut serial = [0; 16];
-        serial.iter_mut().zip(self.random.bytes(16)).for_each(|(to, from)| *to = from);
-        if let Some(first) = serial.first_mut() {
-            *first = (*first & 0x7f) | 0x40;
-        }
-        serial
-    }
-
     /// Closes the links whose peer was revoked.
     pub(crate) fn close_revoked(&mut self, now_ms: u64, tx: &mut Transaction) {
         let (Some(trust), now) = (&self.keys.trust, self.time.at(now_ms)) else { return };

@@ -1,28 +1,30 @@
 //! One handler's view of the host: answers at once from the actor's own tables, or appends to the transaction.
 
+mod images;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use trireme_core::api::{TimeAnswer, path};
 use trireme_core::role::{
-    Agreement, Answer, Certified, Delivery, Described, FIRST_HOST_LINK, Identity, Job, JobKey, LARGEST_CALL,
-    LinkId, ListOrder, MadeIdentity, Reception, RequestId, RevokedSerial, Running, Then, TimerId, TrustItem,
-    code,
+    Agreement, Certified, Delivery, Described, FIRST_HOST_LINK, Identity, Job, LARGEST_CALL, LinkId,
+    ListOrder, MadeIdentity, Reception, RequestId, Running, Then, TimerId, TrustItem, code,
 };
 use trireme_core::{
     Digest, Event, Fault, Formula, Host, ModelName, NodeId, Point, RoleKind, SensorId, Signature, Tag, Token,
     Version,
 };
-use trireme_crypto::certificate::{Certificate, CertificateError, RevocationReason, RevokedEntry, chain};
-use trireme_crypto::image::{Computation, ImageKey};
+use trireme_crypto::certificate::CertificateError;
 use trireme_crypto::issue;
-use trireme_crypto::key::{PublicKey, SoftwareKey};
+use trireme_crypto::key::PublicKey;
 
 use crate::actor::Context;
 use crate::custodian::{FIRST_THEN, FIRST_TIMER};
 use crate::effect::{Effect, Shipment};
-use crate::intake::{Intake, Prepared, Work};
+use crate::issuing;
 use crate::keyring::{Issuer, Trust};
 use crate::store::{Commit, apply};
+
+use images::{no_element, no_secrets};
 
 /// The most effects and state changes of one handler.
 const MOST_ENTRIES: usize = 4096;
@@ -173,74 +175,6 @@ impl<'a> Handler<'a> {
         self.size_of(blob).ok_or_else(missing)
     }
 
-    /// A key for a value over an image: to make it, or to check one.
-    fn image_key(&self, key: &JobKey, label: &str, to_check: bool) -> Result<ImageKey, Fault> {
-        match key {
-            JobKey::Hash => Ok(ImageKey::Hash),
-            JobKey::Session(link) => {
-                // To check what a peer said needs no grant, as in `Host::check`.
-                if !to_check {
-                    self.context.grants.label(label)?;
-                }
-                Ok(ImageKey::Session(self.context.links.handle(*link, label, to_check)?))
-            }
-            JobKey::Token { model, generation } => {
-                self.context.grants.label(label)?;
-                let missing = || no_secrets(model);
-                let secrets = self.context.keys.models.one(model, *generation).ok_or_else(missing)?;
-                Ok(ImageKey::Token(secrets.clone()))
-            }
-            JobKey::CheckToken => {
-                self.context.grants.element()?;
-                let sensor = self.context.keys.sensor.as_ref().ok_or_else(no_element)?;
-                Ok(ImageKey::CheckToken(sensor.secrets.clone()))
-            }
-        }
-    }
-
-    fn begin_intake(&self, reception: Reception<'_>) -> Result<Intake, Fault> {
-        let Reception { size, digest, trailer, checks } = reception;
-        let prepare = |check: trireme_core::role::Check<'_>| {
-            let label = check.formula.label.to_string();
-            let key = self.image_key(&check.key, &label, true)?;
-            let computation = computation(key, check.formula)?;
-            Ok(Prepared { label, computation, expected: check.expected })
-        };
-        let checks = checks.into_iter().map(prepare).collect::<Result<Vec<_>, Fault>>()?;
-        Intake::begin(size, digest, trailer, checks)
-    }
-
-    /// Where `D` is size and digest the value is there at once; otherwise it is work for the driver.
-    fn begin_work(&self, job: Job<'_>) -> Result<Result<Answer, Work>, Fault> {
-        let size = self.must_have(&job.image)?;
-        let key = self.image_key(&job.key, &job.formula.label, false)?;
-        let computation = computation(key, job.formula)?;
-        if computation.whole() {
-            return Work::new(job.image, size, computation).map(Err);
-        }
-        let value = computation.with_digest(size, &job.image).map_err(|error| internal(&error))?;
-        Ok(Ok(Answer { blob: Some((job.image, size)), values: value.into_bytes().into_iter().collect() }))
-    }
-
-    /// A certificate by the newest issuer, followed by the issuer's own.
-    fn issue(&mut self, request: &issue::Request, certified: &Certified) -> Result<Vec<u8>, Fault> {
-        let now = self.context.time.at(self.now_ms);
-        let now =
-            now.ok_or_else(|| Fault::new(code::TIME, "the time is not proven, so nothing is issued"))?;
-        let serial = self.context.serial();
-        let issuer = self.context.keys.issuers.first();
-        let issuer =
-            issuer.ok_or_else(|| Fault::new(code::NOT_GRANTED, "this role has no key to issue with"))?;
-        // An hour back: a node whose clock is a little late must be able to use it.
-        let from = now.saturating_sub(3_600_000);
-        let until = certified.not_after_ms;
-        let (signer, certificate) = (issuer.signer.as_ref(), &issuer.certificate);
-        let mut made = issue::certify(signer, certificate, request, certified, from, until, serial)
-            .map_err(|error| Fault::new(code::MALFORMED, error.to_string()))?;
-        made.extend_from_slice(&issuer.chain);
-        Ok(made)
-    }
-
     fn parse(&mut self, der: &[u8]) -> Result<(PublicKey, Certified), Fault> {
         let now = self.context.time.at(self.now_ms);
         let trust = self.context.keys.trust.as_ref();
@@ -250,29 +184,8 @@ impl<'a> Handler<'a> {
     }
 }
 
-fn computation(key: ImageKey, formula: trireme_core::ImageFormula<'_>) -> Result<Computation, Fault> {
-    Computation::new(key, formula.into_owned()).map_err(|error| internal(&error))
-}
-
-/// What a certificate says of its owner, unjudged.
-fn own(chain: &[u8]) -> Option<Certified> {
-    let leaf = chain::split(chain).ok()?.into_iter().next()?;
-    Certificate::parse(&leaf).ok()?.owner().ok()
-}
-
 fn internal(error: &dyn std::fmt::Display) -> Fault {
     Fault::new(code::INTERNAL, error.to_string())
-}
-
-fn no_secrets(model: &ModelName) -> Fault {
-    Fault::new(
-        code::UNKNOWN,
-        format!("there are no secrets for model {model} here; `trireme model add` makes them"),
-    )
-}
-
-fn no_element() -> Fault {
-    Fault::new(code::NOT_GRANTED, "this role is no sensor: it has no secure element")
 }
 
 impl Host for Handler<'_> {
@@ -302,7 +215,7 @@ impl Host for Handler<'_> {
         }
         // What the own certificate says is wanted also when it counts no more: a role that did not start then could not
         // be renewed. Whether it counts is for others to judge.
-        judged.or_else(|fault| own(der).ok_or(fault))
+        judged.or_else(|fault| issuing::owner(der).ok_or(fault))
     }
 
     fn verify(
@@ -324,7 +237,8 @@ impl Host for Handler<'_> {
         self.context.grants.certify()?;
         let refuse = |error: CertificateError| Fault::new(code::MALFORMED, error.to_string());
         let request = issue::parse_request(request).map_err(refuse)?;
-        self.issue(&request, certified)
+        let now = self.context.time.at(self.now_ms);
+        self.context.issue(&request, certified, now)
     }
 
     fn verify_key(&self, key: &Point, formula: &Formula<'_>, signature: &Signature) -> Result<(), Fault> {
@@ -332,19 +246,7 @@ impl Host for Handler<'_> {
     }
 
     fn describe(&self, der: &[u8]) -> Result<Described, Fault> {
-        let malformed = |error: CertificateError| Fault::new(code::MALFORMED, error.to_string());
-        let leaf = chain::split(der).map_err(malformed)?.into_iter().next();
-        let leaf = leaf.ok_or_else(|| Fault::new(code::MALFORMED, "there is no certificate"))?;
-        let certificate = Certificate::parse(&leaf).map_err(malformed)?;
-        Ok(Described {
-            subject: certificate.owner().ok().map(|certified| certified.subject),
-            serial: certificate.serial().to_vec(),
-            digest: trireme_crypto::hash::of_bytes(&leaf),
-            key: certificate.public_key().to_point(),
-            not_before_ms: certificate.not_before_ms(),
-            not_after_ms: certificate.not_after_ms(),
-            revoked: self.context.keys.trust.as_ref().is_some_and(|trust| trust.is_listed(der)),
-        })
+        issuing::describe(self.context.keys.trust.as_ref(), der)
     }
 
     fn learn(&mut self, item: &[u8]) -> Result<bool, Fault> {
@@ -369,13 +271,8 @@ impl Host for Handler<'_> {
 
     fn certify_new(&mut self, certified: &Certified, secret: &[u8]) -> Result<MadeIdentity, Fault> {
         self.context.grants.certify()?;
-        let key = SoftwareKey::generate()?;
-        let malformed = |error: CertificateError| Fault::new(code::MALFORMED, error.to_string());
-        let request = issue::request(&key, &certified.subject).map_err(malformed)?;
-        let request = issue::parse_request(&request).map_err(malformed)?;
-        let certificate = self.issue(&request, certified)?;
-        let sealed_key = key.to_pkcs8_encrypted_pem(secret)?;
-        Ok(MadeIdentity { certificate, sealed_key: sealed_key.to_string() })
+        let now = self.context.time.at(self.now_ms);
+        self.context.keys_made(certified, secret, now)
     }
 
     fn issuers(&self) -> Vec<Digest> {
@@ -384,33 +281,7 @@ impl Host for Handler<'_> {
 
     fn revocation_list(&mut self, issuer: &Digest, order: &ListOrder) -> Result<Vec<u8>, Fault> {
         self.context.grants.certify()?;
-        if order.entries.len() > ListOrder::MOST {
-            let text = format!(
-                "a revocation list has at most {} entries; certify a new intermediate and let this one go",
-                ListOrder::MOST
-            );
-            return Err(Fault::new(code::LIMIT, text));
-        }
-        let entry = |entry: &RevokedSerial| {
-            let wrong = || Fault::new(code::MALFORMED, format!("{:?} is no reason", entry.reason));
-            let reason = RevocationReason::parse(&entry.reason).ok_or_else(wrong)?;
-            Ok(RevokedEntry { serial: entry.serial.clone(), at_ms: entry.at_ms, reason })
-        };
-        let entries = order.entries.iter().map(entry).collect::<Result<Vec<_>, Fault>>()?;
-        let mut issuers = self.context.keys.issuers.iter();
-        let issuer = issuers.find(|one| one.id() == *issuer);
-        let issuer = issuer.ok_or_else(|| Fault::new(code::UNKNOWN, "no such issuing key is held here"))?;
-        let malformed = |error: CertificateError| Fault::new(code::MALFORMED, error.to_string());
-        let mut item = issue::revocation_list(
-            issuer.signer.as_ref(),
-            &issuer.certificate,
-            order.number,
-            &entries,
-            order.this_update_ms,
-            order.next_update_ms,
-        )
-        .map_err(malformed)?;
-        item.extend_from_slice(&issuer.chain);
+        let item = self.context.revocation_list(issuer, order)?;
         self.learn(&item)?;
         Ok(item)
     }

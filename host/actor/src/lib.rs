@@ -19,6 +19,7 @@ mod effect;
 mod grants;
 mod handler;
 mod intake;
+mod issuing;
 mod keyring;
 mod links;
 mod random;

@@ -18,6 +18,7 @@ use rustls::{
 };
 use trireme_core::role::{Certified, code};
 use trireme_core::{Fault, RoleKind};
+use trireme_crypto::certificate::chain::{LONGEST_CHAIN, split};
 use trireme_crypto::key::{Signer, signature_to_der};
 
 use crate::chain;
@@ -74,13 +75,12 @@ impl fmt::Debug for Credentials {
 
 impl Held {
     fn new(chain: Vec<u8>, signer: Arc<dyn Signer>) -> Self {
-        let shown = chain::split(&chain).map(|certificates| {
-            let certificates =
-                certificates.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+        let shown = split(&chain).map(|certificates| {
+            let certificates = certificates.into_iter().map(CertificateDer::from).collect();
             Arc::new(CertifiedKey::new(certificates, Arc::new(Key(signer))))
         });
-        let shown = shown.map_err(|fault| {
-            let detail = format!("our own certificate is unusable: {}", fault.detail);
+        let shown = shown.map_err(|error| {
+            let detail = format!("our own certificate is unusable: {error}");
             tracing::error!("{detail}");
             Fault::new(code::CERTIFICATE, detail)
         });
@@ -196,7 +196,7 @@ impl Judge {
     ) -> Result<(), rustls::Error> {
         // Borrowed: how much it is stands to be judged.
         let shown: Vec<&CertificateDer<'_>> =
-            std::iter::once(leaf).chain(intermediates).take(chain::MOST + 1).collect();
+            std::iter::once(leaf).chain(intermediates).take(LONGEST_CHAIN + 1).collect();
         let certified = chain::join(&shown).and_then(|chain| self.verifier.verify(&chain));
         let result = certified.and_then(|certified| match self.role {
             Some(role) if certified.subject.role != role => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use trireme_core::api::{Renewal as RenewalBody, Renewed, path};
 use trireme_core::role::{Answer, Certified, code};
 use trireme_core::{Fault, RoleKind, formula, json};
-use trireme_crypto::certificate::{Certificate, CertificateError, chain};
+use trireme_crypto::certificate::CertificateError;
 use trireme_crypto::issue;
 use trireme_crypto::key::{KeyError, Signer, sign_formula};
 
@@ -17,6 +17,7 @@ use super::{Custody, RENEW, pause_ms};
 use crate::actor::Context;
 use crate::effect::Effect;
 use crate::handler::Transaction;
+use crate::issuing::{self, EARLIER_MS};
 
 /// The most bytes of a renewed certificate with its issuers.
 const LARGEST_CHAIN: usize = 16 * 1024;
@@ -27,7 +28,6 @@ const LONGEST_URGENT_PAUSE_MS: u64 = 60_000;
 /// Looked at so often where nothing else happens: time may be proven, or an issuer revoked, at any moment.
 const LOOK_MS: u64 = 60 * 60 * 1000;
 /// A certificate that an authority issues to itself begins this much earlier.
-const EARLIER_MS: u64 = 60 * 60 * 1000;
 const ALARM: &str = "certificate";
 
 /// Where the renewal stands.
@@ -171,9 +171,7 @@ impl Renewal {
         if self.validity.is_some() || context.keys.signer.is_none() {
             return;
         }
-        let leaf =
-            chain::split(&context.keys.identity.certificate).ok().and_then(|all| all.into_iter().next());
-        if let Some(certificate) = leaf.and_then(|der| Certificate::parse(&der).ok()) {
+        if let Ok(certificate) = issuing::first(&context.keys.identity.certificate) {
             self.validity = Some((certificate.not_before_ms(), certificate.not_after_ms()));
             self.jitter = context.random.bytes(1).first().copied().unwrap_or_default();
         }
@@ -223,19 +221,7 @@ impl Renewal {
         let life = until.saturating_sub(from);
         let certified =
             Certified { subject, topic: None, models: Vec::new(), not_after_ms: now.saturating_add(life) };
-        let serial = context.serial();
-        let issuer = context.keys.issuers.first().ok_or_else(missing)?;
-        let mut certificate = issue::certify(
-            issuer.signer.as_ref(),
-            &issuer.certificate,
-            &request,
-            &certified,
-            now.saturating_sub(EARLIER_MS),
-            certified.not_after_ms,
-            serial,
-        )
-        .map_err(Fault::from)?;
-        certificate.extend_from_slice(&issuer.chain);
+        let certificate = context.issue(&request, &certified, Some(now))?;
         let trust = context.keys.trust.as_ref().ok_or_else(missing)?;
         if let Err(error) = trust.verify(&certificate, Some(now)) {
             let text = format!(

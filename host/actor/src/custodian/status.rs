@@ -3,12 +3,12 @@
 use trireme_core::api::{IdentityQuestion, IdentityStatus, path};
 use trireme_core::role::{Origin, Request, code};
 use trireme_core::{Fault, json};
-use trireme_crypto::certificate::{Certificate, chain};
 
 use super::Custodian;
 use crate::actor::Context;
 use crate::effect::Effect;
 use crate::handler::Transaction;
+use crate::issuing;
 
 impl Custodian {
     /// Whether this request is the custodian's to answer.
@@ -59,8 +59,7 @@ impl Custodian {
 
     fn status(&self, context: &Context, now_ms: u64) -> IdentityStatus {
         let identity = &context.keys.identity;
-        let leaf = chain::split(&identity.certificate).ok().and_then(|all| all.into_iter().next());
-        let serial = leaf.and_then(|der| Certificate::parse(&der).ok());
+        let serial = issuing::first(&identity.certificate).ok();
         let (from, until) = self.renewal.validity().unwrap_or_default();
         let renews = self.custody.as_ref().is_some_and(|custody| custody.keys.is_some());
         IdentityStatus {

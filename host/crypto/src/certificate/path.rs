@@ -125,13 +125,13 @@ impl Knowledge {
         lists: Lists,
     ) -> Result<(), CertificateError> {
         self.stands(path)?;
+        let spared = path.owner.as_ref().is_some_and(|owner| owner.role == RoleKind::Authority);
         match now_ms {
             Some(now) => path.dates(now)?,
             // A link leads on after its end, once it was learned.
-            None if path.owner.is_some() => self.outlived(path)?,
+            None if path.owner.is_some() && !spared => self.outlived(path)?,
             None => {}
         }
-        let spared = path.owner.as_ref().is_some_and(|owner| owner.role == RoleKind::Authority);
         if spared || lists == Lists::Spared {
             return Ok(());
         }
@@ -156,6 +156,9 @@ impl Knowledge {
 impl Knowledge {
     /// Where the time is not known, an issuer's own list proves that it is at least so late. What expired leaves the
     /// lists: without this, what was revoked would count again after its end, with whoever does not know the time.
+    ///
+    /// Authorities are spared, or a list that was made while one's clock was ahead would lock out whoever has yet to
+    /// learn the time from it; of them what was revoked stays on the lists.
     fn outlived(&self, path: &Path) -> Result<(), CertificateError> {
         let over = |step: &&Step| {
             self.lists.get(&step.issuer).is_some_and(|list| ended(step.not_after_ms, list.this_update_ms))

@@ -88,7 +88,12 @@ impl Ca {
 
     /// The chain of a broker.
     pub(crate) fn broker(&self, id: &str, number: u8) -> Vec<u8> {
-        chain::join(&[&self.leaf(RoleKind::Broker, id, number), &self.above])
+        self.node(RoleKind::Broker, id, number)
+    }
+
+    /// A node's chain.
+    pub(crate) fn node(&self, role: RoleKind, id: &str, number: u8) -> Vec<u8> {
+        chain::join(&[&self.leaf(role, id, number), &self.above])
     }
 
     /// A list with these serial numbers, made at [`NOW`] for a week.

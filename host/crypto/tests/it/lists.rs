@@ -206,6 +206,21 @@ fn what_was_revoked_does_not_count_again_where_the_time_is_unknown_once_it_left_
 }
 
 #[test]
+fn a_list_made_while_the_clock_was_ahead_locks_nobody_out_who_has_yet_to_learn_the_time() {
+    let (root, online, broker) = world();
+    let authority = online.node(RoleKind::Authority, "ttp", 9);
+    let mut store = root.store();
+    let ahead = NOW + 20_000 * DAY;
+    let item = [online.list_at(ahead / 1000, &[], ahead, ahead + DAY), online.above.clone()].concat();
+    assert_eq!(store.learn(&item, None), Ok(true));
+    assert!(store.verify(&broker, None).is_err(), "it may be so late");
+    assert!(store.verify(&authority, None).is_ok(), "this one says how late it is");
+    // Then lists of now count again, and with them everybody.
+    assert_eq!(store.learn(&online.item(NUMBER, &[]), Some(NOW)), Ok(true));
+    assert!(store.verify(&broker, Some(NOW)).is_ok());
+}
+
+#[test]
 fn the_last_list_of_an_intermediate_that_ended_is_no_error() {
     let (root, online, _) = world();
     let end = trireme_crypto::certificate::Certificate::parse(&online.above).unwrap().not_after_ms();

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use trireme_core::api::{Issued, Page, Register, Registered, Taught};
-use trireme_core::role::{Certified, Identity, Request, Stamp, Subject, code};
+use trireme_core::role::{Certified, Described, Identity, Request, Stamp, Subject, code};
 use trireme_core::{Digest, Fault, Host, ModelName, RoleKind, TopicName, json};
 
 use crate::config::{self, Config};
@@ -77,25 +77,9 @@ pub(crate) fn enter(
         let detail = format!("this key of {} was revoked as compromised; make a new one", certified.subject);
         return Err(Fault::new(code::FORBIDDEN, detail));
     }
-    let serial = written(&made.serial);
-    put(
-        host,
-        &Registered {
-            serial: serial.clone(),
-            role: certified.subject.role,
-            id: certified.subject.id.clone(),
-            topic: certified.topic.clone(),
-            models: certified.models.clone(),
-            not_before_ms: made.not_before_ms,
-            not_after_ms: made.not_after_ms,
-            issuer,
-            digest: made.digest,
-            key: made.key,
-            revoked_ms: 0,
-            reason: String::new(),
-        },
-    );
-    Ok(serial)
+    let entry = entry(made, certified, issuer);
+    put(host, &entry);
+    Ok(entry.serial)
 }
 
 /// An authority certifies itself, without asking its role: what it has now stands in the register too, so that it can
@@ -105,27 +89,29 @@ pub(crate) fn enter_own(host: &mut dyn Host) {
     let (Ok(made), Some(issuer)) = (host.describe(&certificate), host.issuers().first().copied()) else {
         return;
     };
-    let serial = written(&made.serial);
-    if get(host, &subject, &serial).is_some() {
-        return;
+    if get(host, &subject, &written(&made.serial)).is_none() {
+        let certified =
+            Certified { subject, topic: None, models: Vec::new(), not_after_ms: made.not_after_ms };
+        put(host, &entry(made, &certified, issuer));
     }
-    put(
-        host,
-        &Registered {
-            serial,
-            role: subject.role,
-            id: subject.id,
-            topic: None,
-            models: Vec::new(),
-            not_before_ms: made.not_before_ms,
-            not_after_ms: made.not_after_ms,
-            issuer,
-            digest: made.digest,
-            key: made.key,
-            revoked_ms: 0,
-            reason: String::new(),
-        },
-    );
+}
+
+/// What the register has of a certificate.
+fn entry(made: Described, certified: &Certified, issuer: Digest) -> Registered {
+    Registered {
+        serial: written(&made.serial),
+        role: certified.subject.role,
+        id: certified.subject.id.clone(),
+        topic: certified.topic.clone(),
+        models: certified.models.clone(),
+        not_before_ms: made.not_before_ms,
+        not_after_ms: made.not_after_ms,
+        issuer,
+        digest: made.digest,
+        key: made.key,
+        revoked_ms: 0,
+        reason: String::new(),
+    }
 }
 
 /// 5.3: a topic and a model belong to exactly one manufacturer. Refuses what another one is certified for or is to

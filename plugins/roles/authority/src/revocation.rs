@@ -126,9 +126,12 @@ impl Revocation {
             // Which of its keys an authority certified itself with is not written down.
             let own = entry.role == RoleKind::Authority;
             let issuers = if own { host.issuers() } else { [entry.issuer].into() };
+            // It stays on the list after its end: whoever does not know the time yet believes an authority.
+            let lasting_ms = self.now_ms.saturating_add(u64::from(LONGEST_DAYS) * DAY_MS);
+            let not_after_ms = if own { lasting_ms } else { entry.not_after_ms };
             for issuer in issuers {
                 self.issuers.push(issuer);
-                let place = lists::enlist(host, &Registered { issuer, ..entry.clone() });
+                let place = lists::enlist(host, &Registered { issuer, not_after_ms, ..entry.clone() });
                 self.placed(&issuer, place);
             }
         }

@@ -6,100 +6,22 @@
     reason = "a test may fail loudly"
 )]
 
+mod office;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use trireme_actor::{
     Actor, Condition, Custody, Effect, Grants, Issuer, Keyring, MemoryKeys, MemoryStore, ModelKeys,
     ProvenTime, Trust,
 };
 use trireme_core::api::{IdentityStatus, Renewal, Renewed, TrustAnswer, TrustQuestion, path};
-use trireme_core::role::{About, Answer, Certified, Identity, Origin, Request, Stamp, Subject, Then, code};
-use trireme_core::{Event, Fault, Host, NodeId, Role, RoleKind, formula, json};
-use trireme_crypto::certificate::{
-    Certificate, RevocationReason, RevokedEntry, TrustAnchor, TrustStore, key_id,
-};
+use trireme_core::role::{About, Answer, Identity, Origin, Request, Stamp, Subject, Then, code};
+use trireme_core::{Event, Fault, Host, Role, RoleKind, formula, json};
+use trireme_crypto::certificate::{Certificate, TrustStore, key_id};
 use trireme_crypto::issue;
 use trireme_crypto::key::{Signer, SoftwareKey};
 
-const DAY: u64 = 24 * 60 * 60 * 1000;
-const NOW: u64 = 20_000 * DAY;
-static SERIAL: AtomicU32 = AtomicU32::new(1);
-
-fn serial() -> [u8; 16] {
-    let mut serial = [1; 16];
-    serial[12..].copy_from_slice(&SERIAL.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    serial
-}
-
-fn id(text: &str) -> NodeId {
-    NodeId::new(text).unwrap()
-}
-
-/// A certification authority of this test.
-struct Office {
-    key: Arc<SoftwareKey>,
-    certificate: Certificate,
-    /// Without the root.
-    chain: Vec<u8>,
-}
-
-impl Office {
-    fn root() -> Self {
-        Self::root_named("root")
-    }
-
-    fn root_named(name: &str) -> Self {
-        let key = Arc::new(SoftwareKey::generate().unwrap());
-        let der = issue::root(key.as_ref(), &id(name), NOW - DAY, NOW + 4000 * DAY, serial()).unwrap();
-        Self { key, certificate: Certificate::parse(&der).unwrap(), chain: Vec::new() }
-    }
-
-    fn intermediate(&self, name: &str) -> Self {
-        let key = Arc::new(SoftwareKey::generate().unwrap());
-        let subject = Subject { role: RoleKind::Authority, id: id(name) };
-        let request = issue::parse_request(&issue::request(key.as_ref(), &subject).unwrap()).unwrap();
-        let (from, until) = (NOW - DAY, NOW + 1000 * DAY);
-        let root = self.key.as_ref();
-        let der =
-            issue::intermediate(root, &self.certificate, &request, &id(name), from, until, serial()).unwrap();
-        Self { key, certificate: Certificate::parse(&der).unwrap(), chain: der }
-    }
-
-    fn anchor(&self) -> TrustAnchor {
-        TrustAnchor::from_certificate(self.certificate.der()).unwrap()
-    }
-
-    fn certify(&self, request: &[u8], role: RoleKind, name: &str, from: u64, until: u64) -> Vec<u8> {
-        let request = issue::parse_request(request).unwrap();
-        let subject = Subject { role, id: id(name) };
-        let certified = Certified { subject, topic: None, models: vec![], not_after_ms: until };
-        let key = self.key.as_ref();
-        let mut der =
-            issue::certify(key, &self.certificate, &request, &certified, from, until, serial()).unwrap();
-        der.extend_from_slice(&self.chain);
-        der
-    }
-
-    fn list(&self, number: u64, revoked: &[&[u8]]) -> Vec<u8> {
-        let entry = |chain: &&[u8]| RevokedEntry {
-            serial: serial_of(chain),
-            at_ms: NOW,
-            reason: RevocationReason::KeyCompromise,
-        };
-        let entries: Vec<_> = revoked.iter().map(entry).collect();
-        let key = self.key.as_ref();
-        let (this, next) = (NOW, NOW + 100 * DAY);
-        let mut list = issue::revocation_list(key, &self.certificate, number, &entries, this, next).unwrap();
-        list.extend_from_slice(&self.chain);
-        list
-    }
-}
-
-fn serial_of(chain: &[u8]) -> Vec<u8> {
-    let leaf = trireme_crypto::certificate::chain::split(chain).unwrap().remove(0);
-    Certificate::parse(&leaf).unwrap().serial().to_vec()
-}
+use office::{DAY, NOW, Office, id, serial};
 
 /// Writes down what it is told.
 struct Witness;
