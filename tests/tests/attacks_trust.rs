@@ -273,7 +273,9 @@ async fn bad_lists_at_the_broker_are_refused_and_a_genuine_newer_one_is_still_le
     }
     drop(line.rest().await);
     audited(&world.lab, "bk-1", seen, &["nothing but bad lists"]).await;
-    assert!(world.lab.audit("bk-1").len() - seen < 40);
+    // A line for each list of each link, if all were written: thousands.
+    let lines = world.lab.audit("bk-1").len() - seen;
+    assert!(lines < 200, "{lines} lines");
     // Claims to know lists of the far future keep nothing from anybody else.
     let claim = before
         .as_array()
