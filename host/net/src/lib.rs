@@ -16,6 +16,7 @@ pub mod http;
 pub mod lan;
 pub mod link;
 pub mod mqtt;
+mod outlet;
 mod reception;
 mod run;
 pub mod tls;

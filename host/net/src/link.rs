@@ -10,6 +10,7 @@
 //! its peer announced, the link is closed. Image bytes are hashed and written on the pool for blocking work, a window at
 //! a time; bodies are never held whole.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,6 +153,10 @@ pub trait BodySource: Send + Sync {
     /// # Errors
     /// The disk failed.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// The file that it is, from the first byte to the last, where it is one: the system can send it by itself.
+    fn file(&self) -> Option<&File> {
+        None
+    }
     /// All of it, where it lies in memory anyway; then `read_at` is not called.
     fn bytes(&self) -> Option<Bytes> {
         None

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use trireme_actor::Shipment;
@@ -16,6 +16,7 @@ use trireme_core::role::code;
 use trireme_mqtt::lane::Out;
 
 use crate::link::{BodySource, Commands, DoneUnit, LinkCommand, LinkEvent, LinkInfo, Pace};
+use crate::outlet::Outlet;
 use crate::reception::{Progress, Reception};
 use crate::writer::{Answer, Body, Job, Report, Writer};
 
@@ -127,7 +128,7 @@ pub(crate) async fn run<W, R, S>(
 ) where
     W: Wire,
     R: AsyncRead + Send + Unpin,
-    S: AsyncWrite + Send + Unpin + 'static,
+    S: Outlet,
 {
     let now = Instant::now();
     let mut runner = Runner {

@@ -1,18 +1,24 @@
 //! The outgoing half of a link: a task that writes frames and bodies, one after the other, as fast as the peer reads.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use rustix::fs::{Advice, fadvise, sendfile};
+use rustix::io::Errno;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout, timeout_at};
 use trireme_core::Fault;
 use trireme_core::role::code;
 
 use crate::link::{BodySource, DoneUnit, Pace, gone};
+use crate::outlet::Outlet;
 
 /// Bytes read from a source at a time.
 const WINDOW: usize = 256 * 1024;
@@ -75,7 +81,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start<W: AsyncWrite + Send + Unpin + 'static>(stream: W, pace: Pace) -> Self {
+    pub(crate) fn start<W: Outlet>(stream: W, pace: Pace) -> Self {
         let (jobs, queue) = mpsc::channel(JOBS);
         let (report, reports) = mpsc::channel(JOBS);
         Self { jobs, reports, task: tokio::spawn(write(stream, pace, queue, report)) }
@@ -116,7 +122,7 @@ impl Writer {
     }
 }
 
-async fn write<W: AsyncWrite + Send + Unpin>(
+async fn write<W: Outlet>(
     mut stream: W,
     pace: Pace,
     mut queue: mpsc::Receiver<Job>,
@@ -143,18 +149,14 @@ async fn write<W: AsyncWrite + Send + Unpin>(
     let _ = timeout(LAST_WORDS, stream.shutdown()).await;
 }
 
-async fn frame_out<W: AsyncWrite + Unpin>(
-    stream: &mut W,
-    pace: Pace,
-    frame: &[u8],
-) -> Result<Option<Report>, String> {
+async fn frame_out<W: Outlet>(stream: &mut W, pace: Pace, frame: &[u8]) -> Result<Option<Report>, String> {
     let deadline = Instant::now() + pace.body(frame.len() as u64);
     all(stream, pace, deadline, frame).await?;
     flushed(stream, pace).await?;
     Ok(None)
 }
 
-async fn body_out<W: AsyncWrite + Unpin>(stream: &mut W, pace: Pace, body: Body) -> Result<(), String> {
+async fn body_out<W: Outlet>(stream: &mut W, pace: Pace, body: Body) -> Result<(), String> {
     let Body { head, source, size, trailer, done } = body;
     let deadline = Instant::now() + pace.body(size + head.len() as u64);
     let result = async {
@@ -170,7 +172,7 @@ async fn body_out<W: AsyncWrite + Unpin>(stream: &mut W, pace: Pace, body: Body)
     result.map_err(String::from)
 }
 
-async fn image_out<W: AsyncWrite + Unpin>(
+async fn image_out<W: Outlet>(
     stream: &mut W,
     pace: Pace,
     deadline: Instant,
@@ -181,6 +183,13 @@ async fn image_out<W: AsyncWrite + Unpin>(
         return all(stream, pace, deadline, &bytes).await;
     }
     let mut offset = 0;
+    if let (Some(file), Some(_)) = (source.file(), stream.socket()) {
+        // What was written before may wait in a buffer.
+        flushed(stream, pace).await?;
+        if let Some(socket) = stream.socket() {
+            offset = file_out(socket, pace, deadline, file, size).await?;
+        }
+    }
     let mut next = read_window(&source, offset, size, Vec::new());
     while offset < size {
         let window = match next.await {
@@ -194,6 +203,44 @@ async fn image_out<W: AsyncWrite + Unpin>(
         all(stream, pace, deadline, &window).await?;
     }
     Ok(())
+}
+
+/// The system sends the file by itself, from its page cache: one copy for all deliveries. Gives how many bytes have
+/// left; fewer than all where this file or this socket does not know how.
+async fn file_out(
+    socket: &TcpStream,
+    pace: Pace,
+    deadline: Instant,
+    file: &File,
+    size: u64,
+) -> Result<u64, Failure> {
+    // Sending waits for no disk then, or seldom. Where this is not known, nothing is lost but that.
+    let _ = fadvise(file, 0, None, Advice::WillNeed);
+    let mut offset = 0;
+    while offset < size {
+        within(pace, deadline, socket.writable()).await?;
+        let most = usize::try_from(size - offset).unwrap_or(WINDOW).min(WINDOW);
+        let sent = socket.try_io(Interest::WRITABLE, || Ok(sendfile(socket, file, Some(&mut offset), most)?));
+        match sent {
+            Ok(0) => {
+                return Err(Failure::storage("the image could not be read: it has become shorter".to_owned()));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::NOSYS) => return Ok(offset),
+            Err(error) if is(&error, Errno::IO) => {
+                return Err(Failure::storage(format!("the image could not be read: {error}")));
+            }
+            Err(error) => return Err(Failure::network(format!("writing to the peer failed: {error}"))),
+        }
+        // A peer that reads as fast as this sends keeps nobody else waiting.
+        consume_budget().await;
+    }
+    Ok(offset)
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
 }
 
 /// Reads the next window in full; an end of the source before `size` is an error.
@@ -219,32 +266,40 @@ fn read_window(
 }
 
 /// Writes all bytes; fails when none moves for [`Pace::stall`], or at the deadline.
-async fn all<W: AsyncWrite + Unpin>(
+async fn all<W: Outlet>(
     stream: &mut W,
     pace: Pace,
     deadline: Instant,
     mut bytes: &[u8],
 ) -> Result<(), Failure> {
     while !bytes.is_empty() {
-        let until = deadline.min(Instant::now() + pace.stall);
-        match timeout_at(until, stream.write(bytes)).await {
-            Ok(Ok(0)) => return Err(Failure::network("the peer closed the connection".to_owned())),
-            Ok(Ok(written)) => bytes = bytes.get(written..).unwrap_or_default(),
-            Ok(Err(error)) => return Err(Failure::network(format!("writing to the peer failed: {error}"))),
-            Err(_) if until == deadline => {
-                return Err(Failure::network("the peer reads too slowly".to_owned()));
-            }
-            Err(_) => {
-                let detail =
-                    format!("the peer has stalled: it has read nothing for {} s", pace.stall.as_secs());
-                return Err(Failure::network(detail));
-            }
+        match within(pace, deadline, stream.write(bytes)).await? {
+            0 => return Err(Failure::network("the peer closed the connection".to_owned())),
+            written => bytes = bytes.get(written..).unwrap_or_default(),
         }
     }
     Ok(())
 }
 
-async fn flushed<W: AsyncWrite + Unpin>(stream: &mut W, pace: Pace) -> Result<(), Failure> {
+/// One step of writing: fails when it takes [`Pace::stall`], or at the deadline.
+async fn within<T>(
+    pace: Pace,
+    deadline: Instant,
+    step: impl Future<Output = io::Result<T>>,
+) -> Result<T, Failure> {
+    let until = deadline.min(Instant::now() + pace.stall);
+    match timeout_at(until, step).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(Failure::network(format!("writing to the peer failed: {error}"))),
+        Err(_) if until == deadline => Err(Failure::network("the peer reads too slowly".to_owned())),
+        Err(_) => {
+            let detail = format!("the peer has stalled: it has read nothing for {} s", pace.stall.as_secs());
+            Err(Failure::network(detail))
+        }
+    }
+}
+
+async fn flushed<W: Outlet>(stream: &mut W, pace: Pace) -> Result<(), Failure> {
     match timeout(pace.stall, stream.flush()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Failure::network(format!("writing to the peer failed: {error}"))),

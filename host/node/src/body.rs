@@ -1,5 +1,6 @@
 //! Images between links and the store: where a body goes, and where one comes from.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use trireme_actor::StoreError;
@@ -51,5 +52,9 @@ impl BodySource for FromStore {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> std::io::Result<usize> {
         self.0.read_at(into, offset)
+    }
+
+    fn file(&self) -> Option<&File> {
+        Some(self.0.file())
     }
 }

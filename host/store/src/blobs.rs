@@ -330,6 +330,12 @@ impl BlobReader {
         self.size
     }
 
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Fills `buffer` from `offset` on as far as the blob goes, and says how many bytes that were. The position of
     /// [`Read`] stays.
     ///
