@@ -121,7 +121,21 @@ impl Lab {
         models: &[&str],
         not_after_ms: u64,
     ) -> Certificated {
-        let signer: Arc<dyn Signer> = Arc::new(SoftwareKey::generate().unwrap());
+        let signer = Arc::new(SoftwareKey::generate().unwrap());
+        self.certify_key(signer, role, name, topic, models, not_after_ms)
+    }
+
+    /// The same for a key that is there already.
+    #[must_use]
+    pub fn certify_key(
+        &self,
+        signer: Arc<dyn Signer>,
+        role: RoleKind,
+        name: &str,
+        topic: Option<&str>,
+        models: &[&str],
+        not_after_ms: u64,
+    ) -> Certificated {
         let certified = Certified {
             subject: Subject { role, id: id(name) },
             topic: topic.map(|topic| TopicName::new(topic).unwrap()),

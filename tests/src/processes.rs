@@ -125,6 +125,12 @@ impl Processes {
         admin::ask(&self.socket(node), "/manufacturer/v1/publish", body, Some(image), progress).await
     }
 
+    /// The number of a node's process.
+    #[must_use]
+    pub fn pid(&self, node: &str) -> Option<u32> {
+        self.children().get(node)?.id()
+    }
+
     /// What a process uses of memory, in bytes: resident now.
     #[must_use]
     pub fn memory(&self, node: &str) -> Option<u64> {
@@ -138,7 +144,7 @@ impl Processes {
     }
 
     fn status_of(&self, node: &str, field: &str) -> Option<u64> {
-        let process = self.children().get(node)?.id()?;
+        let process = self.pid(node)?;
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)

@@ -4,6 +4,7 @@
 //! [`toolchain`] finds a compiler for them, [`packages`] brings what Debian has and the tests need.
 #![allow(clippy::print_stderr, reason = "a build tool talks to people on their terminal")]
 
+mod bench;
 mod command;
 mod components;
 mod demo;
@@ -55,6 +56,15 @@ enum Task {
     },
     /// Builds, then lives through the bad days of docs/runbooks.md, and shows how long each takes.
     Runbooks,
+    /// Builds, optimised, and measures Trireme beside mosquitto and openssl. `--help` after `--` says what it takes.
+    Bench {
+        /// With the build that tests use: quick to make, and slower.
+        #[arg(long)]
+        dev: bool,
+        /// For the bench: --only delivery, --repeat 5, --quick, --json FILE, --compare OLD.json.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Computes the committed test vectors again with an independent implementation (Python).
     Vectors,
     /// Formats all code.
@@ -74,6 +84,10 @@ fn main() -> ExitCode {
         Task::Fmt => all(&steps::FMT, "fmt", &workspace),
         Task::Year { seed } => {
             all(&steps::YEAR, "year", &workspace).and_then(|_| year::become_year(&workspace, seed))
+        }
+        Task::Bench { dev, arguments } => {
+            let workspace = workspace.with_profile(!dev);
+            all(&steps::BENCH, "bench", &workspace).and_then(|_| bench::become_bench(&workspace, &arguments))
         }
         Task::Demo => all(&steps::DEMO, "demo", &workspace).and_then(|_| demo::become_demo(&workspace)),
     });

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    command, components, demo, error::Error, packages, precompile, vectors, workspace::Workspace, year,
+    bench, command, components, demo, error::Error, packages, precompile, vectors, workspace::Workspace, year,
 };
 
 /// One thing to do.
@@ -50,6 +50,14 @@ pub(crate) const DEMO: [Step; 4] = [
 /// `cargo xtask year`, up to the year itself.
 pub(crate) const YEAR: [Step; 1] =
     [Step { name: "build the simulator", run: |w| build_binaries(w, &[year::PROGRAM]) }];
+
+/// `cargo xtask bench`, up to the bench itself.
+pub(crate) const BENCH: [Step; 4] = [
+    MAKE_COMPONENTS,
+    PRECOMPILE,
+    Step { name: "packages", run: |_| packages::ensure_debian(&["mosquitto", "openssl"]) },
+    Step { name: "build trireme and the bench", run: |w| build_binaries(w, &["trireme", bench::PROGRAM]) },
+];
 
 /// `cargo xtask runbooks`: the bad days of docs/runbooks.md, each as its page tells it.
 pub(crate) const RUNBOOKS: [Step; 5] = [

@@ -5,6 +5,8 @@ use alloc::string::String;
 use serde::Deserialize;
 use trireme_core::message::LARGEST_IMAGE;
 
+use crate::queue::Places;
+
 /// What an operator of a broker can set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,6 +19,16 @@ pub struct Config {
     pub releases: u32,
     /// The most deliveries at a time. Default 64.
     pub deliveries: u32,
+    /// The most of them with releases of one manufacturer. Default: all of them.
+    pub deliveries_per_manufacturer: Option<u32>,
+    /// Milliseconds for which a delivery counts as one of them; one that takes longer goes on without holding up
+    /// others. Default 10000.
+    pub place_ms: u64,
+    /// The most deliveries that go on in this way. Default 1024.
+    pub slow_deliveries: u32,
+    /// Milliseconds over which the deliveries of a new release begin, each gateway's at a random time. Default 0: all
+    /// at once, as far as there are places.
+    pub spread_ms: u64,
     /// The most durable subscriptions of one gateway. Default 1024.
     pub subscriptions_per_gateway: u32,
     /// The most batches of receipts kept for one manufacturer. Default 20000.
@@ -29,10 +41,23 @@ pub struct Config {
     pub pushes_per_minute: u32,
     /// The most PUSHes of links that have proven nothing yet, in a minute from one address. Default 600.
     pub pushes_per_address: u32,
-    /// The same from all addresses, the broker's own PUSHes to such links included. Default 6000.
+    /// The same from all addresses, the broker's own PUSHes to such links included: after a restart, that many gateways
+    /// are back in a minute. Default 60000.
     pub pushes_in_all: u32,
     /// Milliseconds after which a gateway that a policy denied is asked about again. Default ten minutes.
     pub denied_ms: u64,
+}
+
+impl Config {
+    /// How many deliveries there may be.
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            in_all: self.deliveries as usize,
+            of_one: self.deliveries_per_manufacturer.unwrap_or(self.deliveries) as usize,
+            slow: self.slow_deliveries as usize,
+            for_ms: self.place_ms,
+        }
+    }
 }
 
 impl Default for Config {
@@ -42,13 +67,17 @@ impl Default for Config {
             largest_image: LARGEST_IMAGE,
             releases: 4096,
             deliveries: 64,
+            deliveries_per_manufacturer: None,
+            place_ms: 10_000,
+            slow_deliveries: 1024,
+            spread_ms: 0,
             subscriptions_per_gateway: 1024,
             batches_per_manufacturer: 20_000,
             answer_ms: 10_000,
             delivery_ms: 3_600_000,
             pushes_per_minute: 60,
             pushes_per_address: 600,
-            pushes_in_all: 6000,
+            pushes_in_all: 60_000,
             denied_ms: 600_000,
         }
     }

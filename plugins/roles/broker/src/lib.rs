@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`tier1`] | 5.6.3: key agreement with a manufacturer, verification of a release, storage |
 //! | [`tier2`] | 5.6.4: key agreement with each subscribed gateway, delivery, acknowledgement |
+//! | [`queue`] | whose turn it is |
 //! | [`receipts`] | what sensors reported, kept for their manufacturers |
 //! | [`trust`] | revocation lists on their way through, and what they mean for what is kept |
 //! | [`store`] | releases, subscriptions, and what each gateway holds |
@@ -17,6 +18,7 @@ extern crate alloc;
 mod config;
 mod guard;
 mod link;
+mod queue;
 mod receipts;
 mod status;
 mod store;
@@ -27,7 +29,7 @@ mod tier2;
 mod trust;
 
 use alloc::borrow::Cow;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -42,6 +44,7 @@ use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor, json};
 pub use config::Config;
 use guard::Guard;
 use link::Link;
+use queue::Queue;
 use receipts::Receipts;
 use store::Store;
 use trust::Aftermath;
@@ -70,8 +73,8 @@ pub struct Broker {
     links: BTreeMap<LinkId, Link>,
     jobs: BTreeMap<Then, Work>,
     next: Then,
-    /// Links with something due and no free slot.
-    waiting: VecDeque<LinkId>,
+    /// Deliveries, and links with something due and no place.
+    queue: Queue,
     /// Gateways whose last delivery failed: how often in a row, and when the next may begin.
     failures: BTreeMap<NodeId, (u32, u64)>,
     clock: Clock,
@@ -242,6 +245,7 @@ impl Broker {
                 self.advance(host, now, id);
             }
         }
+        self.queue.slow_down(now.monotonic_ms, &self.config.places());
         self.serve_waiting(host, now);
         self.look_after_trust(host, now);
         self.guard.forget_idle(now.monotonic_ms);
@@ -294,7 +298,8 @@ impl Broker {
     }
 
     fn forget(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
-        self.waiting.retain(|waiting| *waiting != id);
+        self.queue.leave(id);
+        self.queue.end(id);
         let Some(link) = self.links.remove(&id) else { return };
         let Some(transfer) = link.transfer else { return };
         if let Some(peer) = link.peer.filter(|_| transfer.begun) {
@@ -306,10 +311,16 @@ impl Broker {
     }
 
     /// Lets a superseded image go when no delivery reads it any more.
-    fn let_go(&self, host: &mut dyn Host, digest: &trireme_core::Digest) {
-        if !self.links.values().any(|link| link.reads(digest)) {
+    fn let_go(&mut self, host: &mut dyn Host, digest: &trireme_core::Digest) {
+        if self.store.is_doomed(digest) && !self.reads(digest) {
             self.store.release_image(host, digest);
         }
+    }
+
+    /// Whether a delivery reads this image.
+    fn reads(&self, digest: &trireme_core::Digest) -> bool {
+        let mut running = self.queue.running().filter_map(|id| self.links.get(&id));
+        running.any(|link| link.reads(digest))
     }
 }
 

@@ -58,7 +58,8 @@ impl Broker {
             "releases_left_out": releases_left_out,
             "links": links,
             "links_left_out": links_left_out,
-            "waiting": self.waiting.len(),
+            "waiting": self.queue.waiting(),
+            "deliveries": { "active": self.queue.active(), "slow": self.queue.slow() },
             "batches_of_receipts": self.receipts.total(),
             "trust_items": host.trust_items().len(),
         });

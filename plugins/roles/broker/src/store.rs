@@ -80,8 +80,46 @@ pub(crate) struct Standing {
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     pub(crate) releases: BTreeMap<Channel, Stored>,
-    subscribers: BTreeMap<Channel, BTreeMap<NodeId, Option<Standing>>>,
+    subscribers: BTreeMap<Channel, Subscribers>,
     channels: BTreeMap<NodeId, BTreeSet<Channel>>,
+    /// Superseded images that deliveries still read.
+    doomed: BTreeSet<Digest>,
+}
+
+/// Who subscribes to a channel, and what each said last.
+#[derive(Debug, Default)]
+struct Subscribers {
+    standings: BTreeMap<NodeId, Option<Standing>>,
+    /// How many hold the channel's image; counted along, since policies ask for it with each delivery.
+    holding: usize,
+}
+
+impl Subscribers {
+    fn set(&mut self, gateway: NodeId, standing: Option<Standing>, stored: Option<&Stored>) {
+        let holds = has_image(standing.as_ref(), stored);
+        let before = self.standings.insert(gateway, standing);
+        self.holding -= usize::from(has_image(before.flatten().as_ref(), stored));
+        self.holding += usize::from(holds);
+    }
+
+    fn remove(&mut self, gateway: &NodeId, stored: Option<&Stored>) {
+        let before = self.standings.remove(gateway).flatten();
+        self.holding -= usize::from(has_image(before.as_ref(), stored));
+    }
+
+    /// The channel's release is another.
+    fn count(&mut self, stored: Option<&Stored>) {
+        let holds = |standing: &&Option<Standing>| has_image(standing.as_ref(), stored);
+        self.holding = self.standings.values().filter(holds).count();
+    }
+}
+
+/// Whether a gateway that said this holds the release's image, whichever manifest it came with.
+fn has_image(standing: Option<&Standing>, stored: Option<&Stored>) -> bool {
+    standing.zip(stored).is_some_and(|(standing, stored)| {
+        standing.result == Ack::STORED
+            && (standing.mark.version, standing.mark.digest) == (stored.mark.version, stored.mark.digest)
+    })
 }
 
 impl Store {
@@ -131,12 +169,17 @@ impl Store {
         if stored.image() {
             host.pin(&stored.mark.digest);
             host.delete(&format!("doomed/{}", stored.mark.digest));
+            self.doomed.remove(&stored.mark.digest);
+        }
+        if let Some(subscribers) = self.subscribers.get_mut(channel) {
+            subscribers.count(Some(&stored));
         }
         host.put(&channel.key("release"), cbor::encode(&stored));
         let superseded = self.releases.insert(channel.clone(), stored).filter(Stored::image);
         let Some(old) = superseded.map(|old| old.mark.digest).filter(|old| !self.uses(old)) else { return };
         if busy(&old) {
             host.put(&format!("doomed/{old}"), Vec::new());
+            self.doomed.insert(old);
         } else {
             host.unpin(&old);
         }
@@ -150,11 +193,17 @@ impl Store {
     }
 
     /// Lets a superseded image go when the last delivery of it has ended.
-    pub(crate) fn release_image(&self, host: &mut dyn Host, digest: &Digest) {
+    pub(crate) fn release_image(&mut self, host: &mut dyn Host, digest: &Digest) {
+        self.doomed.remove(digest);
         if !self.uses(digest) {
             host.unpin(digest);
             host.delete(&format!("doomed/{digest}"));
         }
+    }
+
+    /// Whether this is a superseded image that goes with its last delivery.
+    pub(crate) fn is_doomed(&self, digest: &Digest) -> bool {
+        self.doomed.contains(digest)
     }
 
     /// Whether a release is kept whose image this is.
@@ -184,7 +233,7 @@ impl Store {
         host.delete(&channel.key(&format!("sub/{gateway}")));
         host.delete(&channel.key(&format!("held/{gateway}")));
         if let Some(gateways) = self.subscribers.get_mut(channel) {
-            gateways.remove(gateway);
+            gateways.remove(gateway, self.releases.get(channel));
         }
         if let Some(channels) = self.channels.get_mut(gateway) {
             channels.remove(channel);
@@ -193,7 +242,8 @@ impl Store {
 
     fn index(&mut self, gateway: NodeId, channel: Channel, standing: Option<Standing>) {
         self.channels.entry(gateway.clone()).or_default().insert(channel.clone());
-        self.subscribers.entry(channel).or_default().insert(gateway, standing);
+        let stored = self.releases.get(&channel);
+        self.subscribers.entry(channel).or_default().set(gateway, standing, stored);
     }
 
     /// Remembers what a gateway said about a release.
@@ -204,18 +254,19 @@ impl Store {
         channel: &Channel,
         standing: Standing,
     ) {
-        let Some(slot) = self.subscribers.get_mut(channel).and_then(|all| all.get_mut(gateway)) else {
-            return;
-        };
-        host.put(&channel.key(&format!("held/{gateway}")), cbor::encode(&standing));
-        *slot = Some(standing);
+        let Some(all) = self.subscribers.get_mut(channel) else { return };
+        if all.standings.contains_key(gateway) {
+            host.put(&channel.key(&format!("held/{gateway}")), cbor::encode(&standing));
+            all.set(gateway.clone(), Some(standing), self.releases.get(channel));
+        }
     }
 
     /// Forgets what a gateway said: it does not hold that release any more.
     pub(crate) fn forget(&mut self, host: &mut dyn Host, gateway: &NodeId, channel: &Channel) {
-        if let Some(slot) = self.subscribers.get_mut(channel).and_then(|all| all.get_mut(gateway)) {
+        let Some(all) = self.subscribers.get_mut(channel) else { return };
+        if all.standings.contains_key(gateway) {
             host.delete(&channel.key(&format!("held/{gateway}")));
-            *slot = None;
+            all.set(gateway.clone(), None, self.releases.get(channel));
         }
     }
 
@@ -226,13 +277,13 @@ impl Store {
 
     /// What a gateway said last about a channel.
     pub(crate) fn standing(&self, gateway: &NodeId, channel: &Channel) -> Option<&Standing> {
-        self.subscribers.get(channel)?.get(gateway)?.as_ref()
+        self.subscribers.get(channel)?.standings.get(gateway)?.as_ref()
     }
 
     /// The channel's release, where this gateway has not answered for it in this state yet.
     pub(crate) fn due(&self, gateway: &NodeId, channel: &Channel) -> Option<&Stored> {
         let stored = self.releases.get(channel).filter(|stored| !stored.revoked)?;
-        let standing = self.subscribers.get(channel)?.get(gateway)?.as_ref();
+        let standing = self.subscribers.get(channel)?.standings.get(gateway)?.as_ref();
         let answered = standing.is_some_and(|standing| standing.mark == stored.mark);
         (!answered).then_some(stored)
     }
@@ -248,7 +299,8 @@ impl Store {
         let Some(stored) = self.releases.get(channel).filter(|stored| !stored.revoked) else {
             return (pending, holding);
         };
-        for (gateway, standing) in self.subscribers.get(channel).into_iter().flatten() {
+        let standings = self.subscribers.get(channel).map(|all| &all.standings);
+        for (gateway, standing) in standings.into_iter().flatten() {
             let standing = standing.as_ref();
             let heard = standing
                 .is_some_and(|standing| standing.result == Ack::STORED && standing.mark == stored.mark);
@@ -265,17 +317,8 @@ impl Store {
     /// How many gateways subscribe and do not hold the channel's image, and how many do, whichever manifest it came
     /// with: what a policy that spreads a release by and by goes by.
     pub(crate) fn reach(&self, channel: &Channel) -> (usize, usize) {
-        let Some(stored) = self.releases.get(channel) else { return (0, 0) };
-        let holds = |standing: &&Option<Standing>| {
-            standing.as_ref().is_some_and(|standing| {
-                standing.result == Ack::STORED
-                    && (standing.mark.version, standing.mark.digest)
-                        == (stored.mark.version, stored.mark.digest)
-            })
-        };
-        let gateways = self.subscribers.get(channel).into_iter().flat_map(BTreeMap::values);
-        let holding = gateways.clone().filter(holds).count();
-        (gateways.count() - holding, holding)
+        let all = self.subscribers.get(channel).filter(|_| self.releases.contains_key(channel));
+        all.map_or((0, 0), |all| (all.standings.len() - all.holding, all.holding))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::Broker;
 mod lost;
 mod receipts;
 mod trust;
+mod turns;
 
 const MF: LinkId = 1 << 31;
 const GW: LinkId = (1 << 31) + 1;

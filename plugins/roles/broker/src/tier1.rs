@@ -267,12 +267,12 @@ impl Broker {
             if let Err(fault) = host.certificate(&incoming.certificate) {
                 return self.refuse(host, now, id, incoming, &fault);
             }
-            self.keep(host, now, &incoming, mark);
+            let channel = self.keep(host, now, &incoming, mark);
             if let Some(link) = self.links.get_mut(&id) {
                 link.incoming = Some(incoming);
             }
             self.answer(host, now, id, Ack::STORED)?;
-            self.distribute(host, now);
+            self.distribute(host, now, &channel);
             return Ok(());
         }
         if let Some(link) = self.links.get_mut(&id) {
@@ -311,17 +311,20 @@ impl Broker {
         let tokens = tokens_of(incoming.header.manifest.as_ref());
         let known = Some(&mark).filter(|_| suite == Suite::Digest || self.suite_1(&incoming));
         let verdict = self.judge(&incoming.header, known, &tokens);
-        match verdict.and_then(|novelty| host.certificate(&incoming.certificate).map(|_| novelty)) {
-            Ok(Novelty::New | Novelty::Refresh) => self.keep(host, now, &incoming, mark),
-            Ok(_) => {}
+        let kept = match verdict.and_then(|novelty| host.certificate(&incoming.certificate).map(|_| novelty))
+        {
+            Ok(Novelty::New | Novelty::Refresh) => Some(self.keep(host, now, &incoming, mark)),
+            Ok(_) => None,
             Err(fault) => return self.refuse(host, now, id, incoming, &fault),
-        }
+        };
         if let Some(link) = self.links.get_mut(&id) {
             link.incoming = Some(incoming);
         }
         host.acknowledge(id);
         self.answer(host, now, id, Ack::STORED)?;
-        self.distribute(host, now);
+        if let Some(channel) = kept {
+            self.distribute(host, now, &channel);
+        }
         Ok(())
     }
 
@@ -331,7 +334,8 @@ impl Broker {
         self.store.releases.get(&channel).is_none_or(|known| known.suite == Suite::Thesis)
     }
 
-    fn keep(&mut self, host: &mut dyn Host, now: Stamp, incoming: &Incoming, mark: Mark) {
+    /// Keeps the release, in its channel.
+    fn keep(&mut self, host: &mut dyn Host, now: Stamp, incoming: &Incoming, mark: Mark) -> Channel {
         let header = &incoming.header;
         let stored = Stored {
             suite: header.suite,
@@ -351,6 +355,7 @@ impl Broker {
         if incoming.withdrawn {
             self.end_deliveries(host, now, &channel, "the release in delivery was withdrawn");
         }
+        channel
     }
 
     /// `A` for the release in hand. A body that was not read ends the link, after a while.

@@ -228,15 +228,13 @@ impl Broker {
         }
     }
 
-    /// A delivery takes its slot, and the hook `deliver` is asked.
+    /// A delivery takes its place, and the hook `deliver` is asked.
     fn begin(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId, channel: Channel, stored: Stored) {
-        let active = self.links.values().filter(|link| link.transfer.is_some()).count();
-        if active >= self.config.deliveries as usize {
-            if !self.waiting.contains(&id) {
-                self.waiting.push_back(id);
-            }
+        if !self.queue.has_place(&stored.manufacturer, &self.config.places()) {
+            self.queue.wait(id, &stored.manufacturer);
             return;
         }
+        let active = self.queue.active();
         let Some(link) = self.links.get_mut(&id) else { return };
         let Some(peer) = &link.peer else { return };
         let (pending, holding) = self.store.reach(&channel);
@@ -260,6 +258,7 @@ impl Broker {
             "unix_ms": now.unix_ms,
         });
         let deadline = now.monotonic_ms.saturating_add(self.config.delivery_ms);
+        self.queue.begin(id, &stored.manufacturer, now.monotonic_ms);
         link.transfer = Some(Transfer { channel, stored, begun: false, deadline });
         let then = self.job(Work::MayDeliver(id));
         host.ask("deliver", [question.to_string().into_bytes()].into(), then);
@@ -389,34 +388,49 @@ impl Broker {
         Ok(())
     }
 
-    /// Frees the delivery's slot for whoever waits, and looks for what is due next on this link.
+    /// Frees the delivery's place for whoever waits, and looks for what is due next on this link.
     fn end_transfer(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
         let ended = self.links.get_mut(&id).and_then(|link| link.transfer.take());
         if let Some(transfer) = ended {
+            self.queue.end(id);
             self.let_go(host, &transfer.stored.mark.digest);
         }
         self.serve_waiting(host, now);
         self.advance(host, now, id);
     }
 
-    /// Gives free slots to links that wait for one.
+    /// Gives free places to links that wait for one.
     pub(crate) fn serve_waiting(&mut self, host: &mut dyn Host, now: Stamp) {
-        for _ in 0..self.waiting.len() {
-            let active = self.links.values().filter(|link| link.transfer.is_some()).count();
-            if active >= self.config.deliveries as usize {
-                return;
-            }
-            if let Some(next) = self.waiting.pop_front() {
-                self.advance(host, now, next);
-            }
+        let places = self.config.places();
+        for _ in 0..self.queue.waiting() {
+            let Some(next) = self.queue.next(&places) else { return };
+            self.advance(host, now, next);
         }
     }
 
-    /// A release has come: everyone who subscribes to it and is connected is next.
-    pub(crate) fn distribute(&mut self, host: &mut dyn Host, now: Stamp) {
+    /// Takes every gateway's link one step further.
+    pub(crate) fn advance_all(&mut self, host: &mut dyn Host, now: Stamp) {
         let gateways = self.links.iter().filter(|(_, link)| !link.channels.is_empty());
         let ids: Vec<LinkId> = gateways.map(|(id, _)| *id).collect();
         for id in ids {
+            self.advance(host, now, id);
+        }
+    }
+
+    /// A release has come: everyone who subscribes to its channel and is connected is next, at once or spread over
+    /// some time.
+    pub(crate) fn distribute(&mut self, host: &mut dyn Host, now: Stamp, channel: &Channel) {
+        let gateways = self.links.iter().filter(|(_, link)| link.channels.contains_key(channel));
+        let ids: Vec<LinkId> = gateways.map(|(id, _)| *id).collect();
+        let image = self.store.releases.get(channel).is_some_and(Stored::image);
+        let most_ms = if image { self.config.spread_ms } else { 0 };
+        for id in ids {
+            let pause = spread(host, most_ms);
+            if let Some(link) = self.links.get_mut(&id).filter(|_| pause > 0) {
+                let at = now.monotonic_ms.saturating_add(pause);
+                link.postponed.insert(channel.clone(), at);
+                link.wake(at);
+            }
             self.advance(host, now, id);
         }
     }
@@ -429,6 +443,15 @@ fn counts(host: &mut dyn Host, stored: &Stored) -> bool {
         Some(Err(fault)) => stored.suite == Suite::Thesis && fault.code != code::REVOKED,
         _ => true,
     }
+}
+
+/// A random time up to this, in milliseconds.
+fn spread(host: &mut dyn Host, most_ms: u64) -> u64 {
+    if most_ms == 0 {
+        return 0;
+    }
+    let random = host.random(8).iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    random % (most_ms + 1)
 }
 
 /// Whether the gateway said that it holds such a version of the channel's model.

@@ -60,7 +60,7 @@ impl Broker {
         self.look_after_trust(host, now);
         self.spread_trust(host, now);
         // What waited for a fresh list can go now.
-        self.distribute(host, now);
+        self.advance_all(host, now);
         host.arm(crate::TICK, crate::TICK_MS);
     }
 

@@ -1,0 +1,84 @@
+//! Whose turn it is, as gateways meet it.
+
+use super::*;
+
+fn asked(acts: &[Act]) -> bool {
+    acts.iter().any(|act| matches!(act, Act::Ask(..)))
+}
+
+/// A gateway that is connected, subscribed and has agreed on keys; and what the broker did then.
+fn connected(bench: &mut Bench, number: LinkId) -> (Peer, Vec<Act>) {
+    let mut peer = Peer { link: GW + number, ..gateway(&alloc::format!("gw-{number}")) };
+    let acts = bench.subscribe(&peer);
+    let acts = bench.agree_2(&mut peer, &acts, Vec::new());
+    (peer, acts)
+}
+
+#[test]
+fn a_gateway_that_reads_slowly_holds_up_the_others_for_so_long_and_then_no_more() {
+    let mut bench = Bench::new();
+    bench.host.start(&mut bench.broker, r#"{"deliveries":1,"place_ms":5000}"#).unwrap();
+    bench.release("1.0", b"image", 1);
+    let (_slow, acts) = connected(&mut bench, 1);
+    assert!(asked(&acts));
+    let (_other, acts) = connected(&mut bench, 2);
+    assert!(!asked(&acts));
+    bench.host.now.monotonic_ms = 4_000;
+    assert!(!asked(&bench.handle(Event::Timer(crate::TICK)).unwrap()));
+    bench.host.now.monotonic_ms = 5_000;
+    assert!(asked(&bench.handle(Event::Timer(crate::TICK)).unwrap()));
+    assert!(bench.broker.links[&(GW + 1)].transfer.is_some(), "the slow one goes on");
+    assert_eq!((bench.broker.queue.active(), bench.broker.queue.slow()), (1, 1));
+    bench.handle(Event::Closed(GW + 1, String::new())).unwrap();
+    assert_eq!((bench.broker.queue.active(), bench.broker.queue.slow()), (1, 0));
+}
+
+#[test]
+fn a_manufacturer_gets_no_more_than_its_share_of_places() {
+    let mut bench = Bench::new();
+    let config = r#"{"deliveries":8,"deliveries_per_manufacturer":1}"#;
+    bench.host.start(&mut bench.broker, config).unwrap();
+    bench.release("1.0", b"image", 1);
+    assert!(asked(&connected(&mut bench, 1).1));
+    assert!(!asked(&connected(&mut bench, 2).1));
+    bench.handle(Event::Closed(GW + 1, String::new())).unwrap();
+    assert!(asked(&bench.handle(Event::Timer(crate::TICK)).unwrap()));
+}
+
+#[test]
+fn deliveries_of_a_new_release_can_be_spread_over_some_time() {
+    let mut bench = Bench::new();
+    bench.host.start(&mut bench.broker, r#"{"spread_ms":60000}"#).unwrap();
+    let mut peers: Vec<Peer> = (1..=8).map(|number| connected(&mut bench, number).0).collect();
+    bench.release("1.0", b"image", 1);
+    let at = |bench: &Bench, peer: &Peer| bench.broker.links[&peer.link].postponed.values().next().copied();
+    let times: Vec<u64> = peers.iter().map(|peer| at(&bench, peer).unwrap()).collect();
+    assert!(times.iter().all(|at| *at <= 60_000) && times.iter().any(|at| *at != times[0]), "{times:?}");
+    bench.host.now.monotonic_ms = 60_000;
+    let acts = bench.handle(Event::Timer(crate::TICK)).unwrap();
+    assert_eq!(acts.iter().filter(|act| matches!(act, Act::Ask(..))).count(), peers.len());
+    // Whoever connects later waits for nothing.
+    assert!(asked(&connected(&mut bench, 9).1));
+    peers.clear();
+}
+
+#[test]
+fn policies_are_told_how_far_a_release_has_spread() {
+    let mut bench = Bench::new();
+    bench.release("1.0", b"image", 1);
+    let digest = bench.host.blob(b"image");
+    let channel: Channel = "trireme/fw/acme/MD-1".parse().unwrap();
+    for number in 1..=3 {
+        let (mut peer, acts) = connected(&mut bench, number);
+        let acts = bench.settle(acts, b"");
+        let (header, ..) = delivery(&acts).unwrap();
+        let header: Header = cbor::decode(&header, 65536).unwrap();
+        assert_eq!(bench.broker.store.reach(&channel), (1, number as usize - 1));
+        bench.acknowledge(&mut peer, &header, digest, Ack::STORED);
+        assert_eq!(bench.broker.store.reach(&channel), (0, number as usize));
+    }
+    bench.handle(Event::Unsubscribed(GW + 1, vec!["trireme/fw/acme/MD-1".into()])).unwrap();
+    assert_eq!(bench.broker.store.reach(&channel), (0, 2));
+    bench.release("1.1", b"image 2", 2);
+    assert_eq!(bench.broker.store.reach(&channel), (2, 0));
+}

@@ -1,0 +1,16 @@
+//! What the bench measures with: crowds of gateways and of plain clients in processes of their own, a broker, and
+//! mosquitto beside it.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`crowd`] | many clients in one process, and the lines in which they say how it went |
+//! | [`measure`] | times, memory and processor time of a process; medians |
+//! | [`ours`] | the broker's own process, with a manufacturer that releases |
+//! | [`report`] | rows, their table, and the comparison with an earlier report |
+//! | [`yardstick`] | mosquitto's process |
+
+pub mod crowd;
+pub mod measure;
+pub mod ours;
+pub mod report;
+pub mod yardstick;

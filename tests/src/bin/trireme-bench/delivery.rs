@@ -1,0 +1,118 @@
+//! One image to many: how fast it is delivered, and how long it takes until all have verified and kept it.
+
+use trireme_tests::bench::crowd::{Crowd, Crowds, Kind, Sink};
+use trireme_tests::bench::measure::{Sample, seconds};
+use trireme_tests::bench::ours::Ours;
+use trireme_tests::bench::report::{Goal, Row};
+use trireme_tests::bench::yardstick::{Mosquitto, TOPIC};
+use trireme_tests::lab::image;
+
+use crate::{Bench, say};
+
+const IMAGE: usize = 16 << 20;
+/// Processes that the receivers of each side share.
+const PROCESSES: usize = 2;
+
+/// Times of one side for each release.
+struct Times {
+    /// From the first byte at any receiver to the last one's last, in seconds.
+    delivery: Vec<f64>,
+    /// From the publisher's first byte to the last receiver's being done, in seconds.
+    whole: Vec<f64>,
+}
+
+/// Receivers that count bytes.
+pub(crate) async fn counted(bench: &Bench) -> Result<Vec<Row>, String> {
+    let count = bench.many(100, 10);
+    say(&format!("delivery: 16 MiB to {count} receivers that count bytes"));
+    let (ours, theirs) = both(bench, count, &Sink::Count).await?;
+    let rate = |seconds: Vec<f64>| {
+        Sample::of(seconds.into_iter().map(|s| (count * IMAGE) as f64 / s / 1e6).collect())
+    };
+    Ok(vec![Row {
+        name: format!("delivery/plain-{count}"),
+        what: format!(
+            "rate in all from the first to the last byte of 16 MiB at {count} receivers that count bytes, TCP"
+        ),
+        unit: "MB/s".into(),
+        ours: rate(ours.delivery),
+        yardstick: Some(("mosquitto".into(), rate(theirs.delivery))),
+        goal: Goal::AtLeast(0.9),
+    }])
+}
+
+/// Receivers that hash, write and sync.
+pub(crate) async fn verified(bench: &Bench) -> Result<Vec<Row>, String> {
+    let mut rows = Vec::new();
+    for count in [20, 100] {
+        let count = bench.many(count, count / 10);
+        say(&format!("verified: 16 MiB to {count} receivers that hash, write and sync"));
+        let folder = bench.folder.path().join(format!("kept-{count}"));
+        std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        let (ours, theirs) = both(bench, count, &Sink::Keep(folder.clone())).await?;
+        std::fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
+        rows.push(Row {
+            name: format!("verified/plain-{count}"),
+            what: format!(
+                "time from the publisher's first byte until all of {count} receivers have hashed 16 MiB, written and synced \
+                 it; on our side the broker has verified and synced it too"
+            ),
+            unit: "ms".into(),
+            ours: Sample::of(ours.whole).scaled(1e3),
+            yardstick: Some(("mosquitto".into(), Sample::of(theirs.whole).scaled(1e3))),
+            goal: Goal::AtMost(1.3),
+        });
+    }
+    Ok(rows)
+}
+
+/// The same number of receivers at our broker and at mosquitto, release by release in turn.
+async fn both(bench: &Bench, count: usize, sink: &Sink) -> Result<(Times, Times), String> {
+    let mut broker = Ours::start(&bench.binary).await?;
+    let mosquitto = Mosquitto::start(bench.folder.path()).await?;
+    let folders = [bench.folder.path().join("ours"), bench.folder.path().join("theirs")];
+    for folder in &folders {
+        std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+    }
+    let gateways = broker.gateways(0, count, PROCESSES, sink)?;
+    let mut ours = Crowds::start(&folders[0], &gateways)?;
+    ours.subscribed().await?;
+    ours.agreed().await?;
+    let mut theirs = Crowds::start(&folders[1], &subscribers(&mosquitto, count, sink))?;
+    theirs.subscribed().await?;
+    let mut times = [(); 2].map(|()| Times { delivery: Vec::new(), whole: Vec::new() });
+    // The first of each warms up.
+    for number in 0..=bench.repeat {
+        let bytes = image(IMAGE, number as u64);
+        let begun = broker.publish(&bytes).await?;
+        let mut both = vec![(begun, ours.received().await?)];
+        let begun = mosquitto.publish(&bytes).await?;
+        both.push((begun, theirs.received().await?));
+        if number == 0 {
+            continue;
+        }
+        for (times, (begun, (first, last))) in times.iter_mut().zip(both) {
+            times.delivery.push(seconds(first, last));
+            times.whole.push(seconds(begun, last));
+        }
+    }
+    ours.end().await;
+    theirs.end().await;
+    broker.end().await;
+    let [ours, theirs] = times;
+    Ok((ours, theirs))
+}
+
+fn subscribers(mosquitto: &Mosquitto, count: usize, sink: &Sink) -> Vec<Crowd> {
+    let crowd = |process: usize| Crowd {
+        address: mosquitto.address,
+        kind: Kind::Plain(
+            format!("plain-{process}-"),
+            count.div_ceil(PROCESSES).min(count - process * count.div_ceil(PROCESSES)),
+        ),
+        filter: TOPIC.into(),
+        sink: sink.clone(),
+        at_once: 100,
+    };
+    (0..PROCESSES).map(crowd).collect()
+}
