@@ -34,3 +34,10 @@ pub(crate) fn get(path: &Path) -> Result<Pkcs11, TokenError> {
     modules.insert(real, module.clone());
     Ok(module)
 }
+
+/// Ends the library and begins it anew, so that it looks for tokens again. Whatever had a session of it, loses it.
+pub(crate) fn anew(path: &Path) -> Result<Pkcs11, TokenError> {
+    // Should it not end, it goes on as it is.
+    let _ = get(path)?.finalize();
+    get(path)
+}

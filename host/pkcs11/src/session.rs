@@ -1,5 +1,7 @@
 //! Finding a token and logging in.
 
+use std::time::Duration;
+
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
@@ -17,10 +19,27 @@ pub(crate) enum Access {
     Write,
 }
 
+/// How often a library that knows no token is asked for one, and the pause before the second time; the next ones are
+/// longer. Three seconds in all.
+const LOOKS: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// A session with the URI's token, logged in.
 pub(crate) fn open(uri: &KeyUri, access: Access) -> Result<Session, TokenError> {
-    let module = module::get(uri.module_path())?;
-    let (slot, token) = find(&module, uri)?;
+    let mut module = module::get(uri.module_path())?;
+    let mut looks = 1;
+    let (slot, token) = loop {
+        match find(&module, uri) {
+            // A token in software is not seen while another process writes to it, and a library that has seen none does
+            // not look again by itself. It has no sessions that could be lost.
+            Err(TokenError::NoToken { found, .. }) if found.0.is_empty() && looks < LOOKS => {
+                std::thread::sleep(PAUSE * looks);
+                looks += 1;
+                module = module::anew(uri.module_path())?;
+            }
+            found => break found?,
+        }
+    };
     let session = match access {
         Access::Read => module.open_ro_session(slot),
         Access::Write => module.open_rw_session(slot),
