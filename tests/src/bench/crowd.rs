@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Lines, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -111,8 +111,11 @@ pub fn become_crowd(file: &Path) -> Result<(), String> {
         let tally = Arc::new(Tally::new(parties.len()));
         let (crowd, places) = (Arc::new(crowd), Arc::new(Semaphore::new(20_000)));
         let doors = Arc::new(Semaphore::new(crowd.at_once.max(1)));
-        for (id, party) in parties {
-            let one = One { id, party, crowd: crowd.clone(), tally: tally.clone(), doors: doors.clone() };
+        for (number, (id, party)) in parties.into_iter().enumerate() {
+            // A fleet has many addresses.
+            let home = Ipv4Addr::new(127, 0, 1, (number % 250) as u8 + 1);
+            let one =
+                One { home, id, party, crowd: crowd.clone(), tally: tally.clone(), doors: doors.clone() };
             let place = places.clone();
             tokio::spawn(async move {
                 let _place = place.acquire().await;
@@ -213,6 +216,7 @@ fn nth(steps: &mut Vec<Step>, number: usize) -> &mut Step {
 
 /// One client.
 struct One {
+    home: Ipv4Addr,
     id: String,
     party: Option<Party>,
     crowd: Arc<Crowd>,
@@ -225,7 +229,9 @@ impl One {
         let why = |error: std::io::Error| format!("{}: {error}", self.id);
         let door = self.doors.acquire().await.map_err(|error| error.to_string())?;
         let begun = now_ns();
-        let mut stream = TcpStream::connect(self.crowd.address).await.map_err(why)?;
+        let socket = TcpSocket::new_v4().map_err(why)?;
+        socket.bind((self.home, 0).into()).map_err(why)?;
+        let mut stream = socket.connect(self.crowd.address).await.map_err(why)?;
         let _ = stream.set_nodelay(true);
         stream.write_all(&connect(&self.id)).await.map_err(why)?;
         let mut connack = [0; 4];
@@ -238,6 +244,7 @@ impl One {
             one: &self,
             input: BytesMut::new(),
             session: None,
+            answered: false,
             sessions: 0,
             images: 0,
             subscribed: None,
@@ -255,6 +262,8 @@ struct Life<'a> {
     one: &'a One,
     input: BytesMut,
     session: Option<Agreed>,
+    /// A PUSH was answered, and the broker has said nothing yet.
+    answered: bool,
     sessions: usize,
     images: usize,
     /// When it began to connect, and its place among those that do, until it is subscribed.
@@ -290,15 +299,19 @@ impl Life<'_> {
                     let response = cbor::encode(&Response::Agreement(response));
                     let packet = encode::response(&response).map_err(|error| error.to_string())?;
                     self.write(stream, &packet).await?;
-                    let number = self.sessions;
-                    self.sessions += 1;
-                    let said = |_, last_ns| Said::Agreed { last_ns };
-                    self.one.tally.note(now_ns(), |progress| nth(&mut progress.agreed, number), said);
+                    self.answered = true;
                 }
                 Some(Event::Release(release)) => {
                     self.take(stream, party, &release).await?;
                     // The decoder has not seen the body.
                     decoder = Decoder::new(Limits::default());
+                }
+                // The broker greets whoever has proven itself.
+                Some(Event::Response(_)) if std::mem::take(&mut self.answered) => {
+                    let number = self.sessions;
+                    self.sessions += 1;
+                    let said = |_, last_ns| Said::Agreed { last_ns };
+                    self.one.tally.note(now_ns(), |progress| nth(&mut progress.agreed, number), said);
                 }
                 Some(Event::Packet(packet)) if packet.bytes().first() == Some(&0x90) => self.suback(),
                 Some(_) => {}

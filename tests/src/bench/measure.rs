@@ -60,13 +60,13 @@ impl Sample {
 pub struct Watched(pub u32);
 
 impl Watched {
-    /// Bytes of memory that are its own and of no file (`RssAnon`).
+    /// Bytes of memory that are its own and of no file, in memory or swapped out (`RssAnon` and `VmSwap`).
     ///
     /// # Panics
     /// When there is no such process.
     #[must_use]
     pub fn anonymous(self) -> u64 {
-        self.status("RssAnon:") * 1024
+        (self.status("RssAnon:") + self.status("VmSwap:")) * 1024
     }
 
     /// Open files.

@@ -59,13 +59,14 @@ impl Ours {
         write("bk-1.pem", &certificate(&keys.certificate)?)?;
         write("bk-1.key", &key.to_pkcs8_pem().map_err(|error| error.to_string())?)?;
         let authority = &centre.authority;
+        let log = std::env::var("TRIREME_LOG").unwrap_or_else(|_| "warn".into());
         write(
             "bk-1.toml",
             &format!(
-                "[node]\nname = \"bk-1\"\ndata = \"data/bk-1\"\nlog = \"warn\"\n\n[trust]\nauthority = \"root.pem\"\n\n\
+                "[node]\nname = \"bk-1\"\ndata = \"data/bk-1\"\nlog = \"{log}\"\n\n[trust]\nauthority = \"root.pem\"\n\n\
                  [broker]\ncertificate = \"bk-1.pem\"\nkey = \"bk-1.key\"\nlisten = \"{address}\"\n\
                  authority = \"{authority}\"\nrenew = false\nfollow_lists = false\ndeliveries = 10000\n\
-                 pushes_per_address = 1000000\npushes_in_all = 1000000\n"
+                 pushes_per_address = 1000000\npushes_in_all = 1000000\nanswer_ms = 120000\n"
             ),
         )?;
         let processes = Processes::new(binary, &folder);

@@ -364,7 +364,7 @@ const BROKER: &[Key] = &[
         "20000",
         "the most batches of receipts kept for one manufacturer",
     ),
-    role("answer_ms", MS, "10000", "in which a peer has to answer a PUSH"),
+    role("answer_ms", MS, "30000", "in which a peer has to answer a PUSH"),
     role("delivery_ms", MS, "3600000", "that a whole delivery may take, its acknowledgement included"),
     role("pushes_per_minute", COUNT, "60", "the most PUSHes that one link may send in a minute"),
     role("pushes_per_address", COUNT, "600", "the most PUSHes of unproven links of one address in a minute"),

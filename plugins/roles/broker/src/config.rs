@@ -33,7 +33,7 @@ pub struct Config {
     pub subscriptions_per_gateway: u32,
     /// The most batches of receipts kept for one manufacturer. Default 20000.
     pub batches_per_manufacturer: u32,
-    /// Milliseconds in which a peer has to answer a PUSH. Default 10000.
+    /// Milliseconds in which a peer has to answer a PUSH: also one of thousands that come back at once. Default 30000.
     pub answer_ms: u64,
     /// Milliseconds that a whole delivery may take, its acknowledgement included. Default one hour.
     pub delivery_ms: u64,
@@ -73,7 +73,7 @@ impl Default for Config {
             spread_ms: 0,
             subscriptions_per_gateway: 1024,
             batches_per_manufacturer: 20_000,
-            answer_ms: 10_000,
+            answer_ms: 30_000,
             delivery_ms: 3_600_000,
             pushes_per_minute: 60,
             pushes_per_address: 600,

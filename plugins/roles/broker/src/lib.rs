@@ -29,7 +29,7 @@ mod tier2;
 mod trust;
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -37,6 +37,7 @@ use alloc::vec::Vec;
 use trireme_core::api::path;
 use trireme_core::exchange::{self, Backoff};
 use trireme_core::message::{PUSH, RESPONSE, Response, Talk, Verdict};
+use trireme_core::release::Channel;
 use trireme_core::role::{About, Answer, LinkInfo, Request, Then, TimerId, code};
 use trireme_core::timekeeping::Clock;
 use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor, json};
@@ -56,8 +57,15 @@ trireme_sdk::export_role!(Broker);
 const TICK: TimerId = 1;
 /// Asks the authority for its time.
 const CLOCK: TimerId = 2;
+/// Goes on with what one handler did not do for all links.
+const MORE: TimerId = 3;
+/// Links that one handler takes a step further, and deliveries that it cuts: handlers are short, and what they do fits
+/// a transaction, whatever the fleet's size.
+const AT_ONCE: usize = 64;
 /// Milliseconds between two looks at the deadlines.
 const TICK_MS: u64 = 1000;
+/// Links that one tick closes.
+const MOST_OVERDUE: usize = 512;
 /// Milliseconds that a peer gets to read a refusal before its link is closed: closing at once would reset the
 /// connection with bytes of the body unread, and take the refusal with it.
 const LINGER_MS: u64 = 3000;
@@ -73,6 +81,10 @@ pub struct Broker {
     links: BTreeMap<LinkId, Link>,
     jobs: BTreeMap<Then, Work>,
     next: Then,
+    /// Links to take a step further, soon.
+    soon: VecDeque<LinkId>,
+    /// Channels whose deliveries are to be cut, and why.
+    cut: VecDeque<(Channel, &'static str)>,
     /// Deliveries, and links with something due and no place.
     queue: Queue,
     /// Gateways whose last delivery failed: how often in a row, and when the next may begin.
@@ -151,6 +163,10 @@ impl Role for Broker {
             }
             Event::Timer(CLOCK) => {
                 self.ask_time(host);
+                Ok(())
+            }
+            Event::Timer(MORE) => {
+                self.go_on(host, now);
                 Ok(())
             }
             Event::Timer(_) => {
@@ -236,22 +252,39 @@ impl Broker {
     /// Deadlines: PUSHes without a RESPONSE, deliveries that take too long, refusals that were read by now; and
     /// deliveries whose time has come.
     fn tick(&mut self, host: &mut dyn Host, now: Stamp) {
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
-        for id in ids {
-            let Some(link) = self.links.get_mut(&id) else { continue };
+        let mut overdue = Vec::new();
+        for (id, link) in &mut self.links {
             if let Some(reason) = link.overdue(now.monotonic_ms) {
-                self.drop_link(host, now, id, reason);
+                overdue.push((*id, reason));
             } else if link.again.take_if(|again| *again <= now.monotonic_ms).is_some() {
-                self.advance(host, now, id);
+                self.soon.push_back(*id);
             }
         }
+        // Those beyond are still overdue with the next tick.
+        for (id, reason) in overdue.into_iter().take(MOST_OVERDUE) {
+            self.drop_link(host, now, id, reason);
+        }
         self.queue.slow_down(now.monotonic_ms, &self.config.places());
-        self.serve_waiting(host, now);
+        self.go_on(host, now);
         self.look_after_trust(host, now);
         self.guard.forget_idle(now.monotonic_ms);
         self.failures.retain(|_, (_, until)| until.saturating_add(BACKOFF.most_ms) > now.monotonic_ms);
         if !self.links.is_empty() || self.aftermath.unfinished() {
             host.arm(TICK, TICK_MS);
+        }
+    }
+
+    /// Some of what waits for its turn; the rest a moment later, after whatever else has happened meanwhile.
+    pub(crate) fn go_on(&mut self, host: &mut dyn Host, now: Stamp) {
+        if let Some((channel, reason)) = self.cut.pop_front() {
+            self.end_deliveries(host, now, &channel, reason);
+        }
+        for id in self.soon.drain(..self.soon.len().min(AT_ONCE)).collect::<Vec<_>>() {
+            self.advance(host, now, id);
+        }
+        self.serve_waiting(host, now);
+        if !self.soon.is_empty() || !self.cut.is_empty() {
+            host.arm(MORE, 0);
         }
     }
 

@@ -344,7 +344,7 @@ fn a_link_that_does_not_answer_its_push_is_closed() {
     let mut bench = Bench::new();
     let peer = gateway("gw-1");
     bench.subscribe(&peer);
-    bench.host.now.monotonic_ms = 10_000;
+    bench.host.now.monotonic_ms = 30_000;
     let acts = bench.handle(Event::Timer(crate::TICK)).unwrap();
     assert!(acts.iter().any(|act| matches!(act, Act::Close(GW, _))));
     assert!(bench.broker.links.is_empty());

@@ -402,19 +402,21 @@ impl Broker {
     /// Gives free places to links that wait for one.
     pub(crate) fn serve_waiting(&mut self, host: &mut dyn Host, now: Stamp) {
         let places = self.config.places();
-        for _ in 0..self.queue.waiting() {
+        let waiting = self.queue.waiting();
+        for _ in 0..waiting.min(crate::AT_ONCE) {
             let Some(next) = self.queue.next(&places) else { return };
             self.advance(host, now, next);
+        }
+        if waiting > crate::AT_ONCE {
+            host.arm(crate::MORE, 0);
         }
     }
 
     /// Takes every gateway's link one step further.
     pub(crate) fn advance_all(&mut self, host: &mut dyn Host, now: Stamp) {
         let gateways = self.links.iter().filter(|(_, link)| !link.channels.is_empty());
-        let ids: Vec<LinkId> = gateways.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.advance(host, now, id);
-        }
+        self.soon.extend(gateways.map(|(id, _)| *id));
+        self.go_on(host, now);
     }
 
     /// A release has come: everyone who subscribes to its channel and is connected is next, at once or spread over
@@ -430,9 +432,11 @@ impl Broker {
                 let at = now.monotonic_ms.saturating_add(pause);
                 link.postponed.insert(channel.clone(), at);
                 link.wake(at);
+            } else {
+                self.soon.push_back(id);
             }
-            self.advance(host, now, id);
         }
+        self.go_on(host, now);
     }
 }
 

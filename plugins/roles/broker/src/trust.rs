@@ -137,19 +137,24 @@ impl Broker {
         }
     }
 
-    /// The channel's release is not to be had any more: deliveries of it end with their links, at once.
+    /// The channel's release is not to be had any more: deliveries of it end with their links, as
+    /// fast as handlers go.
     pub(crate) fn end_deliveries(
         &mut self,
         host: &mut dyn Host,
         now: Stamp,
         channel: &Channel,
-        reason: &str,
+        reason: &'static str,
     ) {
         let reads =
             |transfer: &crate::link::Transfer| transfer.channel == *channel && transfer.stored.image();
         let reading = self.links.iter().filter(|(_, link)| link.transfer.as_ref().is_some_and(reads));
         let ids: Vec<LinkId> = reading.map(|(id, _)| *id).collect();
-        for id in ids {
+        if ids.len() > crate::AT_ONCE {
+            self.cut.push_back((channel.clone(), reason));
+            host.arm(crate::MORE, 0);
+        }
+        for id in ids.into_iter().take(crate::AT_ONCE) {
             // It is no failure of the gateway's, so it does not have to pause.
             let ended = self.links.get_mut(&id).and_then(|link| link.transfer.take());
             self.drop_link(host, now, id, reason);

@@ -82,3 +82,52 @@ fn policies_are_told_how_far_a_release_has_spread() {
     bench.release("1.1", b"image 2", 2);
     assert_eq!(bench.broker.store.reach(&channel), (2, 0));
 }
+
+/// Does what the broker asked to be reminded of at once, until it asks no more; gives how often that was.
+fn go_on(bench: &mut Bench, acts: Vec<Act>) -> (Vec<Act>, usize) {
+    let (mut all, mut last, mut rounds) = (Vec::new(), acts, 0);
+    while last.iter().any(|act| matches!(act, Act::Arm(crate::MORE, _))) {
+        let next = bench.handle(Event::Timer(crate::MORE)).unwrap();
+        all.extend(core::mem::replace(&mut last, next));
+        rounds += 1;
+    }
+    all.extend(last);
+    (all, rounds)
+}
+
+#[test]
+fn a_release_for_a_large_fleet_goes_out_in_many_short_handlers() {
+    let mut bench = Bench::new();
+    bench.host.start(&mut bench.broker, r#"{"deliveries":10000}"#).unwrap();
+    let fleet: Vec<Peer> = (1..=200).map(|number| connected(&mut bench, number).0).collect();
+    let mut maker = manufacturer();
+    bench.agree_1(&mut maker);
+    let digest = bench.host.blob(b"image");
+    let header = signed_header(&mut maker, &manifest("1.0", digest, 5, 1), 0);
+    let acts = bench.handle(Event::BodyOffered(maker.link, cbor::encode(&header), 5)).unwrap();
+    let Some(Act::Ask(_, _, then)) = acts.into_iter().find(|act| matches!(act, Act::Ask(..))) else {
+        panic!()
+    };
+    let allow = Answer { blob: None, values: vec![cbor::encode(&Verdict::Allow)] };
+    let acts = bench.handle(Event::Done(then, Ok(allow))).unwrap();
+    let Some(Act::Receive(.., then)) = acts.into_iter().find(|act| matches!(act, Act::Receive(..))) else {
+        panic!()
+    };
+    let image = Answer { blob: Some((digest, 5)), values: Vec::new() };
+    let acts = bench.handle(Event::Done(then, Ok(image))).unwrap();
+    assert!(matches!(response(&acts), Response::Ack(_)), "the manufacturer does not wait for the fleet");
+    let asked = |acts: &[Act]| acts.iter().filter(|act| matches!(act, Act::Ask(..))).count();
+    assert_eq!(asked(&acts), crate::AT_ONCE);
+    let (acts, rounds) = go_on(&mut bench, acts);
+    assert_eq!((asked(&acts), rounds), (fleet.len(), 3));
+
+    // A withdrawal cuts them all in the same way.
+    bench.push_1(&mut maker);
+    let withdrawal = Manifest { withdrawn: true, ..manifest("1.0", digest, 5, 2) };
+    let header = signed_header(&mut maker, &withdrawal, 5);
+    let acts = bench.handle(Event::BodyOffered(maker.link, cbor::encode(&header), 0)).unwrap();
+    let acts = bench.settle(acts, b"");
+    go_on(&mut bench, acts);
+    assert!(fleet.iter().all(|peer| !bench.broker.links.contains_key(&peer.link)));
+    assert_eq!(bench.broker.queue.active(), 0);
+}
