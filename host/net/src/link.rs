@@ -27,8 +27,8 @@ pub use trireme_core::role::LinkInfo;
 /// What happens on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// It is open.
-    Opened(LinkInfo),
+    /// It is open. (Boxed, as all that is large here: a queue has room for many of the largest.)
+    Opened(Box<LinkInfo>),
     /// It is gone; the reason is for the log.
     Closed(String),
     /// The peer subscribed to these filters, each of one model's releases; it was told that it is subscribed.
@@ -78,7 +78,7 @@ pub enum LinkCommand {
     /// Send a header, a body and a trailer.
     Deliver {
         /// What, without the bytes of the image.
-        shipment: Shipment,
+        shipment: Box<Shipment>,
         /// The bytes of the image, as many as the shipment says.
         body: Option<Arc<dyn BodySource>>,
         /// Called once, when the last byte was handed to the network.

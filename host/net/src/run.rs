@@ -1,13 +1,16 @@
 //! The task of a link: one loop for all of them. What is on the wire is a [`Wire`]'s business, what goes in and out of it
 //! is the loop's: back pressure, times, bodies.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use trireme_actor::Shipment;
@@ -245,9 +248,12 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
 
     async fn wait(&mut self, reading: bool) -> Result<(), End> {
         let deadline = self.deadline(reading);
-        let wanted = if matches!(self.phase, Phase::Receiving(_)) { BODY_READ } else { READ };
-        if reading {
-            self.input.reserve(wanted);
+        let body = matches!(self.phase, Phase::Receiving(_));
+        if reading && body {
+            self.input.reserve(BODY_READ);
+        } else if self.input.is_empty() {
+            // A link that waits for its peer keeps no room for what may come: there are thousands of them.
+            self.input = BytesMut::new();
         }
         let stuck = self.stuck.is_some();
         let full = !self.held.is_empty();
@@ -267,7 +273,7 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
             () = writer_room, if stuck => Ok(()),
             taken = event_room, if full || self.told => taken,
             progress = work(&mut self.phase) => self.worked(progress),
-            read = self.reader.read_buf(&mut self.input), if reading => match read {
+            read = read(&mut self.reader, &mut self.input, body), if reading => match read {
                 Ok(0) => Err(End::Reason("the peer closed the connection".to_owned())),
                 Ok(_) => {
                     self.read_at = Instant::now();
@@ -293,7 +299,7 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
                             return Err("a body left its queue that nobody put there".to_owned());
                         };
                         self.body_leaves = true;
-                        Job::Body(Body { head, source, size, trailer, done })
+                        Job::Body(Box::new(Body { head, source, size, trailer, done }))
                     }
                 },
             };
@@ -347,7 +353,7 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
         }
         if !self.told {
             self.told = true;
-            self.held.push_back(LinkEvent::Opened(self.wire.info()));
+            self.held.push_back(LinkEvent::Opened(Box::new(self.wire.info())));
         }
         self.held.extend(event);
     }
@@ -513,6 +519,31 @@ async fn room(events: Option<mpsc::Sender<LinkEvent>>, wanted: bool) -> Result<(
         return Ok(());
     }
     Err(End::Reason(NOBODY.to_owned()))
+}
+
+thread_local! {
+    /// Where bytes are read to before it is known how many there are.
+    static WINDOW: RefCell<[u8; READ]> = const { RefCell::new([0; READ]) };
+}
+
+/// Reads what has come: a body into the room that there is, all else by way of a window that links share. Cancel safe.
+async fn read<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    input: &mut BytesMut,
+    body: bool,
+) -> std::io::Result<usize> {
+    if body {
+        return reader.read_buf(input).await;
+    }
+    poll_fn(|context| {
+        WINDOW.with_borrow_mut(|window| {
+            let mut into = ReadBuf::new(window);
+            ready!(Pin::new(&mut *reader).poll_read(context, &mut into))?;
+            input.extend_from_slice(into.filled());
+            Poll::Ready(Ok(into.filled().len()))
+        })
+    })
+    .await
 }
 
 async fn work(phase: &mut Phase) -> Progress {

@@ -30,7 +30,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What the writer is to write.
 pub(crate) enum Job {
     Frame(Bytes),
-    Body(Body),
+    Body(Box<Body>),
 }
 
 /// A head, and a body that follows it.
@@ -133,7 +133,7 @@ async fn write<W: Outlet>(
             Job::Frame(frame) => frame_out(&mut stream, pace, &frame).await,
             Job::Body(body) => {
                 let rest = body.size + body.trailer.len() as u64;
-                body_out(&mut stream, pace, body).await.map(|()| Some(Report::Body(rest)))
+                body_out(&mut stream, pace, *body).await.map(|()| Some(Report::Body(rest)))
             }
         };
         let report = match result {

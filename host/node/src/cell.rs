@@ -321,7 +321,7 @@ fn restart(cell: &Arc<Cell>, actor: &mut Actor) {
 
 fn role_event(id: LinkId, event: LinkEvent) -> Event {
     match event {
-        LinkEvent::Opened(info) => Event::Opened(id, info),
+        LinkEvent::Opened(info) => Event::Opened(id, *info),
         LinkEvent::Closed(reason) => Event::Closed(id, reason),
         LinkEvent::Subscribed(filters) => Event::Subscribed(id, filters),
         LinkEvent::Unsubscribed(filters) => Event::Unsubscribed(id, filters),

@@ -138,7 +138,7 @@ fn deliver(cell: &Arc<Cell>, link: LinkId, shipment: Shipment, done: Then) {
     let answer = Box::new(move |result: Result<(), Fault>| {
         job.done(result.map(|()| Answer::default()), None);
     });
-    let _ = open.send(LinkCommand::Deliver { shipment, body, done: answer });
+    let _ = open.send(LinkCommand::Deliver { shipment: Box::new(shipment), body, done: answer });
 }
 
 fn ask(cell: &Arc<Cell>, hook: String, questions: Vec<Vec<u8>>, done: Then) {

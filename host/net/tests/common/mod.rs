@@ -168,7 +168,7 @@ pub async fn next(events: &mut Events) -> LinkEvent {
 
 pub async fn opened(events: &mut Events) -> LinkInfo {
     match next(events).await {
-        LinkEvent::Opened(info) => info,
+        LinkEvent::Opened(info) => *info,
         other => panic!("{other:?}"),
     }
 }
@@ -221,7 +221,7 @@ pub fn deliver(
 ) -> oneshot::Receiver<Result<(), Fault>> {
     let (done, answer) = oneshot::channel();
     let done = Box::new(move |result| drop(done.send(result)));
-    let _ = link.send(LinkCommand::Deliver { shipment, body, done });
+    let _ = link.send(LinkCommand::Deliver { shipment: Box::new(shipment), body, done });
     answer
 }
 
