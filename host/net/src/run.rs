@@ -30,6 +30,9 @@ const BODY_READ: usize = 128 * 1024;
 /// Bytes read at a time otherwise.
 const READ: usize = 8 * 1024;
 
+/// Bytes of small frames that are written together.
+const TOGETHER: usize = 16 * 1024;
+
 /// Bytes that may wait to be understood: more than any packet but a body has.
 const MOST_INPUT: usize = 1024 * 1024;
 
@@ -64,7 +67,12 @@ pub(crate) trait Wire: Send + 'static {
         None
     }
 
-    /// Does what an arrival led to and takes time; called after every arrival.
+    /// Whether what arrivals led to has to be settled before the next one is looked at.
+    fn must_settle(&self) -> bool {
+        true
+    }
+
+    /// Does what arrivals led to and takes time; called after every arrival, or after some of them that came together.
     fn settle(&mut self) -> impl Future<Output = Result<(), String>> + Send {
         std::future::ready(Ok(()))
     }
@@ -148,6 +156,7 @@ pub(crate) async fn run<W, R, S>(
         empty_offer: false,
         loads: HashMap::new(),
         stuck: None,
+        ahead: None,
         body_leaves: false,
         pace,
         started: now,
@@ -181,6 +190,8 @@ struct Runner<W, R> {
     loads: HashMap<u16, Load>,
     /// What the writer has no room for yet.
     stuck: Option<Job>,
+    /// What the wire has given after the frames that went before.
+    ahead: Option<Out>,
     body_leaves: bool,
     pace: Pace,
     started: Instant,
@@ -234,10 +245,13 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
             }
             if let Some(arrival) = arrival {
                 self.arrived(arrival)?;
-                self.wire.settle().await?;
+                if self.wire.must_settle() {
+                    self.wire.settle().await?;
+                }
                 return Ok(());
             }
         }
+        self.wire.settle().await?;
         // `next` may have queued answers, such as PINGRESP, on its way to nothing.
         self.pump()?;
         // A wire may leave bytes in the input because it has no room for what they say.
@@ -257,7 +271,7 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
         }
         let stuck = self.stuck.is_some();
         let full = !self.held.is_empty();
-        let may_send = !stuck && !self.body_leaves;
+        let may_send = !stuck && self.ahead.is_none() && !self.body_leaves;
         let writer_room = self.writer.room();
         let event_room = room(self.audience.channel(), full);
         tokio::select! {
@@ -291,9 +305,9 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
         loop {
             let job = match self.stuck.take() {
                 Some(job) => job,
-                None => match self.wire.poll() {
+                None => match self.ahead.take().or_else(|| self.wire.poll()) {
                     None => return Ok(()),
-                    Some(Out::Frame(frame)) => Job::Frame(frame),
+                    Some(Out::Frame(frame)) => Job::Frame(self.together(frame)),
                     Some(Out::Release { head, packet_id, .. }) => {
                         let Some(Load { source, size, trailer, done }) = self.loads.remove(&packet_id) else {
                             return Err("a body left its queue that nobody put there".to_owned());
@@ -306,6 +320,24 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
             if let Err(job) = self.writer.offer(job) {
                 self.stuck = Some(job);
                 return Ok(());
+            }
+        }
+    }
+
+    /// A frame, with those small ones that follow it: one write for all.
+    fn together(&mut self, first: Bytes) -> Bytes {
+        let mut all: Option<BytesMut> = None;
+        loop {
+            let length = all.as_ref().map_or(first.len(), BytesMut::len);
+            match self.wire.poll() {
+                Some(Out::Frame(next)) if length + next.len() <= TOGETHER => {
+                    let all = all.get_or_insert_with(|| BytesMut::from(first.as_ref()));
+                    all.extend_from_slice(&next);
+                }
+                other => {
+                    self.ahead = other;
+                    return all.map_or(first, BytesMut::freeze);
+                }
             }
         }
     }

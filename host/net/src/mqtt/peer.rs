@@ -26,6 +26,8 @@ use crate::run::{Arrival, Wire};
 
 /// Filters of one connection.
 const FILTERS: usize = 1024;
+/// Ordinary messages that are passed on together, at most.
+const TOGETHER: usize = 64;
 /// SUBSCRIBE packets of one connection that the router has not answered.
 const UNANSWERED: usize = 64;
 
@@ -278,6 +280,10 @@ impl Wire for Peer {
         Some(Duration::from_millis(u64::from(self.admission.keep_alive) * 1500))
     }
 
+    fn must_settle(&self) -> bool {
+        self.errands.len() >= TOGETHER || self.errands.iter().any(|errand| !matches!(errand, Errand::Pass(_)))
+    }
+
     async fn settle(&mut self) -> Result<(), String> {
         for errand in std::mem::take(&mut self.errands) {
             let router = self.attached().await?;
@@ -295,7 +301,17 @@ impl Wire for Peer {
         let Some(router) = self.router.as_mut().filter(|_| may_send) else {
             return std::future::pending().await;
         };
-        match router.next().await {
+        let mut routed = router.next().await;
+        // What came with it goes out with it.
+        for _ in 0..TOGETHER {
+            let Ok(Routed::Frame(frame)) = routed else { break };
+            self.server.send(frame).map_err(text)?;
+            match router.at_once().await {
+                Some(next) => routed = next,
+                None => return Ok(()),
+            }
+        }
+        match routed {
             Ok(Routed::Frame(frame)) => self.server.send(frame).map_err(text),
             Ok(Routed::Subscribed(id, answers)) => self.granted(id, answers),
             Err(reason) if self.role => {

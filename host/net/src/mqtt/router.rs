@@ -2,7 +2,10 @@
 //! refused, and its own listeners are never started.
 
 use std::collections::{HashSet, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -249,6 +252,16 @@ impl Attached {
                 packet => return frame(packet),
             }
         }
+    }
+
+    /// The next thing for the client, where it is here already.
+    pub(super) async fn at_once(&mut self) -> Option<Result<Routed, String>> {
+        let mut next = pin!(self.next());
+        poll_fn(|context| match next.as_mut().poll(context) {
+            Poll::Ready(routed) => Poll::Ready(Some(routed)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
     }
 
     async fn send(&mut self, packet: Packet) -> Result<(), String> {
