@@ -56,14 +56,20 @@ enum Task {
     },
     /// Builds, then lives through the bad days of docs/runbooks.md, and shows how long each takes.
     Runbooks,
-    /// Builds, optimised, and measures Trireme beside mosquitto and openssl. `--help` after `--` says what it takes.
+    /// Builds, and measures Trireme beside mosquitto and openssl; `cargo xtask bench -- --help` says what it takes.
     Bench {
-        /// With the build that tests use: quick to make, and slower.
+        /// With the build that is shipped: as fast as it gets, and minutes longer to make.
         #[arg(long)]
-        dev: bool,
+        release: bool,
         /// For the bench: --only delivery, --repeat 5, --quick, --json FILE, --compare OLD.json.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
+    },
+    /// Builds, then works a broker without a pause, and sees that its memory, open files and threads stay flat.
+    Soak {
+        /// For how long, in minutes.
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
     },
     /// Computes the committed test vectors again with an independent implementation (Python).
     Vectors,
@@ -85,9 +91,13 @@ fn main() -> ExitCode {
         Task::Year { seed } => {
             all(&steps::YEAR, "year", &workspace).and_then(|_| year::become_year(&workspace, seed))
         }
-        Task::Bench { dev, arguments } => {
-            let workspace = workspace.with_profile(!dev);
+        Task::Bench { release, arguments } => {
+            let workspace = workspace.with_profile(release);
             all(&steps::BENCH, "bench", &workspace).and_then(|_| bench::become_bench(&workspace, &arguments))
+        }
+        Task::Soak { minutes } => {
+            let arguments = ["--soak".into(), minutes.to_string().into()];
+            all(&steps::BENCH, "soak", &workspace).and_then(|_| bench::become_bench(&workspace, &arguments))
         }
         Task::Demo => all(&steps::DEMO, "demo", &workspace).and_then(|_| demo::become_demo(&workspace)),
     });

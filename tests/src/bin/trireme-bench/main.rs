@@ -7,6 +7,7 @@ mod hashing;
 mod machine;
 mod memory;
 mod ordinary;
+mod soak;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ struct Arguments {
     /// Shows what became slower than in this earlier report.
     #[arg(long)]
     compare: Option<PathBuf>,
+    /// Instead of measuring: works the broker without a pause for so many minutes, and sees that it does not grow.
+    #[arg(long)]
+    soak: Option<f64>,
     /// Becomes many clients, as this file says; for the bench itself.
     #[arg(long, hide = true)]
     crowd: Option<PathBuf>,
@@ -78,6 +82,16 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let bench = Bench { binary, folder, repeat: arguments.repeat.max(1), quick: arguments.quick };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
+    if let Some(minutes) = arguments.soak {
+        let time =
+            std::time::Duration::try_from_secs_f64(minutes * 60.0).map_err(|error| error.to_string())?;
+        return runtime.block_on(async {
+            tokio::select! {
+                outcome = soak::run(&bench, time) => outcome,
+                _ = tokio::signal::ctrl_c() => Err("interrupted; everything that was started has ended".into()),
+            }
+        });
+    }
     let rows = runtime.block_on(async {
         tokio::select! {
             rows = groups(&bench, &arguments.only) => rows,

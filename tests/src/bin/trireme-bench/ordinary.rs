@@ -42,7 +42,7 @@ pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>, String> {
 }
 
 /// Microseconds of processor time for one message.
-async fn messages(address: SocketAddr, broker: Watched, count: usize) -> Result<f64, String> {
+pub(crate) async fn messages(address: SocketAddr, broker: Watched, count: usize) -> Result<f64, String> {
     let why = |error: std::io::Error| error.to_string();
     let mut subscriber = client(address, "bench-subscriber").await.map_err(why)?;
     let filter = [&[0, 1], &(TOPIC.len() as u16).to_be_bytes()[..], TOPIC.as_bytes(), &[0]].concat();
