@@ -59,6 +59,9 @@ impl Administrator {
             "memory_bytes": resident_bytes(),
             "transactions": self.database.transactions(),
             "damage": self.database.check().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "set_aside": self.database.blobs().aside().iter().map(|(digest, bytes)| {
+                serde_json::json!({ "digest": digest, "bytes": bytes })
+            }).collect::<Vec<_>>(),
         });
         serde_json::to_vec(&status).map_err(|error| Fault::new(code::INTERNAL, error.to_string()))
     }

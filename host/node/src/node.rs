@@ -20,6 +20,7 @@ use trireme_store::{Database, OpenError, Options, SlotError};
 
 use crate::admin::Administrator;
 use crate::cell::{Cell, CellTask};
+use crate::checks::Checks;
 use crate::device::Device;
 use crate::executor::{Clock, Executor, Slot};
 use crate::mailbox::Mailbox;
@@ -78,6 +79,7 @@ pub struct Node {
     database: Arc<Database>,
     /// For the jobs of all roles: however many are asked for, so many run.
     seats: Arc<Semaphore>,
+    checks: Arc<Checks>,
 }
 
 /// Held for as long as the node listens.
@@ -113,6 +115,7 @@ impl Node {
             clock,
             database,
             seats: Arc::new(Semaphore::new(2 * cores)),
+            checks: Arc::default(),
         };
         let mut listens = Vec::new();
         for role in roles {
@@ -205,6 +208,7 @@ impl Node {
             slot: OnceLock::new(),
             shown: Mutex::new(Condition::Stopped),
             seats: self.seats.clone(),
+            checks: self.checks.clone(),
             stopping: watch::Sender::new(false),
         }))
     }

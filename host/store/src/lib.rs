@@ -3,7 +3,7 @@
 //! | module | what it keeps | file |
 //! |---|---|---|
 //! | [`Database`], [`Namespace`] | the state and pins of each actor; commits in groups | `state.redb` |
-//! | [`Blobs`] | firmware, named by its digest | `blobs/ab/abcdef…`, `incoming/` |
+//! | [`Blobs`] | firmware, named by its digest | `blobs/ab/abcdef…`, `incoming/`, `damaged/` |
 //! | [`audit`] | one chained line for each event worth keeping | `audit.log` |
 //! | [`Slots`] | two slots of flash and the boot record of a sensor | a directory of its own |
 //!
@@ -20,6 +20,7 @@ mod engine;
 mod home;
 mod schema;
 mod slots;
+mod verified;
 mod writer;
 
 pub use blobs::{BlobReader, BlobWriter, Blobs, Held};

@@ -5,6 +5,7 @@
 //! | [`tier1`] | 5.6.3: key agreement with a manufacturer, verification of a release, storage |
 //! | [`tier2`] | 5.6.4: key agreement with each subscribed gateway, delivery, acknowledgement |
 //! | [`receipts`] | what sensors reported, kept for their manufacturers |
+//! | [`damage`] | images that are of no use any more |
 //! | [`trust`] | revocation lists on their way through, and what they mean for what is kept |
 //! | [`store`] | releases, subscriptions, and what each gateway holds |
 //!
@@ -15,6 +16,7 @@
 extern crate alloc;
 
 mod config;
+mod damage;
 mod guard;
 mod link;
 mod receipts;
@@ -213,6 +215,9 @@ impl Broker {
 
     fn done(&mut self, host: &mut dyn Host, now: Stamp, then: Then, result: Result<Answer, Fault>) {
         let Some(work) = self.jobs.remove(&then) else { return };
+        if self.image_is_lost(host, now, work, &result) {
+            return;
+        }
         let (link, outcome) = match work {
             Work::MayAccept(link) => (link, self.may_accept(host, now, link, verdict(result))),
             Work::Receive(link) => (link, self.received(host, now, link, result)),

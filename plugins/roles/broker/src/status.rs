@@ -37,6 +37,7 @@ impl Broker {
                 "expires_ms": manifest.map_or(0, |manifest| manifest.expires_ms),
                 "withdrawn": stored.withdrawn,
                 "revoked": stored.revoked,
+                "lost": stored.lost,
                 "pending": first(&pending),
                 "holding": first(&holding),
                 "pending_count": pending.len(),
