@@ -3,6 +3,7 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`binary`] | where the built binary and components are |
+//! | [`crashes`] | nodes killed at any moment of a delivery, and what they still have |
 //! | [`hierarchy`] | a root, an intermediate, nodes that renew their certificates by themselves |
 //! | [`lab`] | an authority, and nodes of native roles on real sockets, in one process |
 //! | [`pages`] | commands of the documentation, as scripts |
@@ -22,6 +23,7 @@
 
 pub mod attacker;
 pub mod binary;
+pub mod crashes;
 pub mod hierarchy;
 pub mod lab;
 pub mod pages;

@@ -6,6 +6,7 @@
 
 mod command;
 mod components;
+mod crashes;
 mod demo;
 mod error;
 mod packages;
@@ -53,6 +54,15 @@ enum Task {
         #[arg(default_value_t = 1)]
         seed: u64,
     },
+    /// Builds, then kills nodes at random moments of a delivery, and checks that nothing acknowledged is lost.
+    Crashes {
+        /// How many rounds; each takes a few seconds.
+        #[arg(long, default_value_t = 100)]
+        rounds: u32,
+        /// Another seed, other victims and moments.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Builds, then lives through the bad days of docs/runbooks.md, and shows how long each takes.
     Runbooks,
     /// Computes the committed test vectors again with an independent implementation (Python).
@@ -75,6 +85,8 @@ fn main() -> ExitCode {
         Task::Year { seed } => {
             all(&steps::YEAR, "year", &workspace).and_then(|_| year::become_year(&workspace, seed))
         }
+        Task::Crashes { rounds, seed } => all(&steps::CRASHES, "crashes", &workspace)
+            .and_then(|_| crashes::become_crashes(&workspace, rounds, seed)),
         Task::Demo => all(&steps::DEMO, "demo", &workspace).and_then(|_| demo::become_demo(&workspace)),
     });
     outcome.unwrap_or_else(|error| {

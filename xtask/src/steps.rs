@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    command, components, demo, error::Error, packages, precompile, vectors, workspace::Workspace, year,
+    command, components, crashes, demo, error::Error, packages, precompile, vectors, workspace::Workspace, year,
 };
 
 /// One thing to do.
@@ -50,6 +50,13 @@ pub(crate) const DEMO: [Step; 4] = [
 /// `cargo xtask year`, up to the year itself.
 pub(crate) const YEAR: [Step; 1] =
     [Step { name: "build the simulator", run: |w| build_binaries(w, &[year::PROGRAM]) }];
+
+/// `cargo xtask crashes`, up to the loop itself.
+pub(crate) const CRASHES: [Step; 3] = [
+    MAKE_COMPONENTS,
+    PRECOMPILE,
+    Step { name: "build trireme and the loop", run: |w| build_binaries(w, &["trireme", crashes::PROGRAM]) },
+];
 
 /// `cargo xtask runbooks`: the bad days of docs/runbooks.md, each as its page tells it.
 pub(crate) const RUNBOOKS: [Step; 5] = [

@@ -85,3 +85,26 @@ pub(crate) fn of_store(error: &StoreError) -> Fault {
     let code = if matches!(error, StoreError::Damaged(_)) { code::DAMAGED } else { code::STORAGE };
     Fault::new(code, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_thousand_who_ask_at_once_wait_for_one_check() {
+        let checks = Arc::new(Checks::default());
+        let (digest, (sender, answers)) = (Digest([7; 32]), mpsc::channel());
+        let ask = || {
+            let sender = sender.clone();
+            checks.wait(digest, Box::new(move |found| sender.send(found.is_ok()).unwrap()))
+        };
+        let begun: Vec<bool> = (0..1000).map(|_| ask()).collect();
+        assert_eq!(begun.iter().filter(|first| **first).count(), 1);
+        checks.answer(&digest, &Err(Fault::new(code::DAMAGED, "")));
+        assert_eq!(answers.try_iter().count(), 1000);
+        assert!(ask(), "who comes later begins another");
+        drop(UnderWay(checks.clone(), digest));
+        assert_eq!(answers.try_iter().collect::<Vec<_>>(), [false], "nobody waits for ever");
+    }
+}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Plan`] | what a node is to run |
 //! | [`Node`] | the node: store, actors, listeners, the administrator's socket |
+//! | `admin`, `backup` | what the administrator asks of the node itself |
 //! | `cell`, `mailbox`, `executor` | an actor is a queue, a worker takes whichever has something to do |
 //! | `effects`, `ports`, `body`, `checks`, `device` | what actors ask for, done |
 //!
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod backup;
 mod body;
 mod cell;
 mod checks;

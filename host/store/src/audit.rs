@@ -268,6 +268,11 @@ impl Log {
         Ok(())
     }
 
+    /// Entries, the hash of the last one, and bytes of the file with all of them in it.
+    pub(crate) fn end(&self) -> (u64, Digest, u64) {
+        (self.head.sequence, self.head.hash, self.length)
+    }
+
     /// Makes lines of entries, each an actor's.
     pub(crate) fn chain<'a>(
         &self,

@@ -213,6 +213,17 @@ impl Blobs {
         }
     }
 
+    /// Holds every image that is pinned.
+    pub(crate) fn hold_all(&self) -> Vec<Held> {
+        let mut uses = self.0.uses();
+        let sizes: Vec<(Digest, u64)> = uses
+            .pins
+            .iter()
+            .filter_map(|(digest, by)| Some((*digest, *by.values().max()?)))
+            .collect();
+        sizes.into_iter().map(|(digest, size)| self.held(&mut uses, digest, size)).collect()
+    }
+
     pub(crate) fn check(&self, content: Content) -> Vec<Damage> {
         // A copy, so that nobody waits while images are read.
         let pins = self.0.uses().pins.clone();

@@ -23,6 +23,9 @@ pub(crate) type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 /// Step *n* leads from schema *n + 1* to *n + 2*. There is one schema so far.
 pub(crate) const MIGRATIONS: &[Migration] = &[];
 
+/// The schema that this program works with.
+pub(crate) const CURRENT: u64 = MIGRATIONS.len() as u64 + 1;
+
 const SCHEMA: &str = "schema";
 /// Which version of the program made this schema: what a message tells people to install.
 const WRITTEN_BY: &str = "written-by";

@@ -10,6 +10,7 @@ use trireme_actor::{Commit, StoreError};
 use trireme_core::Digest;
 
 use crate::audit;
+use crate::backup::Snapshot;
 use crate::blobs::Blobs;
 use crate::database::OpenError;
 use crate::engine::Engine;
@@ -26,6 +27,7 @@ type Answer<T> = SyncSender<Result<T, StoreError>>;
 enum Order {
     Load(Arc<str>, Answer<Values>),
     Commit(Waiting),
+    Snapshot(Answer<Snapshot>),
 }
 
 /// A commit whose caller waits.
@@ -71,6 +73,11 @@ impl Writer {
         self.ask(|answer| Order::Commit(Waiting { namespace, commit, answer }))
     }
 
+    /// The store as it is after the commits of now.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.ask(Order::Snapshot)
+    }
+
     fn ask<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, StoreError> {
         let gone = || StoreError::Failed("the writer has stopped; restart trireme".into());
         let (answer, wait) = sync_channel(1);
@@ -111,12 +118,22 @@ impl Desk {
                         // Whoever gave up waiting wants no answer.
                         let _ = answer.send(self.engine.load(&namespace));
                     }
+                    Order::Snapshot(answer) => {
+                        let _ = answer.send(self.snapshot());
+                    }
                 }
             }
             if !group.is_empty() {
                 self.commit(group);
             }
         }
+    }
+
+    /// Between two transactions: values, pins and log belong together.
+    fn snapshot(&mut self) -> Result<Snapshot, StoreError> {
+        self.audit.repair(&mut self.engine)?;
+        let (entries, head, audit) = self.audit.end();
+        Ok(Snapshot { read: self.engine.snapshot()?, audit, entries, head, held: self.blobs.hold_all() })
     }
 
     fn commit(&mut self, group: Vec<Waiting>) {
