@@ -15,6 +15,7 @@
 
 pub mod audit;
 mod backup;
+mod ballast;
 mod blobs;
 mod boot;
 mod database;

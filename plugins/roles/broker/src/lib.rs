@@ -6,6 +6,7 @@
 //! | [`tier2`] | 5.6.4: key agreement with each subscribed gateway, delivery, acknowledgement |
 //! | [`receipts`] | what sensors reported, kept for their manufacturers |
 //! | [`damage`] | images that are of no use any more |
+//! | [`quota`] | what each manufacturer may keep |
 //! | [`trust`] | revocation lists on their way through, and what they mean for what is kept |
 //! | [`store`] | releases, subscriptions, and what each gateway holds |
 //!
@@ -19,6 +20,7 @@ mod config;
 mod damage;
 mod guard;
 mod link;
+mod quota;
 mod receipts;
 mod status;
 mod store;
@@ -41,7 +43,7 @@ use trireme_core::role::{About, Answer, LinkInfo, Request, Then, TimerId, code};
 use trireme_core::timekeeping::Clock;
 use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor, json};
 
-pub use config::Config;
+pub use config::{Config, LargestOf, Quota, QuotaOf};
 use guard::Guard;
 use link::Link;
 use receipts::Receipts;
@@ -105,6 +107,7 @@ impl Role for Broker {
 
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
         let config: Config = json::configuration(config)?;
+        config.check()?;
         *self = Self {
             clock: Clock::new(config.authority.clone()),
             store: Store::load(host),
@@ -200,7 +203,7 @@ impl Broker {
                     let known = self.links.get_mut(&link).ok_or_else(unknown_link)?;
                     let session = known.session.as_mut().ok_or_else(no_session)?;
                     match session.open(host, link, &sealed)? {
-                        Talk::Receipts(batch) => self.keep_receipts(host, link, batch),
+                        Talk::Receipts(batch) => self.keep_receipts(host, now, link, batch),
                         Talk::Collect(number) => self.collect(host, link, number),
                         talk @ (Talk::TrustKnown(_) | Talk::Trust(_)) => {
                             self.trust_said(host, now, link, &talk)

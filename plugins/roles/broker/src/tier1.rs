@@ -140,6 +140,9 @@ impl Broker {
             sequence: manifest.sequence,
         });
         let novelty = self.judge(header, mark.as_ref(), &tokens)?;
+        if novelty != Novelty::Duplicate && !withdrawn {
+            self.fits_quota(header)?;
+        }
         if let Some(mark) = &mark {
             // Suite 2 knows `D` without the body, so `S1` never waits for it.
             let s1 = formula::s1(&header.fields()).with_digest(mark.size, &mark.digest);
