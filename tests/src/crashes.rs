@@ -188,9 +188,9 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let releases = self.releases().await;
-            let newest = releases.as_ref().and_then(|all| {
-                all.releases.iter().find(|release| release.version == version(round))
-            });
+            let newest = releases
+                .as_ref()
+                .and_then(|all| all.releases.iter().find(|release| release.version == version(round)));
             let done = newest.is_some_and(|release| {
                 let installed = release.sensors.iter().filter(|sensor| sensor.outcome == "installed");
                 installed.filter(|sensor| sensor.authenticated).count() == SENSORS
@@ -215,9 +215,10 @@ impl World {
     async fn promised(&self) -> Promises {
         let releases = self.releases().await;
         let published = releases.iter().flat_map(|all| &all.releases).map(|release| release.version).max();
-        let stored = releases.iter().flat_map(|all| &all.releases).filter(|release| {
-            release.brokers.iter().any(|broker| broker.stage == "stored")
-        });
+        let stored = releases
+            .iter()
+            .flat_map(|all| &all.releases)
+            .filter(|release| release.brokers.iter().any(|broker| broker.stage == "stored"));
         let stored = stored.map(|release| release.version).max();
         let broker = self.status(BROKER, "broker").await;
         let mut gateways = BTreeMap::new();

@@ -67,7 +67,8 @@ impl Bench {
     }
 
     async fn publish(&self, version: &str, seed: u64) {
-        let (body, image) = (json!({ "model": "MD-01", "version": version, "detach": true }), image(400_000, seed));
+        let (body, image) =
+            (json!({ "model": "MD-01", "version": version, "detach": true }), image(400_000, seed));
         let image = (image.as_slice(), image.len() as u64);
         self.processes.publish("acme", body, image, |_| {}).await.unwrap();
     }
@@ -144,11 +145,12 @@ async fn a_running_node_goes_back_to_its_backup_and_catches_up_by_itself() {
 
     let told = bench.done(&["restore", "--node", "net/bk-1.toml", "--force", "backup"]).await;
     assert!(told.contains("starts anew") && told.contains("broker: "), "{told}");
-    bench.until("the old state is kept aside", async || match replaced(&bench.data("bk-1")).len() {
-        1 => Ok(()),
-        other => Err(other.to_string()),
-    })
-    .await;
+    bench
+        .until("the old state is kept aside", async || match replaced(&bench.data("bk-1")).len() {
+            1 => Ok(()),
+            other => Err(other.to_string()),
+        })
+        .await;
     // The manufacturer sees that it went back, and sends what it has lost.
     bench.has("bk-1", "broker", "1.2").await;
     assert!(bench.processes.audit("acme").contains("bk-1 has lost MD-01 1.2"));
@@ -179,7 +181,8 @@ async fn a_stopped_node_is_backed_up_and_restored_and_what_is_damaged_is_named()
     bench.has("gw-1", "gateway", "1.2").await;
     // A manufacturer that went back publishes the same file again, and goes on.
     bench.processes.kill("acme").await;
-    let (code, _, error) = bench.trireme(&["restore", "--node", "net/acme.toml", "--force", "backup-gw-1"]).await;
+    let (code, _, error) =
+        bench.trireme(&["restore", "--node", "net/acme.toml", "--force", "backup-gw-1"]).await;
     assert_eq!(code, 0, "a name is no obstacle with --force: {error}");
     bench.done(&["restore", "--node", "net/acme.toml", "--force", "backup-acme"]).await;
     assert_eq!(replaced(&bench.data("acme")).len(), 2);

@@ -14,6 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use trireme_tests::lab::{Lab, image, model};
 use trireme_tests::scene::eventually;
 
@@ -66,14 +67,21 @@ async fn a_broker_on_a_full_disk_serves_what_it_has_and_takes_what_is_new_when_t
     let broker = lab.broker_with(&centre, "bk-1", 8 * MIB as u64).await;
     let md = model("MD-01");
     let brokers = [("bk-1", broker.url("broker"))];
-    let maker = lab.manufacturer(&centre, "acme", std::slice::from_ref(&md), &brokers).await;
-    maker.publish("MD-01", "1.1", "digest", &image(2 * MIB, 1)).await.unwrap();
+    let mut plan = lab.manufacturer_plan(&centre, "acme", std::slice::from_ref(&md), &brokers);
+    let mut config: Value = serde_json::from_slice(&plan.config).unwrap();
+    config["retry_most_ms"] = 2000.into();
+    plan.config = config.to_string().into_bytes();
+    let maker = lab.node("acme", vec![plan]).await;
+    maker.publish("MD-01", "1.1", "digest", &image(MIB / 2, 1)).await.unwrap();
 
     // Below what images leave free: what is new is refused, with a reason, before a byte of it comes.
     let others = small.fill(6 * MIB);
-    maker.publish_detached("MD-01", "1.2", "digest", &image(2 * MIB, 2)).await.unwrap();
+    maker.publish_detached("MD-01", "1.2", "digest", &image(MIB / 2, 2)).await.unwrap();
     eventually("the manufacturer knows why", || async {
-        maker.release("MD-01", "1.2").await.is_some_and(|release| release.brokers[0].detail.contains("storage"))
+        maker
+            .release("MD-01", "1.2")
+            .await
+            .is_some_and(|release| release.brokers[0].detail.contains("storage"))
     })
     .await;
     assert!(lab.audit("bk-1").iter().any(|line| line.contains("1.2") && line.contains("stay in reserve")));

@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    command, components, crashes, demo, error::Error, packages, precompile, vectors, workspace::Workspace, year,
+    command, components, crashes, demo, error::Error, packages, precompile, vectors, workspace::Workspace,
+    year,
 };
 
 /// One thing to do.

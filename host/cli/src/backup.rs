@@ -164,7 +164,10 @@ async fn ask(node: &Node, path: &str, body: Value, show: Shown<'_>) -> Result<Op
         Ok(answer) => {
             let done: Result<Done, _> = serde_json::from_value(answer);
             let done = done.map_err(|error| {
-                Fault::new(code::MALFORMED, format!("the node's answer is of another kind than expected: {error}"))
+                Fault::new(
+                    code::MALFORMED,
+                    format!("the node's answer is of another kind than expected: {error}"),
+                )
             })?;
             Ok(Some(Done { online: true, ..done }))
         }
@@ -177,7 +180,8 @@ async fn ask(node: &Node, path: &str, body: Value, show: Shown<'_>) -> Result<Op
 }
 
 fn data(node: &Node) -> Result<&Path, Error> {
-    let unknown = || Fault::new(code::CONFIGURATION, "name the node with --node FILE, or its folder with --data DIR");
+    let unknown =
+        || Fault::new(code::CONFIGURATION, "name the node with --node FILE, or its folder with --data DIR");
     Ok(node.data.as_deref().ok_or_else(unknown)?)
 }
 

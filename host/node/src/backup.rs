@@ -64,7 +64,8 @@ impl Archive {
         let busy = self.begin()?;
         let manifest = blocking(move || {
             let _busy = busy;
-            let outcome = self.database.backup(&to, &self.node, &mut |done, total| told(&reports, done, total));
+            let outcome =
+                self.database.backup(&to, &self.node, &mut |done, total| told(&reports, done, total));
             outcome.map_err(|error| match error {
                 BackupError::Exists(_) | BackupError::Sensor(_) => {
                     Fault::new(code::CONFIGURATION, error.to_string())
@@ -86,7 +87,11 @@ impl Archive {
             let staged =
                 self.database.stage_restore(&from, &wish, &mut |done, total| told(&reports, done, total));
             // Where it worked nothing else begins before the node has started anew.
-            if staged.is_ok() { std::mem::forget(busy) } else { drop(busy) }
+            if staged.is_ok() {
+                std::mem::forget(busy)
+            } else {
+                drop(busy)
+            }
             staged.map_err(|error| match error {
                 RestoreError::Copy(error) => Fault::new(code::STORAGE, error.to_string()),
                 RestoreError::Damaged { .. } => Fault::new(code::DAMAGED, error.to_string()),

@@ -204,7 +204,11 @@ fn install(cell: &Arc<Cell>, blob: Digest, version: Version, done: Then) {
     });
 }
 
-fn on_device(cell: &Arc<Cell>, job: Ticket, work: impl FnOnce(&Device) -> Result<(), Fault> + Send + 'static) {
+fn on_device(
+    cell: &Arc<Cell>,
+    job: Ticket,
+    work: impl FnOnce(&Device) -> Result<(), Fault> + Send + 'static,
+) {
     let Some(device) = cell.device.clone() else {
         let fault = Fault::new(code::NOT_GRANTED, format!("{} has no device", cell.name));
         return job.done(Err(fault), None);

@@ -257,12 +257,8 @@ impl Node {
     }
 
     async fn administer(&mut self, node: String, socket: PathBuf) -> Result<(), NodeError> {
-        let handler = Administrator::new(
-            node.clone(),
-            self.cells.clone(),
-            self.database.clone(),
-            self.restart.clone(),
-        );
+        let handler =
+            Administrator::new(node.clone(), self.cells.clone(), self.database.clone(), self.restart.clone());
         let server = AdminServer::bind(&socket, Arc::new(handler)).await;
         let server = server.map_err(|fault| NodeError::Role { role: format!("node {node}"), fault })?;
         self.listeners.push(Listener::Admin(server));

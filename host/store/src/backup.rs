@@ -284,7 +284,9 @@ fn copy_image(blobs: &Blobs, dir: &Path, image: &Held) -> Result<(), BackupError
     });
     let written = copied.map_err(io_at(&path))?;
     if written.digest != digest {
-        return Err(StoreError::Failed(format!("image {digest} changed while it was copied; try again")).into());
+        return Err(
+            StoreError::Failed(format!("image {digest} changed while it was copied; try again")).into()
+        );
     }
     Ok(())
 }

@@ -216,11 +216,8 @@ impl Blobs {
     /// Holds every image that is pinned.
     pub(crate) fn hold_all(&self) -> Vec<Held> {
         let mut uses = self.0.uses();
-        let sizes: Vec<(Digest, u64)> = uses
-            .pins
-            .iter()
-            .filter_map(|(digest, by)| Some((*digest, *by.values().max()?)))
-            .collect();
+        let sizes: Vec<(Digest, u64)> =
+            uses.pins.iter().filter_map(|(digest, by)| Some((*digest, *by.values().max()?))).collect();
         sizes.into_iter().map(|(digest, size)| self.held(&mut uses, digest, size)).collect()
     }
 

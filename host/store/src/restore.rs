@@ -43,7 +43,9 @@ pub enum RestoreError {
         why: String,
     },
     /// A newer program made it.
-    #[error("the backup has schema {schema}, this trireme knows up to {current}: trireme {written_by} or newer is needed")]
+    #[error(
+        "the backup has schema {schema}, this trireme knows up to {current}: trireme {written_by} or newer is needed"
+    )]
     TooNew {
         /// The backup's.
         schema: u64,
@@ -303,7 +305,11 @@ fn manifest_of(from: &Path) -> Result<Manifest, RestoreError> {
 }
 
 /// Whether a file is what the manifest says, as it is read (and perhaps written elsewhere).
-fn same(path: &Path, wanted: &Part, read: impl FnOnce(&Path) -> io::Result<Part>) -> Result<(), RestoreError> {
+fn same(
+    path: &Path,
+    wanted: &Part,
+    read: impl FnOnce(&Path) -> io::Result<Part>,
+) -> Result<(), RestoreError> {
     let damaged = |why: String| RestoreError::Damaged { path: path.into(), why };
     match read(path) {
         Ok(found) if found == *wanted => Ok(()),

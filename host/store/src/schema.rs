@@ -166,7 +166,11 @@ mod tests {
         for entry in fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
             let to = to.join(entry.file_name());
-            if entry.path().is_dir() { copy(&entry.path(), &to) } else { assert!(fs::copy(entry.path(), to).is_ok()) }
+            if entry.path().is_dir() {
+                copy(&entry.path(), &to)
+            } else {
+                assert!(fs::copy(entry.path(), to).is_ok())
+            }
         }
     }
 

@@ -34,7 +34,9 @@ impl Of {
         }
         let named = self.node.clone().or_else(|| std::env::var_os(NODE_VARIABLE).map(PathBuf::from));
         let missing = || Failure {
-            text: format!("which node? name it with --node FILE, --socket PATH, --data DIR, or {NODE_VARIABLE}=FILE"),
+            text: format!(
+                "which node? name it with --node FILE, --socket PATH, --data DIR, or {NODE_VARIABLE}=FILE"
+            ),
             code: exit::USAGE,
         };
         let named = config::named(&named.ok_or_else(missing)?)?;
@@ -86,7 +88,8 @@ pub(super) struct Restore {
 
 pub(super) fn backup(args: &Backup) -> Result<u8, Failure> {
     let (node, bar) = (args.of.node()?, ProgressBar::new(0));
-    let done = runtime()?.block_on(backup::backup(&node, &args.to, &mut |done, total| shown(&bar, done, total)));
+    let done =
+        runtime()?.block_on(backup::backup(&node, &args.to, &mut |done, total| shown(&bar, done, total)));
     bar.finish_and_clear();
     let done = done?;
     told(args.json, &format!("{}: the backup", args.to.display()), &done, &[])
@@ -137,7 +140,11 @@ fn told(as_json: bool, what: &str, done: &Done, advice: &[&str]) -> Result<u8, F
         writeln!(out, "  not in it, for it is damaged or gone: image {lost}; it comes again by itself")?;
     }
     if let Some(replaced) = &done.replaced {
-        writeln!(out, "  what was there before is in {}; remove it when it is not needed", replaced.display())?;
+        writeln!(
+            out,
+            "  what was there before is in {}; remove it when it is not needed",
+            replaced.display()
+        )?;
     }
     for line in advice {
         writeln!(out, "  {line}")?;

@@ -43,6 +43,7 @@ fn a_backup_is_the_store_at_one_commit_however_much_is_written_meanwhile() {
             assert_eq!(restore(&to, &home, &Wish::default(), &mut go_on).unwrap().replaced, None);
             let again = open(&home);
             let number: u64 = last(&again).parse().unwrap();
+            assert_eq!((manifest.images.len() as u64, manifest.lost.len()), (number + 1, 0));
             assert_eq!(again.namespace("broker").pins().unwrap().len() as u64, number + 1);
             assert_eq!(manifest.entries, number + 1);
             // The restore is noted.

@@ -40,7 +40,10 @@ impl Broker {
             ));
         }
         if let Some(most) = quota.models.filter(|most| used.models >= *most) {
-            return refuse(format!("{id} has releases of {} models here, and its quota is {most}", used.models));
+            return refuse(format!(
+                "{id} has releases of {} models here, and its quota is {most}",
+                used.models
+            ));
         }
         match quota.bytes {
             Some(most) if used.bytes.saturating_add(*size) > most => refuse(format!(

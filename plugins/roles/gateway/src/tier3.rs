@@ -307,10 +307,15 @@ impl Gateway {
         let Stage::Sending(mark) = sensor.stage.clone() else { return };
         if let Err(fault) = result {
             // What is wrong with the image is no failure of the sensor's.
-            let lost = fault.code == code::DAMAGED;
+            let (lost, link) = (fault.code == code::DAMAGED, sensor.link);
             self.abandon(host, now, id, !lost);
             if lost {
                 self.lose_image(host, now, &mark.digest, &fault);
+                // It waits for an image that does not come: on a new link it begins anew.
+                if let Some(link) = link {
+                    host.close(link, "the image that was to be sent is damaged");
+                    self.lost_sensor(host, now, link);
+                }
             }
             return;
         }

@@ -34,7 +34,9 @@ impl Manufacturer {
                 continue;
             }
             let Release { model, version, .. } = release;
-            host.audit(&format!("{broker} has lost {model} {version}, which it had stored: it is sent again"));
+            host.audit(&format!(
+                "{broker} has lost {model} {version}, which it had stored: it is sent again"
+            ));
             host.delete(&reached_key(model, *version, &broker));
             lost = true;
         }
@@ -47,7 +49,9 @@ impl Manufacturer {
     /// is owed to it again.
     pub(crate) fn believe_its_manifest(&mut self, host: &mut dyn Host, broker: &NodeId, reach: &Reach) {
         let newest = newest(host, &reach.model).filter(|release| release.version == reach.version);
-        let Some(release) = newest.filter(|release| reach.sequence < release.manifest_sequence()) else { return };
+        let Some(release) = newest.filter(|release| reach.sequence < release.manifest_sequence()) else {
+            return;
+        };
         if reached(host, &release, broker).is_some_and(|reached| reached.stage == "stored") {
             let Release { model, version, sequence, .. } = &release;
             host.audit(&format!(

@@ -10,8 +10,10 @@ fn publish(bench: &mut Bench, model: &str, version: &str, image: &[u8]) -> Strin
     let mut peer = Peer::new(host, MF);
     bench.agree_1(&mut peer);
     let digest = peer.host.blob(image);
-    let manifest =
-        Manifest { model: ModelName::new(model).unwrap(), ..manifest(version, digest, image.len() as u64, 1) };
+    let manifest = Manifest {
+        model: ModelName::new(model).unwrap(),
+        ..manifest(version, digest, image.len() as u64, 1)
+    };
     let result = bench.publish(&mut peer, &manifest, image, 0);
     bench.handle(Event::Closed(MF, String::new())).unwrap();
     result
@@ -30,9 +32,7 @@ fn a_release_beyond_its_manufacturers_quota_is_refused_with_what_is_used_and_ask
     let manifest = Manifest { model: ModelName::new("MD-3").unwrap(), ..manifest("1.0", digest, 5, 1) };
     let header = signed_header(&mut peer, &manifest, 0);
     let acts = bench.handle(Event::BodyOffered(MF, cbor::encode(&header), 5)).unwrap();
-    let told = |act: &Act| {
-        matches!(act, Act::Audit(text) if text.contains("has 8 bytes") && text.contains("quota is 12, and 5 more"))
-    };
+    let told = |act: &Act| matches!(act, Act::Audit(text) if text.contains("has 8 bytes") && text.contains("quota is 12, and 5 more"));
     assert!(acts.iter().any(told), "{acts:?}");
     assert!(matches!(response(&acts), Response::Ack(ack) if ack.result == code::LIMIT));
     bench.handle(Event::Closed(MF, String::new())).unwrap();
@@ -46,7 +46,10 @@ fn a_release_beyond_its_manufacturers_quota_is_refused_with_what_is_used_and_ask
         _ => None,
     });
     let shown = &status.unwrap()["manufacturers"][0];
-    assert_eq!((&shown["bytes"], &shown["bytes_quota"], &shown["models"]), (&12.into(), &12.into(), &2.into()));
+    assert_eq!(
+        (&shown["bytes"], &shown["bytes_quota"], &shown["models"]),
+        (&12.into(), &12.into(), &2.into())
+    );
 }
 
 #[test]

@@ -233,7 +233,10 @@ fn a_damaged_image_is_offered_to_nobody_until_a_broker_has_sent_it_again() {
     let damaged = Err(Fault::new(code::DAMAGED, "its bytes hash to something else"));
     let uplink = bench.link;
     let acts = bench.handle(Event::Done(then.unwrap(), damaged)).unwrap();
-    assert!(acts.iter().any(|act| matches!(act, Act::Close(link, _) if *link == uplink)));
+    for link in [uplink, SN] {
+        assert!(acts.iter().any(|act| matches!(act, Act::Close(closed, _) if *closed == link)));
+    }
+    bench.hello("1.0");
     assert!(bench.host.pins.is_empty());
     assert!(bench.gateway.releases.held(|_| true).is_empty(), "the next session says so");
     assert_eq!(bench.offer("1.0"), None);
