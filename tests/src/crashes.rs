@@ -31,7 +31,7 @@ const SENSORS: usize = 4;
 /// A round that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// After a publication the latest moment to be killed at, in milliseconds.
-const LATEST_MS: u64 = 900;
+const LATEST_MS: u64 = 450;
 /// The largest image, in bytes.
 const LARGEST: u64 = 3 << 20;
 

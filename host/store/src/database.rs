@@ -148,9 +148,7 @@ impl Options {
         let damage = Arc::new(Mutex::new(damage.into_iter().collect()));
         let database = Database { home, blobs, writer: Arc::new(writer), damage, clock: self.clock };
         if let Some(Restored { manifest, .. }) = restored {
-            let entry =
-                format!("the state is that of a backup of {} now, made {}", manifest.node, manifest.made);
-            database.namespace("node").commit(Commit { audit: vec![entry], ..Commit::default() })?;
+            database.note_restore(&manifest)?;
         }
         Ok(database)
     }

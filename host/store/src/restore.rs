@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use trireme_actor::{Commit, Store, StoreError};
 use trireme_core::Digest;
 
 use crate::audit::{self, AuditError};
@@ -20,7 +21,7 @@ use crate::backup::{
     BackupError, FORMAT, IMAGES, MANIFEST, Manifest, Part, STATE_FILE, Watch, copy, image_path, part_of,
     write_manifest,
 };
-use crate::database::{Database, OpenError, utc};
+use crate::database::{Database, OpenError, Options, utc};
 use crate::home::{Home, free_space, private_dir, sync_dir};
 use crate::schema;
 
@@ -139,10 +140,22 @@ pub fn restore(from: &Path, data: &Path, wish: &Wish, watch: Watch<'_>) -> Resul
     finish(data)?;
     stage(&home, from, wish, watch)?;
     let restored = finish(data)?;
-    restored.ok_or_else(|| RestoreError::NoBackup { dir: from.into(), why: "it vanished meanwhile".into() })
+    let vanished = || RestoreError::NoBackup { dir: from.into(), why: "it vanished meanwhile".into() };
+    let restored = restored.ok_or_else(vanished)?;
+    drop(home);
+    // Older layouts are migrated here, and the log says what was done.
+    Options::default().open(data)?.note_restore(&restored.manifest).map_err(OpenError::from)?;
+    Ok(restored)
 }
 
 impl Database {
+    /// A line of the audit log.
+    pub(crate) fn note_restore(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let Manifest { node, made, .. } = manifest;
+        let entry = format!("the state is that of a backup of {node} now, made {made}");
+        self.namespace("node").commit(Commit { audit: vec![entry], ..Commit::default() })
+    }
+
     /// Copies a backup beside the state of a node that runs, and verifies it: it takes the state's place when the
     /// store is opened the next time, so the node has to be started anew.
     ///
