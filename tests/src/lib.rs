@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bench`] | crowds of clients, a broker and mosquitto in processes of their own, to be measured |
 //! | [`binary`] | where the built binary and components are |
+//! | [`crashes`] | nodes killed at any moment of a delivery, and what they still have |
 //! | [`hierarchy`] | a root, an intermediate, nodes that renew their certificates by themselves |
 //! | [`lab`] | an authority, and nodes of native roles on real sockets, in one process |
 //! | [`pages`] | commands of the documentation, as scripts |
@@ -24,6 +25,7 @@
 pub mod attacker;
 pub mod bench;
 pub mod binary;
+pub mod crashes;
 pub mod hierarchy;
 pub mod lab;
 pub mod pages;

@@ -7,6 +7,7 @@
 mod bench;
 mod command;
 mod components;
+mod crashes;
 mod demo;
 mod error;
 mod packages;
@@ -54,6 +55,15 @@ enum Task {
         #[arg(default_value_t = 1)]
         seed: u64,
     },
+    /// Builds, then kills nodes at random moments of a delivery, and checks that nothing acknowledged is lost.
+    Crashes {
+        /// How many rounds; each takes a few seconds.
+        #[arg(long, default_value_t = 100)]
+        rounds: u32,
+        /// Another seed, other victims and moments.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Builds, then lives through the bad days of docs/runbooks.md, and shows how long each takes.
     Runbooks,
     /// Builds, and measures Trireme beside mosquitto and openssl; `cargo xtask bench -- --help` says what it takes.
@@ -99,6 +109,8 @@ fn main() -> ExitCode {
             let arguments = ["--soak".into(), minutes.to_string().into()];
             all(&steps::BENCH, "soak", &workspace).and_then(|_| bench::become_bench(&workspace, &arguments))
         }
+        Task::Crashes { rounds, seed } => all(&steps::CRASHES, "crashes", &workspace)
+            .and_then(|_| crashes::become_crashes(&workspace, rounds, seed)),
         Task::Demo => all(&steps::DEMO, "demo", &workspace).and_then(|_| demo::become_demo(&workspace)),
     });
     outcome.unwrap_or_else(|error| {

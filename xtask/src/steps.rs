@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    bench, command, components, demo, error::Error, packages, precompile, vectors, workspace::Workspace, year,
+    bench, command, components, crashes, demo, error::Error, packages, precompile, vectors,
+    workspace::Workspace, year,
 };
 
 /// One thing to do.
@@ -57,6 +58,13 @@ pub(crate) const BENCH: [Step; 4] = [
     PRECOMPILE,
     Step { name: "packages", run: |_| packages::ensure_debian(&["mosquitto", "openssl"]) },
     Step { name: "build trireme and the bench", run: |w| build_binaries(w, &["trireme", bench::PROGRAM]) },
+];
+
+/// `cargo xtask crashes`, up to the loop itself.
+pub(crate) const CRASHES: [Step; 3] = [
+    MAKE_COMPONENTS,
+    PRECOMPILE,
+    Step { name: "build trireme and the loop", run: |w| build_binaries(w, &["trireme", crashes::PROGRAM]) },
 ];
 
 /// `cargo xtask runbooks`: the bad days of docs/runbooks.md, each as its page tells it.

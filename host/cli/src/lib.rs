@@ -11,6 +11,7 @@
 //! | [`plugins`], [`assemble`] | from a configuration to what a node runs |
 //! | [`run`], [`supervise`] | one node in this process; several as children |
 //! | [`publish`], [`status`], [`rotate`], [`wait`] | a running node's administrator |
+//! | [`backup`] | a node's state at one commit, and the way back to it |
 //! | [`audit`] | what a node noted, and whether it is all still there |
 //! | [`commands`] | what `trireme` understands |
 
@@ -20,6 +21,7 @@ pub mod admin;
 pub mod assemble;
 pub mod audit;
 pub mod authority;
+pub mod backup;
 pub mod commands;
 pub mod config;
 mod custody;

@@ -1,5 +1,6 @@
 //! One node in this process, until it is told to stop.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()?;
-    let outcome: Result<(), RunError> = runtime.block_on(async move {
+    let outcome: Result<bool, RunError> = runtime.block_on(async move {
         // Before the node starts: a signal that comes meanwhile is not lost.
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -90,20 +91,37 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
         if let Some(register) = register {
             tokio::spawn(import(admin, register));
         }
+        let mut anew = false;
         let why = tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "terminated",
             () = leash_end(leash) => "let go by its supervisor",
+            () = node.restart_wanted() => {
+                anew = true;
+                "a restored state takes the place of this one"
+            }
         };
         tracing::info!(node = %name, why, "stopping");
         if tokio::time::timeout(GRACE, node.shutdown()).await.is_err() {
             tracing::warn!(node = %name, "did not stop in time");
         }
-        Ok(())
+        Ok(anew)
     });
     // A job that does not end does not keep the process from ending.
     runtime.shutdown_timeout(GRACE);
-    outcome
+    if outcome? { Err(begin_anew().into()) } else { Ok(()) }
+}
+
+/// Becomes the same program with the same arguments: whatever still has the state open ends with this. Returns only
+/// when that does not work; then whoever supervises this process starts it.
+fn begin_anew() -> std::io::Error {
+    let mut arguments = std::env::args_os();
+    let named = arguments.next();
+    let program = std::env::current_exe().ok().or_else(|| named.map(PathBuf::from));
+    match program {
+        Some(program) => std::process::Command::new(program).args(arguments).exec(),
+        None => std::io::ErrorKind::NotFound.into(),
+    }
 }
 
 /// Tells the authority of this node what was issued by hand from its folder. It goes on without: what it already knows

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use trireme_actor::{Condition, StoreError};
 use trireme_core::role::{Origin, code};
 use trireme_core::{Digest, Fault};
@@ -11,11 +12,14 @@ use trireme_net::admin::{AdminHandler, AdminRequest, Answered, Reports};
 use trireme_net::link::BodySink;
 use trireme_store::{Blobs, Database, Held};
 
+use crate::backup::Archive;
 use crate::body::{IntoStore, Shelf, take};
 use crate::cell::Cell;
 
 /// The node's own questions; all others are `/<role>/v1/…`.
 const STATUS: &str = "/node/v1/status";
+const BACKUP: &str = "/node/v1/backup";
+const RESTORE: &str = "/node/v1/restore";
 
 pub(crate) struct Administrator {
     node: String,
@@ -23,14 +27,21 @@ pub(crate) struct Administrator {
     database: Arc<Database>,
     /// Images that came in and are not handed to their role yet.
     images: Arc<Images>,
+    archive: Arc<Archive>,
 }
 
 /// By digest; two uploads of one image have a guard each.
 type Images = Mutex<HashMap<Digest, Vec<Held>>>;
 
 impl Administrator {
-    pub(crate) fn new(node: String, cells: Vec<Arc<Cell>>, database: Arc<Database>) -> Self {
-        Self { node, cells, database, images: Arc::default() }
+    pub(crate) fn new(
+        node: String,
+        cells: Vec<Arc<Cell>>,
+        database: Arc<Database>,
+        restart: watch::Sender<bool>,
+    ) -> Self {
+        let archive = Arc::new(Archive::new(node.clone(), database.clone(), restart));
+        Self { node, cells, database, images: Arc::default(), archive }
     }
 
     /// The role of a path, and the rest of the path. Names of roles may have slashes: the longest that fits counts.
@@ -59,6 +70,9 @@ impl Administrator {
             "memory_bytes": resident_bytes(),
             "transactions": self.database.transactions(),
             "damage": self.database.check().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "set_aside": self.database.blobs().aside().iter().map(|(digest, bytes)| {
+                serde_json::json!({ "digest": digest, "bytes": bytes })
+            }).collect::<Vec<_>>(),
         });
         serde_json::to_vec(&status).map_err(|error| Fault::new(code::INTERNAL, error.to_string()))
     }
@@ -99,6 +113,11 @@ impl AdminHandler for Administrator {
         if request.path == STATUS {
             let status = self.status();
             return Box::pin(async move { status });
+        }
+        match request.path.as_str() {
+            BACKUP => return Box::pin(self.archive.clone().back_up(request.body, reports)),
+            RESTORE => return Box::pin(self.archive.clone().restore(request.body, reports)),
+            _ => {}
         }
         let cell = self.cell(&request.path);
         let image = request.image.map(|(digest, _)| {

@@ -12,6 +12,7 @@ use trireme_net::mqtt::front::Front;
 use trireme_net::tls::TlsIdentity;
 use trireme_store::{Blobs, Held};
 
+use crate::checks::Checks;
 use crate::device::Device;
 use crate::executor::{Clock, Slot, Task};
 use crate::mailbox::{Letter, Mailbox};
@@ -46,6 +47,8 @@ pub(crate) struct Cell {
     pub(crate) shown: Mutex<Condition>,
     /// How many jobs of this node may run at a time.
     pub(crate) seats: Arc<Semaphore>,
+    /// Checks of images that are under way in this node.
+    pub(crate) checks: Arc<Checks>,
     /// Whether the node stops: requests that wait for an answer are given up then.
     pub(crate) stopping: watch::Sender<bool>,
 }

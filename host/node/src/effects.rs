@@ -10,12 +10,13 @@ use trireme_core::message::Verdict;
 use trireme_core::role::{Answer, LinkId, Then, code};
 use trireme_core::{Digest, Fault, RoleKind, Version, cbor};
 use trireme_net::http::{HttpConfig, Who};
-use trireme_net::link::{BodySource, EVENTS, LinkCommand};
+use trireme_net::link::{BodySource, EVENTS, Link, LinkCommand};
 use trireme_net::{http, lan, mqtt};
-use trireme_store::Blobs;
+use trireme_store::BlobReader;
 
 use crate::body::{FromStore, IntoStore, take};
-use crate::cell::{Cell, blob_answer};
+use crate::cell::{Cell, Ticket, blob_answer};
+use crate::checks::checked;
 use crate::device::Device;
 use crate::ports::Port;
 
@@ -41,9 +42,9 @@ pub(crate) fn carry_out(cell: &Arc<Cell>, effect: Effect) {
             request(cell, role, url, body, done, if anonymous { Who::Anonymous } else { Who::Certified });
         }
         Effect::Install { blob, version, done } => install(cell, blob, version, done),
-        Effect::SelfTest { done } => on_device(cell, done, |device| device.self_test()),
-        Effect::Confirm { done } => on_device(cell, done, |device| device.confirm()),
-        Effect::Revert { done } => on_device(cell, done, |device| device.revert()),
+        Effect::SelfTest { done } => on_device(cell, cell.job(done), |device| device.self_test()),
+        Effect::Confirm { done } => on_device(cell, cell.job(done), |device| device.confirm()),
+        Effect::Revert { done } => on_device(cell, cell.job(done), |device| device.revert()),
         Effect::Reply { to, result } => cell.ports.answer(to, result),
         Effect::Progress { to, body } => cell.ports.progress(to, body),
         Effect::Failed { during, fault } => {
@@ -109,13 +110,14 @@ fn receive(cell: &Arc<Cell>, link: LinkId, intake: Box<Intake>, done: Then) {
 }
 
 fn compute(cell: &Arc<Cell>, work: Work, done: Then) {
-    let blobs = cell.blobs.clone();
-    cell.job(done).blocking(move || compute_now(&blobs, work));
+    let job = cell.job(done);
+    checked(cell, work.image().0, move |image| match image {
+        Ok(image) => job.blocking(move || compute_now(image, work)),
+        Err(fault) => job.done(Err(fault), None),
+    });
 }
 
-fn compute_now(blobs: &Blobs, mut work: Work) -> Result<Answer, Fault> {
-    let (digest, _) = work.image();
-    let mut reader = blobs.open(&digest).map_err(|error| storage(&error))?;
+fn compute_now(mut reader: BlobReader, mut work: Work) -> Result<Answer, Fault> {
     let mut window = vec![0; Work::WINDOW];
     loop {
         match reader.read(&mut window).map_err(|error| storage(&error))? {
@@ -129,16 +131,20 @@ fn deliver(cell: &Arc<Cell>, link: LinkId, shipment: Shipment, done: Then) {
     let Some(open) = cell.ports.link(link) else {
         return cell.job(done).done(Err(gone()), None);
     };
-    let body = shipment.blob.map(|(digest, _)| cell.blobs.open(&digest)).transpose();
-    let body = match body {
-        Ok(body) => body.map(|reader| Arc::new(FromStore(reader)) as Arc<dyn BodySource>),
-        Err(error) => return cell.job(done).done(Err(storage(&error)), None),
-    };
     let job = cell.job(done);
+    let Some((digest, _)) = shipment.blob else { return hand_over(&open, shipment, None, job) };
+    checked(cell, digest, move |image| match image {
+        Ok(image) => hand_over(&open, shipment, Some(Arc::new(FromStore(image))), job),
+        Err(fault) => job.done(Err(fault), None),
+    });
+}
+
+fn hand_over(link: &Link, shipment: Shipment, body: Option<Arc<dyn BodySource>>, job: Ticket) {
     let answer = Box::new(move |result: Result<(), Fault>| {
         job.done(result.map(|()| Answer::default()), None);
     });
-    let _ = open.send(LinkCommand::Deliver { shipment: Box::new(shipment), body, done: answer });
+    // `send` answers for itself when the link is gone.
+    let _ = link.send(LinkCommand::Deliver { shipment: Box::new(shipment), body, done: answer });
 }
 
 fn ask(cell: &Arc<Cell>, hook: String, questions: Vec<Vec<u8>>, done: Then) {
@@ -192,16 +198,22 @@ fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: T
 }
 
 fn install(cell: &Arc<Cell>, blob: Digest, version: Version, done: Then) {
-    let image = cell.blobs.open(&blob);
-    on_device(cell, done, move |device| device.install(image.map_err(|error| storage(&error))?, version));
+    let (asked, job) = (cell.clone(), cell.job(done));
+    checked(cell, blob, move |image| {
+        on_device(&asked, job, move |device| device.install(image?, version));
+    });
 }
 
-fn on_device(cell: &Arc<Cell>, done: Then, work: impl FnOnce(&Device) -> Result<(), Fault> + Send + 'static) {
+fn on_device(
+    cell: &Arc<Cell>,
+    job: Ticket,
+    work: impl FnOnce(&Device) -> Result<(), Fault> + Send + 'static,
+) {
     let Some(device) = cell.device.clone() else {
         let fault = Fault::new(code::NOT_GRANTED, format!("{} has no device", cell.name));
-        return cell.job(done).done(Err(fault), None);
+        return job.done(Err(fault), None);
     };
-    cell.job(done).blocking(move || work(&device).map(|()| Answer::default()));
+    job.blocking(move || work(&device).map(|()| Answer::default()));
 }
 
 fn gone() -> Fault {

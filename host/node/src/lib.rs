@@ -4,16 +4,19 @@
 //! |---|---|
 //! | [`Plan`] | what a node is to run |
 //! | [`Node`] | the node: store, actors, listeners, the administrator's socket |
+//! | `admin`, `backup` | what the administrator asks of the node itself |
 //! | `cell`, `mailbox`, `executor` | an actor is a queue, a worker takes whichever has something to do |
-//! | `effects`, `ports`, `body`, `device` | what actors ask for, done |
+//! | `effects`, `ports`, `body`, `checks`, `device` | what actors ask for, done |
 //!
 //! It knows no role: which links, keys, devices and policies a role has comes from the plan.
 
 #![forbid(unsafe_code)]
 
 mod admin;
+mod backup;
 mod body;
 mod cell;
+mod checks;
 mod device;
 mod effects;
 mod executor;

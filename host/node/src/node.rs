@@ -20,6 +20,7 @@ use trireme_store::{Database, OpenError, Options, SlotError};
 
 use crate::admin::Administrator;
 use crate::cell::{Cell, CellTask};
+use crate::checks::Checks;
 use crate::device::Device;
 use crate::executor::{Clock, Executor, Slot};
 use crate::mailbox::Mailbox;
@@ -78,6 +79,9 @@ pub struct Node {
     database: Arc<Database>,
     /// For the jobs of all roles: however many are asked for, so many run.
     seats: Arc<Semaphore>,
+    checks: Arc<Checks>,
+    /// Whether the node is to be started anew, with another state.
+    restart: watch::Sender<bool>,
 }
 
 /// Held for as long as the node listens.
@@ -113,6 +117,8 @@ impl Node {
             clock,
             database,
             seats: Arc::new(Semaphore::new(2 * cores)),
+            checks: Arc::default(),
+            restart: watch::Sender::new(false),
         };
         let mut listens = Vec::new();
         for role in roles {
@@ -143,6 +149,16 @@ impl Node {
     #[must_use]
     pub fn addresses(&self) -> &[(String, Listen)] {
         &self.addresses
+    }
+
+    /// Waits until the node is to be stopped and started anew: another state is ready to take the place of this one.
+    pub fn restart_wanted(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut restart = self.restart.subscribe();
+        async move {
+            if restart.wait_for(|wanted| *wanted).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Ends listeners, links and workers, in this order.
@@ -205,6 +221,7 @@ impl Node {
             slot: OnceLock::new(),
             shown: Mutex::new(Condition::Stopped),
             seats: self.seats.clone(),
+            checks: self.checks.clone(),
             stopping: watch::Sender::new(false),
         }))
     }
@@ -240,7 +257,8 @@ impl Node {
     }
 
     async fn administer(&mut self, node: String, socket: PathBuf) -> Result<(), NodeError> {
-        let handler = Administrator::new(node.clone(), self.cells.clone(), self.database.clone());
+        let handler =
+            Administrator::new(node.clone(), self.cells.clone(), self.database.clone(), self.restart.clone());
         let server = AdminServer::bind(&socket, Arc::new(handler)).await;
         let server = server.map_err(|fault| NodeError::Role { role: format!("node {node}"), fault })?;
         self.listeners.push(Listener::Admin(server));

@@ -30,6 +30,8 @@ const LABEL: &str = "trireme/1/audit";
 const LONGEST_LINE: u64 = 6 * LARGEST_ENTRY as u64 + 8 * 1024;
 /// So many lines are kept in the database before the file is made durable and they are removed.
 const KEPT_LINES: u64 = 512;
+/// The most lines that wait in the database while the file cannot be written.
+const MOST_KEPT_LINES: u64 = 16 * 1024;
 const HEAD: &str = "audit-head";
 
 /// A line of the log.
@@ -240,7 +242,10 @@ impl Log {
             .then(|| format!("it was cut: {} bytes are left of {} that were on disk", length, head.durable));
         head.durable = head.durable.min(length);
         let mut log = Self { file, head, length, kept: 0, behind: true };
-        log.repair(engine)?;
+        match log.repair(engine) {
+            Err(StoreError::Full(why)) => tracing::warn!(why, "the audit log is behind the database"),
+            other => other?,
+        }
         Ok((log, lost))
     }
 
@@ -258,14 +263,26 @@ impl Log {
             }
             Ok(())
         })?;
-        let durable = self.head.durable;
-        let written =
-            self.file.set_len(durable).and_then(|()| self.file.write_all_at(text.as_bytes(), durable));
-        written.map_err(|error| engine.home.failed("writing the audit log", &error))?;
-        self.length = durable + text.len() as u64;
         self.kept = kept;
+        let durable = self.head.durable;
+        let length = durable + text.len() as u64;
+        // What is there already is written over with the same bytes, so a full disk takes nothing away.
+        let written =
+            self.file.write_all_at(text.as_bytes(), durable).and_then(|()| self.file.set_len(length));
+        written.map_err(|error| engine.home.failed("writing the audit log", &error))?;
+        self.length = length;
         self.behind = false;
         Ok(())
+    }
+
+    /// Whether the file may stay behind the database still.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.kept < MOST_KEPT_LINES
+    }
+
+    /// Entries, the hash of the last one, and bytes of the file with all of them in it.
+    pub(crate) fn end(&self) -> (u64, Digest, u64) {
+        (self.head.sequence, self.head.hash, self.length)
     }
 
     /// Makes lines of entries, each an actor's.
@@ -290,7 +307,7 @@ impl Log {
                 .map_err(|error| StoreError::Failed(format!("writing an audit entry: {error}")))?;
             addition.lines.push((line.sequence, text));
         }
-        if self.kept >= KEPT_LINES && self.file.sync_all().is_ok() {
+        if self.kept >= KEPT_LINES && !self.behind && self.file.sync_all().is_ok() {
             addition.clear = true;
             addition.head.durable = self.length;
         }
@@ -301,6 +318,9 @@ impl Log {
     pub(crate) fn append(&mut self, addition: Addition) {
         self.head = addition.head;
         self.kept = if addition.clear { 0 } else { self.kept } + addition.lines.len() as u64;
+        if self.behind {
+            return;
+        }
         let text: String = addition.lines.into_iter().flat_map(|(_, line)| [line, "\n".into()]).collect();
         match self.file.write_all_at(text.as_bytes(), self.length) {
             Ok(()) => self.length += text.len() as u64,

@@ -14,6 +14,7 @@ use trireme_core::Digest;
 
 use crate::database::{Damage, OpenError};
 use crate::home::{Home, private_dir, sync_dir};
+use crate::verified::{Identity, Verified};
 
 /// The firmware of all actors: one copy of each image, however many need it. Clones are the same store.
 #[derive(Clone)]
@@ -25,6 +26,7 @@ struct Shared {
     incoming: PathBuf,
     reserve: u64,
     uses: Mutex<Uses>,
+    verified: Verified,
 }
 
 /// Who needs which blob. A file is removed only under this lock, and only when nobody is left.
@@ -35,6 +37,12 @@ struct Uses {
     /// digest → how many hold it.
     held: BTreeMap<Digest, u64>,
 }
+
+/// Bytes read at a time to be hashed.
+const WINDOW: usize = 128 * 1024;
+
+/// Where damaged blobs are put, below the store's directory.
+pub(crate) const ASIDE: &str = "damaged";
 
 /// Whether a check reads the bytes of blobs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,7 +67,8 @@ impl Blobs {
             let swept = private_dir(dir).and_then(|()| sweep(dir, &uses));
             swept.map_err(|source| OpenError::Directory { dir: dir.clone(), source })?;
         }
-        Ok(Self(Arc::new(Shared { home, blobs, incoming, reserve, uses: Mutex::new(uses) })))
+        let verified = Verified::new(home.path(ASIDE));
+        Ok(Self(Arc::new(Shared { home, blobs, incoming, reserve, uses: Mutex::new(uses), verified })))
     }
 
     /// Begins a blob of exactly `expected_size` bytes. Its room is set aside now.
@@ -88,9 +97,80 @@ impl Blobs {
     /// # Errors
     /// [`StoreError::Failed`] when there is no such blob.
     pub fn open(&self, digest: &Digest) -> Result<BlobReader, StoreError> {
-        let opened = File::open(self.0.path(digest)).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (size, file) = opened.map_err(|error| self.0.absent(digest, &error))?;
-        Ok(BlobReader { file: Arc::new(file), size, position: 0 })
+        let opened = File::open(self.0.path(digest)).and_then(BlobReader::new);
+        opened.map_err(|error| self.0.absent(digest, &error))
+    }
+
+    /// Opens a blob whose bytes were hashed since they last changed; `None` where [`Blobs::verify`] has to do that
+    /// first. Quick: reads no byte of it.
+    #[must_use]
+    pub fn known(&self, digest: &Digest) -> Option<BlobReader> {
+        let blob = self.open(digest).ok()?;
+        let identity = Identity::of(blob.file()).ok()?;
+        self.0.verified.knows(digest, &identity).then_some(blob)
+    }
+
+    /// Opens a blob whose bytes are what its name says. They are read and hashed, unless that was done since they last
+    /// changed (see [`Blobs::known`]): so this can take long. A blob that is damaged is moved aside, and can be written
+    /// anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], naming the blob, when its bytes are others, when they cannot be read, or when there is
+    /// no such file; [`StoreError::Failed`] when the system refused to look.
+    pub fn verify(&self, digest: &Digest) -> Result<BlobReader, StoreError> {
+        // A second look where the file was replaced while it was read.
+        for _ in 0..4 {
+            let blob = match File::open(self.0.path(digest)).and_then(BlobReader::new) {
+                Ok(blob) => blob,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(StoreError::Damaged(format!("the file of image {digest} is gone")));
+                }
+                Err(error) => return Err(self.0.absent(digest, &error)),
+            };
+            let failed = |error: io::Error| self.0.home.failed(&format!("reading blob {digest}"), &error);
+            let before = Identity::of(blob.file()).map_err(failed)?;
+            if self.0.verified.knows(digest, &before) {
+                return Ok(blob);
+            }
+            let wrong = match hash(blob.clone()) {
+                Ok(found) if found == *digest => None,
+                Ok(found) => Some(format!("its {} bytes hash to {found}", blob.size())),
+                Err(error) if unreadable(&error) => Some(format!("it cannot be read: {error}")),
+                Err(error) => return Err(failed(error)),
+            };
+            let after = Identity::of(blob.file()).map_err(failed)?;
+            if before != after {
+                continue;
+            }
+            let Some(wrong) = wrong else {
+                self.0.verified.remember(digest, after);
+                return Ok(blob);
+            };
+            if let Some(what) = self.set_aside(digest, &after) {
+                let text = format!("image {digest} is not what its name says: {wrong}; {what}");
+                tracing::error!(%digest, "{text}");
+                return Err(StoreError::Damaged(text));
+            }
+        }
+        Err(StoreError::Failed(format!("image {digest} changes again and again while it is read")))
+    }
+
+    /// Damaged blobs that were moved aside and are still there, with their sizes in bytes.
+    #[must_use]
+    pub fn aside(&self) -> Vec<(Digest, u64)> {
+        self.0.verified.aside()
+    }
+
+    /// Moves a damaged blob out of the way, unless another file has taken its place by now; says what was done.
+    fn set_aside(&self, digest: &Digest, damaged: &Identity) -> Option<String> {
+        let _uses = self.0.uses();
+        let path = self.0.path(digest);
+        let present = fs::metadata(&path).map(|meta| Identity::from(&meta));
+        match present {
+            Ok(present) if present == *damaged => Some(self.0.verified.set_aside(digest, &path)),
+            Ok(_) => None,
+            Err(_) => Some("its file is gone".into()),
+        }
     }
 
     /// Holds a blob that is here, so that nobody's letting go removes it.
@@ -103,10 +183,16 @@ impl Blobs {
         Ok(self.held(&mut uses, *digest, meta.len()))
     }
 
-    /// All pins of a namespace, with sizes in bytes.
+    /// The pins of a namespace whose files are there and as long as they should be, with sizes in bytes.
     pub(crate) fn pins(&self, namespace: &str) -> BTreeMap<Digest, u64> {
-        let uses = self.0.uses();
-        uses.pins.iter().filter_map(|(digest, by)| Some((*digest, *by.get(namespace)?))).collect()
+        let all: Vec<(Digest, u64)> = {
+            let uses = self.0.uses();
+            uses.pins.iter().filter_map(|(digest, by)| Some((*digest, *by.get(namespace)?))).collect()
+        };
+        let here = |(digest, size): &(Digest, u64)| {
+            fs::metadata(self.0.path(digest)).is_ok_and(|meta| meta.len() == *size)
+        };
+        all.into_iter().filter(here).collect()
     }
 
     /// Takes note of pins that are durable now, and removes what nobody needs any more.
@@ -125,6 +211,14 @@ impl Blobs {
                 }
             }
         }
+    }
+
+    /// Holds every image that is pinned.
+    pub(crate) fn hold_all(&self) -> Vec<Held> {
+        let mut uses = self.0.uses();
+        let sizes: Vec<(Digest, u64)> =
+            uses.pins.iter().filter_map(|(digest, by)| Some((*digest, *by.values().max()?))).collect();
+        sizes.into_iter().map(|(digest, size)| self.held(&mut uses, digest, size)).collect()
     }
 
     pub(crate) fn check(&self, content: Content) -> Vec<Damage> {
@@ -194,6 +288,7 @@ impl Shared {
             return;
         }
         uses.pins.remove(digest);
+        self.verified.forget(digest);
         // Should this fail or a crash undo it, the sweep at the next start removes it.
         if let Err(error) = fs::remove_file(self.path(digest))
             && error.kind() != io::ErrorKind::NotFound
@@ -255,9 +350,12 @@ impl BlobWriter {
         private_dir(dir).map_err(failed)?;
         let held = {
             let mut uses = shared.uses();
-            // One of another length is damaged; this one takes its place.
-            if fs::metadata(&path).map(|meta| meta.len()).ok() != Some(written) {
-                file.persist(&path).map_err(|error| failed(error.error))?;
+            let present = fs::metadata(&path).map(|meta| Identity::from(&meta));
+            // What is there and not known to be whole may be damaged: this one takes its place.
+            if !present.is_ok_and(|present| shared.verified.knows(&digest, &present)) {
+                let kept = file.persist(&path).map_err(|error| failed(error.error))?;
+                // Its bytes were hashed on their way in.
+                shared.verified.remember(&digest, Identity::of(&kept).map_err(failed)?);
             }
             blobs.held(&mut uses, digest, written)
         };
@@ -324,6 +422,10 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
+    fn new(file: File) -> io::Result<Self> {
+        Ok(Self { size: file.metadata()?.len(), file: Arc::new(file), position: 0 })
+    }
+
     /// Bytes of the blob.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -363,23 +465,22 @@ impl Read for BlobReader {
     }
 }
 
-fn hash(mut blob: BlobReader) -> io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    io::copy(&mut blob, &mut HashInto(&mut hasher))?;
-    Ok(Digest(hasher.finalize().into()))
+/// The digest of all bytes that there are.
+pub(crate) fn hash(mut from: impl Read) -> io::Result<Digest> {
+    let (mut hasher, mut window) = (Sha256::new(), vec![0; WINDOW]);
+    loop {
+        match from.read(&mut window) {
+            Ok(0) => return Ok(Digest(hasher.finalize().into())),
+            Ok(count) => hasher.update(window.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
-struct HashInto<'a>(&'a mut Sha256);
-
-impl Write for HashInto<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Whether it is the disk that cannot give the bytes.
+fn unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 fn sweep_incoming(dir: &Path, _: &Uses) -> io::Result<()> {

@@ -9,9 +9,11 @@ use trireme_actor::{Commit, Store, StoreError};
 use trireme_core::Digest;
 
 use crate::audit;
+use crate::backup::Snapshot;
 use crate::blobs::{Blobs, Content, Held};
 use crate::engine::Engine;
 use crate::home::{FreeSpace, Home, free_space};
+use crate::restore::{self, Restored};
 use crate::writer::Writer;
 
 /// The longest key of a value, in bytes.
@@ -134,16 +136,21 @@ impl Options {
     /// [`OpenError`].
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Database, OpenError> {
         let home = Arc::new(Home::open(dir.as_ref(), self.free)?);
+        let restored = restore::finish(dir.as_ref())?;
         let mut engine = Engine::open(Arc::clone(&home))?;
         let blobs = Blobs::take_over(Arc::clone(&home), self.reserve, engine.all_pins()?)?;
         let (audit, audit_damage) = audit::Log::open(&home, &mut engine)?;
-        let writer = Writer::start(engine, audit, blobs.clone(), self.clock)?;
+        let writer = Writer::start(engine, audit, blobs.clone(), Arc::clone(&self.clock))?;
         let damage = audit_damage.map(Damage::Audit);
         if let Some(damage) = &damage {
             tracing::error!(%damage, "the audit log");
         }
         let damage = Arc::new(Mutex::new(damage.into_iter().collect()));
-        Ok(Database { home, blobs, writer: Arc::new(writer), damage })
+        let database = Database { home, blobs, writer: Arc::new(writer), damage, clock: self.clock };
+        if let Some(Restored { manifest, .. }) = restored {
+            database.note_restore(&manifest)?;
+        }
+        Ok(database)
     }
 }
 
@@ -155,6 +162,7 @@ pub struct Database {
     writer: Arc<Writer>,
     /// What was found at the start.
     damage: Arc<Mutex<Vec<Damage>>>,
+    clock: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Database {
@@ -188,6 +196,24 @@ impl Database {
     #[must_use]
     pub fn audit_log(&self) -> PathBuf {
         self.home.path(audit::FILE)
+    }
+
+    /// The store as it is after the commits of now.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.writer.snapshot()
+    }
+
+    /// A file of the store.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.home.path(name)
+    }
+
+    pub(crate) fn home(&self) -> Arc<Home> {
+        Arc::clone(&self.home)
+    }
+
+    pub(crate) fn now(&self) -> String {
+        (self.clock)()
     }
 
     /// What is missing or has another length: quick, reads no blob.

@@ -60,6 +60,12 @@ impl Engine {
         Err(self.error("writing the database", error))
     }
 
+    /// The database as it is now, whatever is written later.
+    pub(crate) fn snapshot(&mut self) -> Result<ReadTransaction, StoreError> {
+        let read = self.db()?.begin_read().map_err(redb::Error::from);
+        read.map_err(|error| self.error("reading the database", error))
+    }
+
     pub(crate) fn read<T>(
         &mut self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,

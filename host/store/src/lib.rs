@@ -3,8 +3,9 @@
 //! | module | what it keeps | file |
 //! |---|---|---|
 //! | [`Database`], [`Namespace`] | the state and pins of each actor; commits in groups | `state.redb` |
-//! | [`Blobs`] | firmware, named by its digest | `blobs/ab/abcdef…`, `incoming/` |
+//! | [`Blobs`] | firmware, named by its digest | `blobs/ab/abcdef…`, `incoming/`, `damaged/` |
 //! | [`audit`] | one chained line for each event worth keeping | `audit.log` |
+//! | [`Database::backup`], `restore` | the store at one commit, and the way back to it | a directory of its own |
 //! | [`Slots`] | two slots of flash and the boot record of a sensor | a directory of its own |
 //!
 //! Order on disk: a blob's file, its directory, then the commit that pins it. So a power cut leaves at worst a blob
@@ -13,18 +14,24 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+mod backup;
+mod ballast;
 mod blobs;
 mod boot;
 mod database;
 mod engine;
 mod home;
+mod restore;
 mod schema;
 mod slots;
+mod verified;
 mod writer;
 
+pub use backup::{BackupError, MANIFEST, Manifest, Part, Watch};
 pub use blobs::{BlobReader, BlobWriter, Blobs, Held};
 pub use boot::{BootRecord, Slot, Trial};
 pub use database::{Damage, Database, Namespace, OpenError, Options, utc};
+pub use restore::{RestoreError, Restored, Wish, check_backup, restore};
 pub use slots::{SlotError, Slots};
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The number of the store's layout: a newer one is refused, an older one is migrated after a backup.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::{ReadableDatabase, TableDefinition, WriteTransaction};
 
 use crate::database::OpenError;
-use crate::home::sync_dir;
+use crate::home::{free_space, sync_dir};
 
 /// Numbers and marks of the store itself.
 pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -22,6 +23,9 @@ pub(crate) type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// Step *n* leads from schema *n + 1* to *n + 2*. There is one schema so far.
 pub(crate) const MIGRATIONS: &[Migration] = &[];
+
+/// The schema that this program works with.
+pub(crate) const CURRENT: u64 = MIGRATIONS.len() as u64 + 1;
 
 const SCHEMA: &str = "schema";
 /// Which version of the program made this schema: what a message tells people to install.
@@ -98,6 +102,12 @@ fn back_up(path: &Path, schema: u64) -> Result<PathBuf, OpenError> {
         if kept.exists() {
             return Ok(());
         }
+        let (needed, free) = (fs::metadata(path)?.len(), free_space(dir)?);
+        // The migration itself changes pages of a copy, too.
+        if free < 2 * needed {
+            let text = format!("{free} bytes are free, and a copy and its changes need {}", 2 * needed);
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+        }
         let part = kept.with_extension("part");
         fs::copy(path, &part)?;
         File::open(&part)?.sync_all()?;
@@ -143,5 +153,76 @@ mod tests {
         let backup = redb::Database::open(dir.path().join("state.redb.schema-1.bak")).unwrap();
         let state = backup.begin_read().unwrap().open_table(STATE).unwrap();
         assert_eq!(state.get(("broker", "old")).unwrap().unwrap().value(), b"1");
+    }
+
+    /// A store of schema 1 as an earlier version of the program left it, with values, pins, an image and a log.
+    fn of_schema_1(to: &Path) {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/schema-1");
+        copy(&fixture, to);
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                copy(&entry.path(), &to)
+            } else {
+                assert!(fs::copy(entry.path(), to).is_ok())
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_of_schema_1_can_be_opened_and_has_all_that_was_in_it() {
+        use trireme_actor::Store;
+        let dir = tempfile::tempdir().unwrap();
+        of_schema_1(dir.path());
+        let db = crate::Database::open(dir.path()).unwrap();
+        let mut broker = db.namespace("broker");
+        let state = broker.load().unwrap();
+        assert_eq!(state.get("release/acme/MD-01").map(Vec::as_slice), Some(b"1.1".as_slice()));
+        assert_eq!(broker.pins().unwrap().len(), 1);
+        assert_eq!(db.verify(), []);
+        assert_eq!(crate::audit::verify(&db.audit_log()).unwrap().entries, 2);
+    }
+
+    #[test]
+    fn a_migration_that_is_killed_at_any_point_is_done_by_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let original = dir.path().join("original");
+        of_schema_1(&original);
+        let rename: Migration = |transaction| {
+            let mut state = transaction.open_table(STATE)?;
+            let value = state.remove(("broker", "release/acme/MD-01"))?.map(|value| value.value().to_vec());
+            if let Some(value) = value {
+                state.insert(("broker", "releases/acme/MD-01"), value.as_slice())?;
+            }
+            Ok(())
+        };
+        let fails: Migration = |transaction| {
+            transaction.open_table(STATE)?.insert(("broker", "half"), b"".as_slice())?;
+            Err(redb::Error::Corrupted("the power went".into()))
+        };
+        // Cut off: in the backup, after it, in the transaction.
+        for cut in 0..3 {
+            let home = dir.path().join(format!("cut-{cut}"));
+            copy(&original, &home);
+            let path = home.join("state.redb");
+            match cut {
+                0 => fs::write(home.join("state.redb.schema-1.part"), b"half").unwrap(),
+                1 => assert!(fs::copy(&path, home.join("state.redb.schema-1.bak")).is_ok()),
+                _ => drop(open(&path, &[rename, fails]).unwrap_err()),
+            }
+            let db = open(&path, &[rename]).unwrap();
+            let state = db.begin_read().unwrap().open_table(STATE).unwrap();
+            let value = state.get(("broker", "releases/acme/MD-01")).unwrap().unwrap();
+            assert_eq!(value.value(), b"1.1", "cut {cut}");
+            assert!(state.get(("broker", "half")).unwrap().is_none());
+            let backup = redb::Database::open(home.join("state.redb.schema-1.bak")).unwrap();
+            let state = backup.begin_read().unwrap().open_table(STATE).unwrap();
+            assert!(state.get(("broker", "release/acme/MD-01")).unwrap().is_some(), "cut {cut}");
+        }
     }
 }

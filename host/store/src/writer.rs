@@ -10,6 +10,8 @@ use trireme_actor::{Commit, StoreError};
 use trireme_core::Digest;
 
 use crate::audit;
+use crate::backup::Snapshot;
+use crate::ballast::Ballast;
 use crate::blobs::Blobs;
 use crate::database::OpenError;
 use crate::engine::Engine;
@@ -26,6 +28,7 @@ type Answer<T> = SyncSender<Result<T, StoreError>>;
 enum Order {
     Load(Arc<str>, Answer<Values>),
     Commit(Waiting),
+    Snapshot(Answer<Snapshot>),
 }
 
 /// A commit whose caller waits.
@@ -51,7 +54,9 @@ impl Writer {
     ) -> Result<Self, OpenError> {
         let (orders, incoming) = sync_channel(QUEUE);
         let transactions = Arc::new(AtomicU64::new(0));
-        let desk = Desk { engine, audit, blobs, clock, transactions: Arc::clone(&transactions) };
+        let mut ballast = Ballast::new(Arc::clone(&engine.home));
+        ballast.keep();
+        let desk = Desk { engine, audit, blobs, ballast, clock, transactions: Arc::clone(&transactions) };
         let thread = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || desk.run(&incoming))
@@ -69,6 +74,11 @@ impl Writer {
 
     pub(crate) fn commit(&self, namespace: Arc<str>, commit: Commit) -> Result<(), StoreError> {
         self.ask(|answer| Order::Commit(Waiting { namespace, commit, answer }))
+    }
+
+    /// The store as it is after the commits of now.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.ask(Order::Snapshot)
     }
 
     fn ask<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, StoreError> {
@@ -96,6 +106,7 @@ struct Desk {
     engine: Engine,
     audit: audit::Log,
     blobs: Blobs,
+    ballast: Ballast,
     clock: Arc<dyn Fn() -> String + Send + Sync>,
     transactions: Arc<AtomicU64>,
 }
@@ -111,6 +122,9 @@ impl Desk {
                         // Whoever gave up waiting wants no answer.
                         let _ = answer.send(self.engine.load(&namespace));
                     }
+                    Order::Snapshot(answer) => {
+                        let _ = answer.send(self.snapshot());
+                    }
                 }
             }
             if !group.is_empty() {
@@ -119,9 +133,20 @@ impl Desk {
         }
     }
 
+    /// Between two transactions: values, pins and log belong together.
+    fn snapshot(&mut self) -> Result<Snapshot, StoreError> {
+        self.audit.repair(&mut self.engine)?;
+        let (entries, head, audit) = self.audit.end();
+        Ok(Snapshot { read: self.engine.snapshot()?, audit, entries, head, held: self.blobs.hold_all() })
+    }
+
     fn commit(&mut self, group: Vec<Waiting>) {
-        let outcome = self.write(&group);
+        let mut outcome = self.write(&group);
+        if matches!(outcome, Err(StoreError::Full(_))) && self.ballast.release() {
+            outcome = self.write(&group);
+        }
         if outcome.is_ok() {
+            self.ballast.keep();
             self.transactions.fetch_add(1, Ordering::Relaxed);
             for Waiting { namespace, commit, .. } in &group {
                 self.blobs.apply(namespace, &commit.pins);
@@ -135,7 +160,11 @@ impl Desk {
     fn write(&mut self, group: &[Waiting]) -> Result<(), StoreError> {
         let size: usize = group.iter().map(|waiting| size(&waiting.commit)).sum();
         self.engine.home.ensure_room(2 * size as u64 + ROOM, 0)?;
-        self.audit.repair(&mut self.engine)?;
+        match self.audit.repair(&mut self.engine) {
+            // Its lines are in the database, and come into the file when there is room.
+            Err(StoreError::Full(_)) if self.audit.may_wait() => {}
+            other => other?,
+        }
         let time = (self.clock)();
         let entries = group.iter().flat_map(|waiting| {
             waiting.commit.audit.iter().map(|entry| (waiting.namespace.as_ref(), entry.as_str()))

@@ -7,6 +7,7 @@ use trireme_core::{ModelName, NodeId, RoleKind, SensorId, Suite, Version};
 
 use super::audit::AuditCommand;
 use super::authority::AuthorityCommand;
+use super::backup::{Backup, Restore};
 use super::enrol::Enrol;
 use super::keys::KeysCommand;
 use super::models::{List, Retire, Rotate};
@@ -58,6 +59,10 @@ pub(super) enum Command {
     /// What a node noted, and whether it is all still there
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Make a backup of a node's state, also while it runs
+    Backup(Backup),
+    /// Go back to a backup
+    Restore(Restore),
     /// Publish an image: hand it to a running manufacturer, which takes it to its brokers
     Publish(Publish),
     /// Sign a release anew: a new expiry, Tokens of all generations; no image is sent to who holds it

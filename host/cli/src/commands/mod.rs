@@ -3,6 +3,7 @@
 mod args;
 mod audit;
 mod authority;
+mod backup;
 mod enrol;
 mod keys;
 mod models;
@@ -109,6 +110,8 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Request(args) => keys::request(&args),
         Command::Keys(command) => keys::perform(command),
         Command::Audit(command) => audit::perform(command),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Refresh(args) => releases::refresh(&args),
         Command::Withdraw(args) => releases::withdraw(&args),
         Command::Wait(command) => wait::perform(command),

@@ -133,6 +133,8 @@ pub struct IdentityFiles {
 pub struct Named {
     /// Where this was read.
     pub file: PathBuf,
+    /// The node's name, where it has one.
+    pub name: Option<String>,
     /// The node's state.
     pub data: PathBuf,
     /// Its administrator's socket.

@@ -68,6 +68,7 @@ pub(super) fn read(source: &Source) -> Result<Named, Problems> {
     };
     Ok(Named {
         file: source.file.clone(),
+        name: text(node, "name").map(str::to_owned),
         trust: trust.into_iter().map(|text| source.path(text)).collect(),
         admin: text(node, "admin").map_or_else(|| data.join("admin.sock"), |text| source.path(text)),
         passphrase_file: text(node, "passphrase_file").map(|text| source.path(text)),

@@ -329,6 +329,36 @@ const BROKERS: &[Key] = &[
     Key { absent: Absent::Needed, ..optional("url", Kind::Url("mqtt"), "", "where it listens") },
 ];
 
+const QUOTA: &[Key] = &[BYTES, MODELS, LARGEST_IMAGE, BATCHES, RECEIPT_DAYS];
+
+const QUOTAS: &[Key] = &[
+    Key { absent: Absent::Needed, ..optional("manufacturer", Kind::Name, "", "whose quota it is") },
+    BYTES,
+    MODELS,
+    LARGEST_IMAGE,
+    BATCHES,
+    RECEIPT_DAYS,
+    optional(
+        "largest",
+        Kind::Tables(LARGEST_OF),
+        "[{ model = \"MD-01\", bytes = 1048576 }]",
+        "models with a limit of their own for an image",
+    ),
+];
+
+const LARGEST_OF: &[Key] = &[
+    Key { absent: Absent::Needed, ..optional("model", Kind::Name, "", "the model") },
+    Key { absent: Absent::Needed, ..optional("bytes", IMAGE, "", "its largest image, in bytes") },
+];
+
+const BYTES: Key =
+    optional("bytes", Kind::Number(1, 1 << 50), "1073741824", "the most bytes of images in all");
+const MODELS: Key = optional("models", COUNT, "64", "the most models with a release");
+const LARGEST_IMAGE: Key = optional("largest_image", IMAGE, "16777216", "the largest image, in bytes");
+const BATCHES: Key = optional("batches", COUNT, "5000", "the most batches of receipts that wait");
+const RECEIPT_DAYS: Key =
+    optional("receipt_days", Kind::Number(1, 3650), "90", "the most days that a batch of receipts waits");
+
 const BROKER: &[Key] = &[
     ID,
     CERTIFICATE,
@@ -370,6 +400,18 @@ const BROKER: &[Key] = &[
     role("pushes_per_address", COUNT, "600", "the most PUSHes of unproven links of one address in a minute"),
     role("pushes_in_all", COUNT, "60000", "the most PUSHes from and to all unproven links in a minute"),
     role("denied_ms", MS, "600000", "after which a gateway that a policy denied is asked about again"),
+    optional(
+        "quota",
+        Kind::Table(QUOTA),
+        "{ bytes = 1073741824, models = 64, batches = 5000, receipt_days = 90 }",
+        "what each manufacturer may keep here; what is not said is limited by the keys above alone",
+    ),
+    optional(
+        "quotas",
+        Kind::Tables(QUOTAS),
+        "[{ manufacturer = \"acme\", bytes = 268435456, largest = [{ model = \"MD-01\", bytes = 1048576 }] }]",
+        "the same for single manufacturers; what one of them does not say is as in quota",
+    ),
     RENEW,
     FOLLOW_LISTS,
     LISTS_EVERY,

@@ -148,3 +148,90 @@ fn damage_is_named_by_blob_and_actor() {
     drop(mended);
     assert!(path(dir.path(), short).exists());
 }
+
+/// A blob that the broker pins, and its file.
+fn pinned(db: &crate::Database, dir: &Path, bytes: &[u8]) -> (trireme_core::Digest, PathBuf) {
+    let held = keep(&db.blobs(), bytes);
+    db.namespace("broker").commit(pin(held.digest(), Some(bytes.len() as u64))).unwrap();
+    (held.digest(), path(dir, held.digest()))
+}
+
+#[test]
+fn a_blob_is_hashed_once_and_again_when_its_file_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let blobs = db.blobs();
+    let (name, file) = pinned(&db, dir.path(), b"image");
+    assert!(blobs.known(&name).is_some(), "it was hashed on its way in");
+    drop((db, blobs));
+    let db = open(dir.path());
+    let blobs = db.blobs();
+    assert!(blobs.known(&name).is_none(), "nothing large is read at the start");
+    let mut bytes = Vec::new();
+    blobs.verify(&name).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"image");
+    assert!(blobs.known(&name).is_some());
+    // The same bytes in another file.
+    fs::copy(&file, dir.path().join("copy")).unwrap();
+    fs::rename(dir.path().join("copy"), &file).unwrap();
+    assert!(blobs.known(&name).is_none());
+    assert!(blobs.verify(&name).is_ok() && blobs.known(&name).is_some());
+}
+
+#[test]
+fn a_blob_with_a_flipped_bit_is_moved_aside_and_its_place_can_be_filled_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let blobs = db.blobs();
+    let (name, file) = pinned(&db, dir.path(), b"image");
+    fs::write(&file, b"imagE").unwrap();
+    assert!(blobs.known(&name).is_none());
+    let StoreError::Damaged(text) = blobs.verify(&name).unwrap_err() else { panic!("it is not said so") };
+    assert!(text.contains(&name.to_string()) && text.contains("moved to"), "{text}");
+    assert!(!file.exists());
+    assert_eq!(fs::read(dir.path().join("damaged").join(name.to_string())).unwrap(), b"imagE");
+    assert_eq!(blobs.aside(), [(name, 5)]);
+    assert!(matches!(blobs.verify(&name), Err(StoreError::Damaged(_))), "it is gone now");
+    drop(keep(&blobs, b"image"));
+    assert!(blobs.verify(&name).is_ok());
+}
+
+#[test]
+fn what_came_whole_takes_the_place_of_what_is_not_known_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let (name, file) = pinned(&db, dir.path(), b"image");
+    // As long as it should be, and nobody has looked at it since.
+    fs::write(&file, b"imagE").unwrap();
+    drop(keep(&db.blobs(), b"image"));
+    assert_eq!(fs::read(&file).unwrap(), b"image");
+    assert!(db.blobs().known(&name).is_some());
+}
+
+#[test]
+fn of_damaged_blobs_the_newest_few_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    for number in 0..10_u8 {
+        let (name, file) = pinned(&db, dir.path(), &[number; 4]);
+        fs::write(&file, b"none").unwrap();
+        assert!(db.blobs().verify(&name).is_err());
+        assert!(db.blobs().aside().iter().any(|(digest, _)| *digest == name));
+    }
+    assert_eq!(db.blobs().aside().len(), 4);
+}
+
+#[test]
+fn an_actor_does_not_see_a_pin_whose_file_is_gone_or_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let (gone, file) = pinned(&db, dir.path(), b"gone!");
+    fs::remove_file(file).unwrap();
+    let (_, cut) = pinned(&db, dir.path(), b"short");
+    fs::write(cut, b"shor").unwrap();
+    let (whole, _) = pinned(&db, dir.path(), b"whole");
+    assert_eq!(db.namespace("broker").pins().unwrap(), BTreeMap::from([(whole, 5)]));
+    // Letting go works all the same.
+    db.namespace("broker").commit(pin(gone, None)).unwrap();
+    assert!(db.check().iter().all(|damage| !matches!(damage, Damage::Missing { .. })));
+}

@@ -1,6 +1,7 @@
 //! The store as a whole.
 
 mod audit;
+mod backup;
 mod blobs;
 mod crash;
 mod slots;

@@ -151,3 +151,23 @@ proptest! {
         prop_assert_eq!(again.load().unwrap(), memory.load().unwrap());
     }
 }
+
+#[test]
+fn on_a_disk_that_others_filled_commits_go_on_in_the_room_that_was_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let probe = Arc::clone(&full);
+    let free = move |home: &Path| {
+        let ballast = std::fs::metadata(home.join("ballast")).map_or(0, |meta| meta.len());
+        Ok(if probe.load(Ordering::Relaxed) { (4 << 20) - ballast } else { 1 << 30 })
+    };
+    let db = Options::default().free_space(free).open(dir.path()).unwrap();
+    let mut broker = db.namespace("broker");
+    assert!(dir.path().join("ballast").exists());
+    full.store(true, Ordering::Relaxed);
+    for number in 0..20 {
+        broker.commit(put("a", &number.to_string())).unwrap();
+    }
+    assert!(!dir.path().join("ballast").exists());
+    assert!(matches!(db.blobs().writer(1000), Err(StoreError::Full(_))), "images keep away from it");
+}

@@ -30,6 +30,8 @@ pub const NOT_GRANTED: &str = "not-granted";
 pub const NETWORK: &str = "network";
 /// The disk is full or failed.
 pub const STORAGE: &str = "storage";
+/// An image whose bytes are not what its digest says, or are gone: it is of no use, and can be fetched again.
+pub const DAMAGED: &str = "damaged";
 /// The sensor's model refused the image.
 pub const IMAGE: &str = "image";
 /// A configuration that cannot work.

@@ -1,9 +1,13 @@
 //! The broker's table of the configuration.
 
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::Deserialize;
 use trireme_core::message::LARGEST_IMAGE;
+use trireme_core::role::code;
+use trireme_core::{Fault, ModelName, NodeId};
 
 use crate::queue::Places;
 
@@ -46,6 +50,99 @@ pub struct Config {
     pub pushes_in_all: u32,
     /// Milliseconds after which a gateway that a policy denied is asked about again. Default ten minutes.
     pub denied_ms: u64,
+    /// What each manufacturer may keep here.
+    pub quota: Quota,
+    /// What single manufacturers may keep; where one of these says nothing, [`Config::quota`] counts.
+    pub quotas: Vec<QuotaOf>,
+}
+
+/// What a manufacturer may keep; what is not said is limited by the broker's own limits alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quota {
+    /// Bytes of images in all.
+    pub bytes: Option<u64>,
+    /// Models with a release; of each there is one, the newest.
+    pub models: Option<u32>,
+    /// The largest image, in bytes.
+    pub largest_image: Option<u64>,
+    /// Batches of receipts that wait to be collected.
+    pub batches: Option<u32>,
+    /// Days that a batch waits at most.
+    pub receipt_days: Option<u32>,
+}
+
+/// The same for one manufacturer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaOf {
+    /// Whose.
+    pub manufacturer: NodeId,
+    /// See [`Quota`].
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// See [`Quota`].
+    #[serde(default)]
+    pub models: Option<u32>,
+    /// See [`Quota`].
+    #[serde(default)]
+    pub largest_image: Option<u64>,
+    /// See [`Quota`].
+    #[serde(default)]
+    pub batches: Option<u32>,
+    /// See [`Quota`].
+    #[serde(default)]
+    pub receipt_days: Option<u32>,
+    /// Models whose images may be of another size than the manufacturer's others.
+    #[serde(default)]
+    pub largest: Vec<LargestOf>,
+}
+
+/// The largest image of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LargestOf {
+    /// Which model.
+    pub model: ModelName,
+    /// In bytes.
+    pub bytes: u64,
+}
+
+impl Config {
+    /// What a manufacturer may keep, all taken together.
+    pub(crate) fn quota_of(&self, manufacturer: &NodeId) -> Quota {
+        let own = self.quotas.iter().find(|quota| quota.manufacturer == *manufacturer);
+        let most = Some(self.batches_per_manufacturer);
+        let batches = own.and_then(|own| own.batches).or(self.quota.batches);
+        Quota {
+            bytes: own.and_then(|own| own.bytes).or(self.quota.bytes),
+            models: own.and_then(|own| own.models).or(self.quota.models),
+            largest_image: own.and_then(|own| own.largest_image).or(self.quota.largest_image),
+            batches: batches.map(|batches| batches.min(self.batches_per_manufacturer)).or(most),
+            receipt_days: own.and_then(|own| own.receipt_days).or(self.quota.receipt_days),
+        }
+    }
+
+    /// The largest image of a manufacturer's model, in bytes.
+    pub(crate) fn largest_of(&self, manufacturer: &NodeId, model: &ModelName) -> u64 {
+        let own = self.quotas.iter().find(|quota| quota.manufacturer == *manufacturer);
+        let mut models = own.into_iter().flat_map(|own| &own.largest);
+        let of_model = models.find(|largest| largest.model == *model).map(|largest| largest.bytes);
+        let most = of_model.or(self.quota_of(manufacturer).largest_image);
+        most.map_or(self.largest_image, |most| most.min(self.largest_image))
+    }
+
+    /// One word on each manufacturer.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        for (index, quota) in self.quotas.iter().enumerate() {
+            let again = self.quotas.iter().skip(index + 1);
+            if again.into_iter().any(|other| other.manufacturer == quota.manufacturer) {
+                let text = format!("[broker] has two quotas for {}; keep one of them", quota.manufacturer);
+                return Err(Fault::new(code::CONFIGURATION, text));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Config {
@@ -79,6 +176,8 @@ impl Default for Config {
             pushes_per_address: 600,
             pushes_in_all: 60_000,
             denied_ms: 600_000,
+            quota: Quota::default(),
+            quotas: Vec::new(),
         }
     }
 }

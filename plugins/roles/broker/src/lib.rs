@@ -6,6 +6,8 @@
 //! | [`tier2`] | 5.6.4: key agreement with each subscribed gateway, delivery, acknowledgement |
 //! | [`queue`] | whose turn it is |
 //! | [`receipts`] | what sensors reported, kept for their manufacturers |
+//! | [`damage`] | images that are of no use any more |
+//! | [`quota`] | what each manufacturer may keep |
 //! | [`trust`] | revocation lists on their way through, and what they mean for what is kept |
 //! | [`store`] | releases, subscriptions, and what each gateway holds |
 //!
@@ -16,9 +18,11 @@
 extern crate alloc;
 
 mod config;
+mod damage;
 mod guard;
 mod link;
 mod queue;
+mod quota;
 mod receipts;
 mod status;
 mod store;
@@ -42,7 +46,7 @@ use trireme_core::role::{About, Answer, LinkInfo, Request, Then, TimerId, code};
 use trireme_core::timekeeping::Clock;
 use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor, json};
 
-pub use config::Config;
+pub use config::{Config, LargestOf, Quota, QuotaOf};
 use guard::Guard;
 use link::Link;
 use queue::Queue;
@@ -118,6 +122,7 @@ impl Role for Broker {
 
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
         let config: Config = json::configuration(config)?;
+        config.check()?;
         *self = Self {
             clock: Clock::new(config.authority.clone()),
             store: Store::load(host),
@@ -217,7 +222,7 @@ impl Broker {
                     let known = self.links.get_mut(&link).ok_or_else(unknown_link)?;
                     let session = known.session.as_mut().ok_or_else(no_session)?;
                     match session.open(host, link, &sealed)? {
-                        Talk::Receipts(batch) => self.keep_receipts(host, link, batch),
+                        Talk::Receipts(batch) => self.keep_receipts(host, now, link, batch),
                         Talk::Collect(number) => self.collect(host, link, number),
                         talk @ (Talk::TrustKnown(_) | Talk::Trust(_)) => {
                             self.trust_said(host, now, link, &talk)
@@ -232,6 +237,9 @@ impl Broker {
 
     fn done(&mut self, host: &mut dyn Host, now: Stamp, then: Then, result: Result<Answer, Fault>) {
         let Some(work) = self.jobs.remove(&then) else { return };
+        if self.image_is_lost(host, now, work, &result) {
+            return;
+        }
         let (link, outcome) = match work {
             Work::MayAccept(link) => (link, self.may_accept(host, now, link, verdict(result))),
             Work::Receive(link) => (link, self.received(host, now, link, result)),

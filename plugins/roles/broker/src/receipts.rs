@@ -6,6 +6,7 @@
 //! | `receipts/<ID_MF>/<number>` | the signed batch; numbers have twenty digits, so that keys sort |
 //! | `number/<ID_MF>` | the last number given |
 //! | `lead/<ID_MF>` | what is added to a number when it is told to the manufacturer |
+//! | `day/<ID_MF>/<day>` | the first number given on that day since 1970, where the time is proven |
 //! | `batch/<ID_GW>/<ID_MF>` | digest of the last of the gateway's batches that is durable here |
 
 use alloc::collections::BTreeMap;
@@ -16,7 +17,7 @@ use alloc::vec::Vec;
 use trireme_core::message::{Batch, LARGEST_MESSAGE, Numbered, RESPONSE, SignedBatch, Spread, Talk};
 use trireme_core::release::Mark;
 use trireme_core::role::code;
-use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, cbor, formula};
+use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, cbor, formula};
 
 use crate::store::keys;
 use crate::{Broker, no_session, unknown_link};
@@ -50,6 +51,16 @@ impl Receipts {
         Self { counts }
     }
 
+    /// Manufacturers with batches, now or before.
+    pub(crate) fn manufacturers(&self) -> impl Iterator<Item = &NodeId> {
+        self.counts.keys()
+    }
+
+    /// Batches of a manufacturer.
+    pub(crate) fn of(&self, manufacturer: &NodeId) -> u32 {
+        self.counts.get(manufacturer).copied().unwrap_or_default()
+    }
+
     /// Batches kept in all.
     pub(crate) fn total(&self) -> u32 {
         self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
@@ -62,6 +73,7 @@ impl Broker {
     pub(crate) fn keep_receipts(
         &mut self,
         host: &mut dyn Host,
+        now: Stamp,
         id: LinkId,
         signed: SignedBatch,
     ) -> Result<(), Fault> {
@@ -101,13 +113,15 @@ impl Broker {
         host.put(&last, cbor::encode(&next));
         host.put(&seen, digest.as_bytes().into());
         host.put(&key(&batch.manufacturer, next), bytes);
+        self.age_receipts(host, now, &batch.manufacturer, next);
         *self.receipts.counts.entry(batch.manufacturer).or_default() += 1;
         Ok(())
     }
 
     fn has_room(&self, manufacturer: &NodeId) -> bool {
         let count = self.receipts.counts.get(manufacturer);
-        let room = count.is_none_or(|count| *count < self.config.batches_per_manufacturer);
+        let most = self.config.quota_of(manufacturer).batches.unwrap_or(self.config.batches_per_manufacturer);
+        let room = count.is_none_or(|count| *count < most);
         room && (count.is_some() || self.receipts.counts.len() < self.config.releases as usize)
     }
 
@@ -142,15 +156,30 @@ impl Broker {
         let prefix = format!("receipts/{manufacturer}/");
         let up_to = key(&manufacturer, have);
         let old = host.scan(&prefix, None, MOST_DELETED).into_iter().filter(|key| *key <= up_to);
-        let mut deleted = 0;
-        for key in old {
-            host.delete(&key);
-            deleted += 1;
-        }
-        if let Some(count) = self.receipts.counts.get_mut(&manufacturer) {
+        self.delete_receipts(host, &manufacturer, old.collect());
+        Ok(())
+    }
+
+    /// Drops batches below a number, at most so many; how many there were.
+    pub(crate) fn drop_receipts(
+        &mut self,
+        host: &mut dyn Host,
+        manufacturer: &NodeId,
+        below: u64,
+        most: u32,
+    ) -> u32 {
+        let first = key(manufacturer, below);
+        let old = host.scan(&format!("receipts/{manufacturer}/"), None, most);
+        self.delete_receipts(host, manufacturer, old.into_iter().filter(|key| *key < first).collect())
+    }
+
+    fn delete_receipts(&mut self, host: &mut dyn Host, manufacturer: &NodeId, keys: Vec<String>) -> u32 {
+        let deleted = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        keys.iter().for_each(|key| host.delete(key));
+        if let Some(count) = self.receipts.counts.get_mut(manufacturer) {
             *count = count.saturating_sub(deleted);
         }
-        Ok(())
+        deleted
     }
 
     /// The spread of a manufacturer's releases, in messages of a bounded size. Gateways beyond what one message can

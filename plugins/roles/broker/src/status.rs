@@ -13,9 +13,11 @@ use crate::Broker;
 /// The most gateways that are named for a release; the counts are whole.
 const MOST_NAMED: usize = 64;
 /// Bytes of the answer for releases.
-const RELEASES: usize = 36 * 1024;
+const RELEASES: usize = 32 * 1024;
+/// Bytes of the answer for manufacturers.
+const MANUFACTURERS: usize = 8 * 1024;
 /// Bytes of the answer for links.
-const LINKS: usize = 20 * 1024;
+const LINKS: usize = 16 * 1024;
 
 impl Broker {
     /// Releases with their spread, links, and what waits, as JSON; what does not fit an answer is counted.
@@ -37,6 +39,7 @@ impl Broker {
                 "expires_ms": manifest.map_or(0, |manifest| manifest.expires_ms),
                 "withdrawn": stored.withdrawn,
                 "revoked": stored.revoked,
+                "lost": stored.lost,
                 "pending": first(&pending),
                 "holding": first(&holding),
                 "pending_count": pending.len(),
@@ -51,11 +54,14 @@ impl Broker {
                 "delivering": link.transfer.as_ref().map(|transfer| transfer.channel.to_string()),
             })
         });
+        let (manufacturers, manufacturers_left_out) = fit(self.quotas().into_iter(), MANUFACTURERS);
         let (releases, releases_left_out) = fit(releases, RELEASES);
         let (links, links_left_out) = fit(links, LINKS);
         let status = json!({
             "releases": releases,
             "releases_left_out": releases_left_out,
+            "manufacturers": manufacturers,
+            "manufacturers_left_out": manufacturers_left_out,
             "links": links,
             "links_left_out": links_left_out,
             "waiting": self.queue.waiting(),

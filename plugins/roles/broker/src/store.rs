@@ -17,6 +17,9 @@ use trireme_core::message::{Ack, Held, LARGEST_MESSAGE, SignedManifest};
 use trireme_core::release::{Channel, Mark};
 use trireme_core::{Digest, Host, NodeId, Suite, Token, cbor};
 
+/// The most lost images that are looked after at one start: a transaction of the host is bounded.
+const MOST_MISSED: usize = 512;
+
 /// A release as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -41,6 +44,9 @@ pub(crate) struct Stored {
     /// manufacturer signs under a certificate that counts takes its place.
     #[cbor(n(7), skip_if = "no")]
     pub(crate) revoked: bool,
+    /// Its image was damaged or is gone: nothing is delivered from it until its manufacturer has sent it again.
+    #[cbor(n(8), skip_if = "no")]
+    pub(crate) lost: bool,
 }
 
 fn no(flag: &bool) -> bool {
@@ -50,7 +56,7 @@ fn no(flag: &bool) -> bool {
 impl Stored {
     /// Whether its image is kept.
     pub(crate) fn image(&self) -> bool {
-        !self.withdrawn && !self.revoked
+        !self.withdrawn && !self.revoked && !self.lost
     }
 
     /// The certificate that stands behind it.
@@ -132,6 +138,7 @@ impl Store {
                 store.releases.insert(channel, stored);
             }
         }
+        store.miss_images(host);
         // An earlier version kept the images of withdrawn releases too.
         for stored in store.releases.values().filter(|stored| !stored.image()) {
             if !store.uses(&stored.mark.digest) {
@@ -155,6 +162,35 @@ impl Store {
             host.delete(&key);
         }
         store
+    }
+
+    /// Images that are not in the blobs any more, because somebody removed or cut their files.
+    fn miss_images(&mut self, host: &mut dyn Host) {
+        let releases = self.releases.values().filter(|stored| stored.image());
+        let gone: BTreeSet<Digest> = releases
+            .map(|stored| stored.mark.digest)
+            .filter(|digest| host.blob_size(digest).is_none())
+            .take(MOST_MISSED)
+            .collect();
+        for digest in gone {
+            self.lose(host, &digest, "its file is gone or was cut");
+        }
+    }
+
+    /// An image is of no use any more: what was kept with it has lost it, and waits for it to be sent again.
+    pub(crate) fn lose(&mut self, host: &mut dyn Host, digest: &Digest, why: &str) {
+        let kept = |stored: &Stored| stored.image() && stored.mark.digest == *digest;
+        for (channel, stored) in self.releases.iter_mut().filter(|(_, stored)| kept(stored)) {
+            stored.lost = true;
+            host.put(&channel.key("release"), cbor::encode(stored));
+            host.audit(&format!(
+                "the image {} of {channel} {} is lost: {why}; {} is asked for it again",
+                digest.short(),
+                stored.mark.version,
+                stored.manufacturer
+            ));
+        }
+        host.unpin(digest);
     }
 
     /// Keeps a release in place of the channel's earlier one, whose image goes when nothing uses it any more.
@@ -188,7 +224,7 @@ impl Store {
     /// Leaves of a release that its certificate was revoked, and lets its image go.
     pub(crate) fn purge(&mut self, host: &mut dyn Host, channel: &Channel, busy: impl Fn(&Digest) -> bool) {
         let Some(stored) = self.releases.get(channel).cloned() else { return };
-        let tombstone = Stored { manifest: None, certificate: None, revoked: true, ..stored };
+        let tombstone = Stored { manifest: None, certificate: None, revoked: true, lost: false, ..stored };
         self.put(host, channel, tombstone, busy);
     }
 
@@ -282,7 +318,7 @@ impl Store {
 
     /// The channel's release, where this gateway has not answered for it in this state yet.
     pub(crate) fn due(&self, gateway: &NodeId, channel: &Channel) -> Option<&Stored> {
-        let stored = self.releases.get(channel).filter(|stored| !stored.revoked)?;
+        let stored = self.releases.get(channel).filter(|stored| !stored.revoked && !stored.lost)?;
         let standing = self.subscribers.get(channel)?.standings.get(gateway)?.as_ref();
         let answered = standing.is_some_and(|standing| standing.mark == stored.mark);
         (!answered).then_some(stored)

@@ -20,6 +20,7 @@ use trireme_core::{
 use crate::Broker;
 
 mod lost;
+mod quota;
 mod receipts;
 mod trust;
 mod turns;

@@ -63,7 +63,7 @@ impl Broker {
     }
 
     /// What is here already of the manufacturer that a PUSH names. A release without its image, because it was
-    /// withdrawn or revoked, is not: so it comes with its body when its manufacturer signs it anew.
+    /// withdrawn, revoked or lost, is not: so it comes with its body when its manufacturer signs it anew.
     pub(crate) fn held_of(&self, push: &Push) -> Vec<Held> {
         let releases = self.store.releases.iter();
         let theirs = releases.filter(|(_, stored)| stored.manufacturer == push.id && stored.image());
@@ -140,6 +140,9 @@ impl Broker {
             sequence: manifest.sequence,
         });
         let novelty = self.judge(header, mark.as_ref(), &tokens)?;
+        if novelty != Novelty::Duplicate && !withdrawn {
+            self.fits_quota(header)?;
+        }
         if let Some(mark) = &mark {
             // Suite 2 knows `D` without the body, so `S1` never waits for it.
             let s1 = formula::s1(&header.fields()).with_digest(mark.size, &mark.digest);
@@ -201,6 +204,8 @@ impl Broker {
             {
                 refuse(code::CONFLICT, "the same image with another Token")
             }
+            // The same once more is what a lost image waits for.
+            Novelty::Duplicate if known.lost => Ok(Novelty::Refresh),
             novelty => Ok(novelty),
         }
     }
@@ -345,6 +350,7 @@ impl Broker {
             withdrawn: incoming.withdrawn,
             certificate: header.manifest.is_none().then(|| incoming.certificate.clone()),
             revoked: false,
+            lost: false,
             mark,
         };
         let channel = channel(header);

@@ -389,7 +389,7 @@ impl Broker {
     }
 
     /// Frees the delivery's place for whoever waits, and looks for what is due next on this link.
-    fn end_transfer(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
+    pub(crate) fn end_transfer(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
         let ended = self.links.get_mut(&id).and_then(|link| link.transfer.take());
         if let Some(transfer) = ended {
             self.queue.end(id);

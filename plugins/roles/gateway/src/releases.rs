@@ -6,7 +6,7 @@
 //! | `floor/<MD>` | the [`Mark`] of the highest release whose `M5` and digest verified; suite 2 only |
 //! | `doomed/<digest>` | empty: a superseded image that a transfer still reads |
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,6 +20,9 @@ use trireme_core::role::code;
 use trireme_core::{Digest, Fault, Host, ModelName, NodeId, Suite, Token, Version, cbor};
 
 use crate::keys;
+
+/// The most lost images that are looked after at one start: a transaction of the host is bounded.
+const MOST_MISSED: usize = 512;
 
 /// A release that was verified and is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -86,6 +89,15 @@ impl Releases {
             if let Some(release) = release {
                 releases.by_model.insert(release.channel.model.clone(), release);
             }
+        }
+        let here = releases.by_model.values().filter(|release| release.image);
+        let gone: BTreeSet<Digest> = here
+            .map(|release| release.mark.digest)
+            .filter(|digest| host.blob_size(digest).is_none())
+            .take(MOST_MISSED)
+            .collect();
+        for digest in gone {
+            releases.lose(host, &digest, "its file is gone or was cut");
         }
         for key in keys(host, "floor/") {
             let model = key.strip_prefix("floor/").and_then(|model| ModelName::new(model).ok());
@@ -234,6 +246,25 @@ impl Releases {
             }
         }
         Some(release)
+    }
+
+    /// An image is of no use any more: it is not among what is held here, so a broker sends it again. Gives the
+    /// channels of its releases.
+    pub(crate) fn lose(&mut self, host: &mut dyn Host, digest: &Digest, why: &str) -> Vec<Channel> {
+        let kept = |release: &Release| release.image && release.mark.digest == *digest;
+        let mut channels = Vec::new();
+        for (model, release) in self.by_model.iter_mut().filter(|(_, release)| kept(release)) {
+            release.image = false;
+            host.put(&format!("release/{model}"), cbor::encode(release));
+            host.audit(&format!(
+                "the image {} of {model} {} is lost: {why}; brokers are asked for it again",
+                digest.short(),
+                release.mark.version
+            ));
+            channels.push(release.channel.clone());
+        }
+        host.unpin(digest);
+        channels
     }
 
     /// Lets a superseded image go when no transfer reads it any more.

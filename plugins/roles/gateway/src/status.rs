@@ -54,6 +54,7 @@ impl Gateway {
                 "stale": now.unix_ms.is_some_and(|unix_ms| stale(release, unix_ms).is_some()),
                 "withdrawn": release.withdrawn,
                 "revoked": revoked,
+                "lost": !release.image && !release.withdrawn && !revoked,
                 "floor": self.releases.floor(&release.channel.model).map(|floor| floor.version),
             })
         });

@@ -3,7 +3,7 @@
 //! nothing else.
 
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde_json::json;
@@ -13,6 +13,7 @@ use trireme_core::release::Mark;
 use trireme_core::role::{Answer, Delivery, Job, JobKey, code};
 use trireme_core::{Digest, Fault, Host, LinkId, ModelName, SensorId, Stamp, Token, cbor, formula};
 
+use crate::broker::Broker;
 use crate::releases::Release;
 use crate::sensors::{Known, Sensor, Stage};
 use crate::{BACKOFF, Gateway, Work, unknown_link};
@@ -228,6 +229,11 @@ impl Gateway {
         else {
             return;
         };
+        if let Some(fault) = result.as_ref().err().filter(|fault| fault.code == code::DAMAGED) {
+            self.abandon(host, now, id, false);
+            self.lose_image(host, now, &mark.digest, fault);
+            return;
+        }
         let value = result.ok().and_then(|answer| answer.values.into_iter().next());
         let Some(checksum) = value.and_then(|value| Digest::try_from(value.as_slice()).ok()) else {
             self.abandon(host, now, id, true);
@@ -299,13 +305,42 @@ impl Gateway {
         let until = now.monotonic_ms.saturating_add(self.config.install_ms);
         let Some(sensor) = self.sensors.get_mut(id) else { return };
         let Stage::Sending(mark) = sensor.stage.clone() else { return };
-        if result.is_err() {
-            self.abandon(host, now, id, true);
+        if let Err(fault) = result {
+            // What is wrong with the image is no failure of the sensor's.
+            let (lost, link) = (fault.code == code::DAMAGED, sensor.link);
+            self.abandon(host, now, id, !lost);
+            if lost {
+                self.lose_image(host, now, &mark.digest, &fault);
+                // It waits for an image that does not come: on a new link it begins anew.
+                if let Some(link) = link {
+                    host.close(link, "the image that was to be sent is damaged");
+                    self.lost_sensor(host, now, link);
+                }
+            }
             return;
         }
         sensor.stage = Stage::Installing(mark.clone(), until);
         self.image_read(host, &mark);
         self.offer_all(host, now);
+    }
+
+    /// An image turned out to be damaged or gone. Links to brokers that have it begin anew: what is held here is said
+    /// at the beginning of a session, and what is missing comes then.
+    fn lose_image(&mut self, host: &mut dyn Host, now: Stamp, digest: &Digest, fault: &Fault) {
+        let why: String = fault.detail.chars().take(160).collect();
+        let channels = self.releases.lose(host, digest, &why);
+        if channels.is_empty() {
+            return;
+        }
+        self.alarm(host, format!("the image {} is lost: {why}", digest.short()));
+        let serves = |broker: &&Broker| channels.iter().any(|channel| broker.wants.contains(channel));
+        let links: Vec<LinkId> =
+            self.brokers.values().filter(serves).filter_map(|broker| broker.link).collect();
+        for link in links {
+            let reason = "an image is missing here and has to come again";
+            host.close(link, reason);
+            self.lost_broker(host, now, link, reason);
+        }
     }
 
     /// What a receipt means for what is offered next.

@@ -168,6 +168,7 @@ impl Manufacturer {
             })
             .collect();
         for reach in reaches {
+            self.believe_its_manifest(host, broker, &reach);
             let place = spread_key(broker, &reach.model);
             if load::<Reach>(host, &place).as_ref() != Some(&reach) {
                 save(host, &place, &reach);

@@ -7,6 +7,7 @@
 //! | the same release under a new manifest: refreshed or withdrawn; the own certificate was renewed | `refresh` |
 //! | what is owed to whom, and the policies' word on it | `errand` |
 //! | connect, PUSH, RESPONSE, PUBLISH with `S1`, `A`, disconnect (5.6.3.1, 5.6.3.2) | `visit` |
+//! | images that are lost, here or at a broker that had stored them | `lost` |
 //! | revocation lists, passed on to brokers and taken from them | `trust` |
 //! | receipts of sensors, by way of gateways and brokers | `collect` |
 //! | what the administrator sees | `status` |
@@ -21,6 +22,7 @@ extern crate alloc;
 mod collect;
 mod config;
 mod errand;
+mod lost;
 mod publish;
 mod record;
 mod refresh;

@@ -14,6 +14,7 @@ use trireme_core::{RoleKind, SensorId, Suite, Tag, Version, cbor, formula};
 
 use super::*;
 
+mod lost;
 mod publishing;
 mod receipts;
 mod refresh;

@@ -199,6 +199,7 @@ impl Manufacturer {
             Err(fault) => return Err(fault),
         };
         let session = self.greet(host, link, session)?;
+        self.believe_what_it_holds(host, link, &response.held);
         // Something may have come up since the visit began.
         let Some(visit) = self.visits.get(&link) else { return Ok(()) };
         let release = visit.release.clone().or_else(|| self.allowed_release(host, &visit.broker));
@@ -240,6 +241,11 @@ impl Manufacturer {
             return;
         };
         let session = session.clone();
+        let lost = result.as_ref().err().filter(|fault| fault.code == code::DAMAGED);
+        let release = self.visits.get(&link).and_then(|visit| visit.release.clone());
+        if let Some((fault, release)) = lost.zip(release) {
+            return self.image_is_lost(host, now, link, &release, fault);
+        }
         let sent = result.and_then(|answer| {
             let value = answer.values.first().and_then(|value| Tag::try_from(value.as_slice()).ok());
             let s1 = value.ok_or_else(|| Fault::new(code::INTERNAL, "a job for S1 gave none"))?;
@@ -326,6 +332,10 @@ impl Manufacturer {
                 visit.deadline = deadline + release.size / SLOWEST;
                 let size = release.size;
                 self.show_visit(host, link, "sending", size);
+            }
+            Err(fault) if fault.code == code::DAMAGED => {
+                let release = release.clone();
+                self.image_is_lost(host, now, link, &release, &fault);
             }
             Err(fault) => self.give_up(host, now, link, &fault.to_string()),
         }
@@ -421,7 +431,7 @@ impl Manufacturer {
     }
 
     /// 5.6.3.2: the manufacturer disconnects.
-    fn leave(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, why: &str) {
+    pub(crate) fn leave(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, why: &str) {
         let Some(visit) = self.visits.remove(&link) else { return };
         host.close(link, why);
         let pause = if now.monotonic_ms < self.eager_until && self.awaits_sensors(host) {
@@ -459,14 +469,6 @@ impl Manufacturer {
         host.audit(&format!("{broker} is not talked to: {fault}"));
         self.give_up(host, now, link, &detail);
         self.show_all(host, &broker, stage, &detail);
-    }
-
-    /// The broker needs an image that is lost here.
-    fn without_image(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, release: &Release) {
-        let Some(broker) = self.visits.get(&link).map(|visit| visit.broker.clone()) else { return };
-        let detail = "its image is not here any more; publish the same file again";
-        self.settle_errand(host, &broker, release, "refused", detail);
-        self.leave(host, now, link, detail);
     }
 
     /// A link is gone in the middle of a visit.

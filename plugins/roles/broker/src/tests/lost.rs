@@ -106,3 +106,63 @@ fn pushes_beyond_the_rate_end_the_link() {
     let event = Event::Message(MF, PUSH.into(), push);
     assert_eq!(bench.handle(event).unwrap_err().code, code::LIMIT);
 }
+
+/// The delivery that is asked for among `acts` is allowed, and its job ends so.
+fn delivered(bench: &mut Bench, acts: &[Act], result: Result<Answer, Fault>) -> Vec<Act> {
+    let allow = Answer { blob: None, values: vec![cbor::encode(&Verdict::Allow)] };
+    let asked = acts.iter().find_map(|act| match act {
+        Act::Ask(hook, _, then) if hook == "deliver" => Some(*then),
+        _ => None,
+    });
+    let acts = bench.handle(Event::Done(asked.expect("nothing is due"), Ok(allow))).unwrap();
+    let then = acts.iter().find_map(|act| match act {
+        Act::Deliver { then, .. } => Some(*then),
+        _ => None,
+    });
+    bench.handle(Event::Done(then.expect("nothing is delivered"), result)).unwrap()
+}
+
+#[test]
+fn a_damaged_image_is_delivered_to_nobody_and_taken_again_under_the_same_number() {
+    let mut bench = Bench::new();
+    bench.release("1.0", b"image", 1);
+    let mut peer = gateway("gw-1");
+    let acts = bench.subscribe(&peer);
+    let acts = bench.agree_2(&mut peer, &acts, Vec::new());
+    let damaged = Err(Fault::new(code::DAMAGED, "its bytes hash to something else"));
+    let acts = delivered(&mut bench, &acts, damaged);
+    assert!(!acts.iter().any(|act| matches!(act, Act::Close(..))), "it is not the gateway's failure");
+    assert!(acts.iter().any(|act| matches!(act, Act::Audit(text) if text.contains("is lost"))));
+    assert!(bench.host.pins.is_empty() && bench.broker.links[&GW].transfer.is_none());
+
+    // Others get nothing of it, also after a restart.
+    bench.host.start(&mut bench.broker, "{}").unwrap();
+    let acts = bench.subscribe(&peer);
+    let acts = bench.agree_2(&mut peer, &acts, Vec::new());
+    assert!(!acts.iter().any(|act| matches!(act, Act::Ask(..))));
+    let mut mf = manufacturer();
+    bench.agree_1(&mut mf);
+    let (_, push) = exchange::offer(&mut mf.host, mf.link, TIER_1).unwrap();
+    assert!(bench.broker.held_of(&cbor::decode(&push, 65_536).unwrap()).is_empty());
+
+    // The same release, as it was signed: without its bytes it is of no use.
+    let digest = mf.host.blob(b"image");
+    let same = manifest("1.0", digest, 5, 1);
+    assert_eq!(bench.publish(&mut mf, &same, b"", 5), code::UNKNOWN);
+    bench.push_1(&mut mf);
+    assert_eq!(bench.publish(&mut mf, &same, b"image", 0), Ack::STORED);
+    assert!(bench.host.pins.contains(&digest));
+    assert!(bench.broker.links[&GW].transfer.is_some(), "whoever waited gets it");
+}
+
+#[test]
+fn an_image_whose_file_was_removed_is_missed_at_the_start() {
+    let mut bench = Bench::new();
+    bench.release("1.0", b"image", 1);
+    bench.host.blobs.clear();
+    bench.host.start(&mut bench.broker, "{}").unwrap();
+    assert!(bench.broker.store.releases.values().all(|stored| stored.lost));
+    assert!(bench.host.pins.is_empty());
+    assert_eq!(bench.release("1.0", b"image", 1), Ack::STORED);
+    assert!(bench.broker.store.releases.values().all(crate::store::Stored::image));
+}

@@ -219,3 +219,39 @@ fn a_batch_is_signed_anew_after_the_certificate_was_renewed() {
     bench.push().unwrap();
     assert_ne!(bench.host.state["batch/acme"], before);
 }
+
+#[test]
+fn a_damaged_image_is_offered_to_nobody_until_a_broker_has_sent_it_again() {
+    let mut bench = Bench::agreed("");
+    bench.release("1.1", b"image", 1);
+    bench.offer("1.0").unwrap();
+    let acts = bench.lan(WANT, &Want { version: version("1.1") });
+    let then = acts.iter().find_map(|act| match act {
+        Act::Deliver { then, .. } => Some(*then),
+        _ => None,
+    });
+    let damaged = Err(Fault::new(code::DAMAGED, "its bytes hash to something else"));
+    let uplink = bench.link;
+    let acts = bench.handle(Event::Done(then.unwrap(), damaged)).unwrap();
+    for link in [uplink, SN] {
+        assert!(acts.iter().any(|act| matches!(act, Act::Close(closed, _) if *closed == link)));
+    }
+    bench.hello("1.0");
+    assert!(bench.host.pins.is_empty());
+    assert!(bench.gateway.releases.held(|_| true).is_empty(), "the next session says so");
+    assert_eq!(bench.offer("1.0"), None);
+
+    bench.host.now.monotonic_ms += 2_000;
+    let acts = bench.handle(Event::Timer(crate::TICK)).unwrap();
+    let link = acts.iter().find_map(|act| match act {
+        Act::Connect(_, link) => Some(*link),
+        _ => None,
+    });
+    bench.link = link.expect("it connects again");
+    bench.handle(Event::Opened(bench.link, Fake::outgoing())).unwrap();
+    bench.push().unwrap();
+    let same = bench.manifest("1.1", b"image", 1);
+    assert_eq!(bench.deliver(&same, Suite::Digest, b"image", 0).0, Ack::STORED);
+    assert!(!bench.host.pins.is_empty());
+    assert!(bench.offer("1.0").is_some());
+}

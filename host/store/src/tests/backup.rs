@@ -1,0 +1,166 @@
+use std::fs;
+
+use trireme_actor::Store;
+
+use super::*;
+use crate::{BackupError, RestoreError, Wish, check_backup, restore};
+
+const FORCE: fn() -> Wish = || Wish { node: None, force: true };
+
+fn go_on(_: u64, _: u64) -> bool {
+    true
+}
+
+/// A broker that has written this much.
+fn fill(db: &Database, from: u32, to: u32) {
+    let mut broker = db.namespace("broker");
+    for number in from..to {
+        let held = keep(&db.blobs(), &number.to_be_bytes());
+        let mut commit = put("last", &number.to_string());
+        commit.pins.insert(held.digest(), Some(4));
+        commit.audit.push(format!("number {number}"));
+        broker.commit(commit).unwrap();
+    }
+}
+
+fn last(db: &Database) -> String {
+    let state = db.namespace("broker").load().unwrap();
+    String::from_utf8(state["last"].clone()).unwrap()
+}
+
+#[test]
+fn a_backup_is_the_store_at_one_commit_however_much_is_written_meanwhile() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let db = open(dir.path());
+    fill(&db, 0, 20);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| fill(&db, 20, 200));
+        for round in 0..5 {
+            let to = out.path().join(format!("backup-{round}"));
+            let manifest = db.backup(&to, "bk-1", &mut go_on).unwrap();
+            assert_eq!(check_backup(&to, &mut go_on).unwrap(), manifest);
+            let home = out.path().join(format!("home-{round}"));
+            assert_eq!(restore(&to, &home, &Wish::default(), &mut go_on).unwrap().replaced, None);
+            let again = open(&home);
+            let number: u64 = last(&again).parse().unwrap();
+            assert_eq!((manifest.images.len() as u64, manifest.lost.len()), (number + 1, 0));
+            assert_eq!(again.namespace("broker").pins().unwrap().len() as u64, number + 1);
+            assert_eq!(manifest.entries, number + 1);
+            // The restore is noted.
+            assert_eq!(crate::audit::verify(&again.audit_log()).unwrap().entries, number + 2);
+            assert_eq!(again.verify(), []);
+        }
+        writer.join().unwrap();
+    });
+    assert_eq!(last(&db), "199");
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 10, "nothing half made stays");
+}
+
+#[test]
+fn an_image_that_is_let_go_during_a_backup_is_in_it_and_a_damaged_one_is_named() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let db = open(dir.path());
+    fill(&db, 0, 3);
+    let names = [0_u32, 1, 2].map(|number| digest(&number.to_be_bytes()));
+    let damaged = names[1].to_string();
+    fs::write(dir.path().join("blobs").join(&damaged[..2]).join(&damaged), b"none").unwrap();
+    let to = out.path().join("backup");
+    let mut first = true;
+    let manifest = db.backup(&to, "bk-1", &mut |_, _| {
+        if std::mem::take(&mut first) {
+            for name in names {
+                db.namespace("broker").commit(pin(name, None)).unwrap();
+            }
+        }
+        true
+    });
+    let manifest = manifest.unwrap();
+    assert_eq!((manifest.images.len(), manifest.lost), (2, vec![names[1]]));
+    restore(&to, dir.path().join("other").as_path(), &Wish::default(), &mut go_on).unwrap();
+    let pins = open(&dir.path().join("other")).namespace("broker").pins().unwrap();
+    assert_eq!(pins.len(), 2, "the actor misses what is lost");
+}
+
+#[test]
+fn a_state_that_is_there_is_only_replaced_by_force_and_kept_aside() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, to) = (dir.path().join("home"), out.path().join("backup"));
+    let db = open(&home);
+    fill(&db, 0, 2);
+    db.backup(&to, "bk-1", &mut go_on).unwrap();
+    assert!(matches!(db.backup(&to, "bk-1", &mut go_on), Err(BackupError::Exists(_))));
+    assert!(matches!(db.backup(&out.path().join("no"), "", &mut |_, _| false), Err(BackupError::GivenUp)));
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+    fill(&db, 2, 5);
+    let taken = restore(&to, &home, &FORCE(), &mut go_on).unwrap_err();
+    assert!(taken.to_string().contains("another trireme runs"), "{taken}");
+    drop(db);
+    let occupied = restore(&to, &home, &Wish::default(), &mut go_on).unwrap_err();
+    assert!(matches!(occupied, RestoreError::Occupied(_)), "{occupied}");
+    let other = Wish { node: Some("gw-1".into()), force: false };
+    let error = restore(&to, &dir.path().join("new"), &other, &mut go_on).unwrap_err();
+    assert!(matches!(error, RestoreError::Another { .. }), "{error}");
+    let restored = restore(&to, &home, &FORCE(), &mut go_on).unwrap();
+    let kept = restored.replaced.unwrap().join("old");
+    assert!(kept.join("state.redb").exists() && kept.join("blobs").exists());
+    assert_eq!(last(&open(&home)), "1");
+}
+
+#[test]
+fn a_restore_that_is_cut_off_anywhere_leaves_the_one_state_or_the_other() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let to = out.path().join("backup");
+    let home = dir.path().join("home");
+    let db = open(&home);
+    fill(&db, 0, 2);
+    db.backup(&to, "bk-1", &mut go_on).unwrap();
+    fill(&db, 2, 5);
+    // A node that runs goes on with its state until it is opened anew.
+    db.stage_restore(&to, &FORCE(), &mut go_on).unwrap();
+    fill(&db, 5, 6);
+    assert_eq!(last(&db), "5");
+    drop(db);
+    let names = ["state.redb", "audit.log", "blobs"];
+    // The moves that putting it in place consists of, cut off after each of them.
+    for moves in 0..=2 * names.len() {
+        let cut = dir.path().join(format!("cut-{moves}"));
+        copy(&home, &cut);
+        let ready = cut.join("restore.ready");
+        fs::create_dir_all(ready.join("old")).unwrap();
+        for step in 0..moves {
+            let name = names[step / 2];
+            let (from, to) = match step % 2 {
+                0 => (cut.join(name), ready.join("old").join(name)),
+                _ => (ready.join(name), cut.join(name)),
+            };
+            fs::rename(from, to).unwrap();
+        }
+        let db = open(&cut);
+        assert_eq!(last(&db), "1", "after {moves} moves");
+        assert_eq!(db.verify(), []);
+        assert!(!ready.exists());
+        drop(db);
+        assert_eq!(last(&open(&cut)), "1");
+    }
+    // What was being copied is of no use.
+    copy(&home, &dir.path().join("early"));
+    fs::rename(dir.path().join("early/restore.ready"), dir.path().join("early/restore.part")).unwrap();
+    assert_eq!(last(&open(&dir.path().join("early"))), "5");
+}
+
+#[test]
+fn a_backup_of_a_newer_program_or_of_a_device_is_refused() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let to = out.path().join("backup");
+    let db = open(dir.path());
+    fill(&db, 0, 1);
+    db.backup(&to, "bk-1", &mut go_on).unwrap();
+    let manifest = fs::read_to_string(to.join(crate::MANIFEST)).unwrap();
+    fs::write(to.join(crate::MANIFEST), manifest.replace("\"schema\": 1", "\"schema\": 9")).unwrap();
+    let error = check_backup(&to, &mut go_on).unwrap_err();
+    assert!(matches!(error, RestoreError::TooNew { schema: 9, .. }), "{error}");
+    db.namespace("sensor/sn-1").commit(put("counter", "1")).unwrap();
+    let error = db.backup(&out.path().join("other"), "bk-1", &mut go_on).unwrap_err();
+    assert!(matches!(error, BackupError::Sensor(_)), "{error}");
+    assert!(!out.path().join("other").exists());
+}
