@@ -2,6 +2,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`bench`] | measurements, as plain numbers |
 //! | [`binary`] | where the built binary and components are |
 //! | [`hierarchy`] | a root, an intermediate, nodes that renew their certificates by themselves |
 //! | [`lab`] | an authority, and nodes of native roles on real sockets, in one process |
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attacker;
+pub mod bench;
 pub mod binary;
 pub mod hierarchy;
 pub mod lab;
