@@ -267,10 +267,10 @@ mod tests {
     fn every_gateway_of_a_small_bench_is_agreed_with_twice() {
         let folder = tempfile::tempdir().unwrap();
         let lab = Lab::with_intermediate();
-        let found = Bench::new(&lab, folder.path(), 70).run(Linked::Native).unwrap();
+        let found = Bench::new(&lab, folder.path(), 300).run(Linked::Native).unwrap();
         let counts =
             found.iter().map(|(occasion, stretch)| (*occasion, stretch.exchanges)).collect::<Vec<_>>();
-        assert_eq!(counts, [(Occasion::First, 70), (Occasion::Again, 70)]);
+        assert_eq!(counts, [(Occasion::First, 300), (Occasion::Again, 300)]);
         assert!(found[0].1.commits >= 2, "the subscriptions of two batches are durable");
         assert_eq!(found[1].1.commits, 0, "nothing is new the second time");
     }

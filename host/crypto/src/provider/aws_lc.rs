@@ -66,7 +66,7 @@ impl Provider for AwsLc {
             return Err(KeyError::Point);
         }
         let peer = agreement::UnparsedPublicKey::new(&ECDH_P256, peer.as_bytes());
-        agreement::agree(key, &peer, KeyError::Point, |secret| {
+        agreement::agree(key, peer, KeyError::Point, |secret| {
             let mut shared = Shared(Zeroizing::new([0; 32]));
             if secret.len() != shared.0.len() {
                 return Err(KeyError::Point);

@@ -21,7 +21,7 @@ use crate::attacker::wire::Frame;
 use crate::lab::{Certificated, Lab, now_ms};
 
 /// How many events share a commit: as many as a node takes from an actor's mailbox at a time.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// What all gateways subscribe to.
 const FILTER: &str = "trireme/fw/acme/MD-01";
 
