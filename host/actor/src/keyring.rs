@@ -38,8 +38,9 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// How many chains are remembered.
-    const REMEMBERED: usize = 4096;
+    /// How many chains are remembered: more than a broker has gateways, or each would be verified anew whenever it comes
+    /// back. Only chains that verified take up room.
+    const REMEMBERED: usize = 16_384;
 
     /// Trust in these roots.
     #[must_use]

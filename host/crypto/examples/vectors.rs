@@ -23,9 +23,13 @@ use trireme_crypto::certificate::{
 };
 use trireme_crypto::element::ModelSecrets;
 use trireme_crypto::image::{Computation, ImageKey};
-use trireme_crypto::key::{Signer, SoftwareKey, sign_formula};
+use trireme_crypto::key::{Key, Signer, sign_formula};
+use trireme_crypto::provider::Portable;
 use trireme_crypto::session::{AgreementInput, Ephemeral, Session};
 use trireme_crypto::{bundle, hash, issue};
+
+/// Vectors hold signatures: those of RFC 6979, which are always the same.
+type SoftwareKey = Key<Portable>;
 
 const FIRMWARE: &[u8] = b"Trireme test firmware 1.3, sixty-one bytes, not a whole block";
 const BEGIN: u64 = 1_735_689_600_000;

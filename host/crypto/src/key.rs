@@ -8,15 +8,14 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use p256::ecdsa::signature::Signer as _;
-use p256::ecdsa::signature::hazmat::PrehashVerifier;
-use p256::ecdsa::{Signature as EcdsaSignature, SigningKey, VerifyingKey};
+use p256::ecdsa::Signature as EcdsaSignature;
 use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 use trireme_core::role::code;
 use trireme_core::{Digest, Fault, Formula, Point, Signature};
 use zeroize::Zeroizing;
 
 use crate::hash;
+use crate::provider::{Active, Provider, Scalar};
 
 /// The most bytes of a private key in PEM.
 const LARGEST_PEM: usize = 4096;
@@ -45,16 +44,28 @@ pub fn sign_formula(signer: &dyn Signer, formula: &Formula<'_>) -> Result<Signat
     signer.sign(&formula.to_vec())
 }
 
-/// A private key in this process's memory. Signs deterministically (RFC 6979); wiped when dropped.
-pub struct SoftwareKey(SigningKey);
+/// A private key in this process's memory.
+pub type SoftwareKey = Key<Active>;
 
-impl SoftwareKey {
+/// A private key in this process's memory, used by this provider; wiped when dropped.
+pub struct Key<P: Provider> {
+    /// For the key store.
+    scalar: Scalar,
+    signing: P::SigningKey,
+    public: PublicKey,
+}
+
+impl<P: Provider> Key<P> {
     /// A new key from the system's random generator.
     ///
     /// # Errors
     /// [`KeyError::Random`] when the system gives no random bytes.
     pub fn generate() -> Result<Self, KeyError> {
-        Ok(Self(SigningKey::from(random_scalar()?)))
+        Self::of(Scalar::random()?)
+    }
+
+    fn of(scalar: Scalar) -> Result<Self, KeyError> {
+        Ok(Self { signing: P::signing_key(&scalar)?, public: PublicKey(scalar.public()), scalar })
     }
 
     /// Reads a key that the key store wrote, or `openssl genpkey` did.
@@ -69,7 +80,7 @@ impl SoftwareKey {
             )));
         }
         let key = p256::SecretKey::from_pkcs8_pem(text).map_err(|error| KeyError::Pem(error.to_string()))?;
-        Ok(Self(SigningKey::from(key)))
+        Self::of(Scalar::from(key))
     }
 
     /// The key for the key store, and for nothing else.
@@ -77,38 +88,23 @@ impl SoftwareKey {
     /// # Errors
     /// [`KeyError::Pem`] when it cannot be encoded.
     pub fn to_pkcs8_pem(&self) -> Result<Zeroizing<String>, KeyError> {
-        let key = p256::SecretKey::from(self.0.as_nonzero_scalar());
-        key.to_pkcs8_pem(LineEnding::LF).map_err(|error| KeyError::Pem(error.to_string()))
+        self.scalar.key().to_pkcs8_pem(LineEnding::LF).map_err(|error| KeyError::Pem(error.to_string()))
     }
 }
 
-impl Signer for SoftwareKey {
+impl<P: Provider> Signer for Key<P> {
     fn sign(&self, message: &[u8]) -> Result<Signature, KeyError> {
-        let signature: EcdsaSignature =
-            self.0.try_sign(message).map_err(|error| KeyError::Refused(error.to_string()))?;
-        Ok(Signature(signature.to_bytes().into()))
+        P::sign(&self.signing, &hash::of_bytes(message))
     }
 
     fn public_key(&self) -> PublicKey {
-        PublicKey(*self.0.verifying_key())
+        self.public
     }
-}
-
-/// A random private scalar; zero and numbers beyond the group's order are drawn again.
-pub(crate) fn random_scalar() -> Result<p256::SecretKey, KeyError> {
-    for _ in 0..64 {
-        let mut bytes = Zeroizing::new([0_u8; 32]);
-        getrandom::fill(bytes.as_mut_slice()).map_err(|error| KeyError::Random(error.to_string()))?;
-        if let Ok(key) = p256::SecretKey::from_slice(bytes.as_slice()) {
-            return Ok(key);
-        }
-    }
-    Err(KeyError::Random(String::from("64 draws gave no number in the curve's range")))
 }
 
 /// A public key on P-256.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PublicKey(VerifyingKey);
+pub struct PublicKey(Point);
 
 impl PublicKey {
     /// The key of an uncompressed point (SEC 1, 2.3.4): 65 bytes, on the curve, not the point at infinity.
@@ -116,19 +112,14 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError::Point`].
     pub fn from_sec1(bytes: &[u8]) -> Result<Self, KeyError> {
-        if bytes.len() != Point::LENGTH || bytes.first() != Some(&4) {
-            return Err(KeyError::Point);
-        }
-        VerifyingKey::from_sec1_bytes(bytes).map(Self).map_err(|_| KeyError::Point)
+        let point = Point::try_from(bytes).ok().filter(Active::is_point);
+        point.map(Self).ok_or(KeyError::Point)
     }
 
     /// The uncompressed point (SEC 1, 2.3.3), 65 bytes.
     #[must_use]
     pub fn to_point(&self) -> Point {
-        let mut point = Point([0; 65]);
-        let encoded = self.0.to_sec1_point(false);
-        point.0.iter_mut().zip(encoded.as_bytes()).for_each(|(to, from)| *to = *from);
-        point
+        self.0
     }
 
     /// Checks a signature over a formula.
@@ -148,8 +139,7 @@ impl PublicKey {
     }
 
     fn verify_digest(&self, digest: &Digest, signature: &Signature) -> Result<(), KeyError> {
-        let signature = EcdsaSignature::from_slice(signature.as_bytes()).map_err(|_| KeyError::Signature)?;
-        self.0.verify_prehash(digest.as_bytes(), &signature).map_err(|_| KeyError::Signature)
+        if Active::verifies(&self.0, digest, signature) { Ok(()) } else { Err(KeyError::Signature) }
     }
 }
 

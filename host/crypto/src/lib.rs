@@ -15,6 +15,7 @@
 //! | [`certificate`] | X.509 certificates of the six roles, chains, revocation; whom to trust | "Certificates" |
 //! | [`issue`] | making roots, intermediates, links, requests, certificates and revocation lists | "Certificates" |
 //! | [`time`] | the authority's signed time | "Time" |
+//! | [`provider`] | who computes on the curve: portable Rust, or AWS-LC in a host | – |
 //!
 //! The formulas themselves, which label and which fields, are [`trireme_core::formula`]'s.
 //!
@@ -34,6 +35,7 @@ pub mod issue;
 pub mod key;
 mod mac;
 pub mod pem;
+pub mod provider;
 mod revoke;
 pub mod session;
 mod store;

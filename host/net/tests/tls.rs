@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::soon;
 use common::ttp::{Authority, Says, Stock, der, ders};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use trireme_core::{Fault, RoleKind};
@@ -223,7 +223,7 @@ async fn a_chain_of_more_than_four_is_refused_before_it_is_judged() {
         assert!(soon(five.ask("/x")).await.is_err());
     }
     // Shown by a server.
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()

@@ -19,8 +19,9 @@ use crate::mailbox::{Letter, Mailbox};
 use crate::plan::Policy;
 use crate::ports::{Port, Ports, Waiting};
 
-/// How many events a worker takes at a time: they share one commit.
-const BATCH: usize = 64;
+/// How many events a worker takes at a time, as far as so many wait: they share one commit, and so one wait for the
+/// disk, which takes as long as some dozens of key agreements.
+const BATCH: usize = 256;
 
 /// An actor with all that its effects need.
 pub(crate) struct Cell {

@@ -3,12 +3,14 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`agreement`] | key agreements and what they are made of |
 //! | [`crowd`] | many clients in one process, and the lines in which they say how it went |
 //! | [`measure`] | times, memory and processor time of a process; medians |
 //! | [`ours`] | the broker's own process, with a manufacturer that releases |
 //! | [`report`] | rows, their table, and the comparison with an earlier report |
 //! | [`yardstick`] | mosquitto's process |
 
+pub mod agreement;
 pub mod crowd;
 pub mod measure;
 pub mod ours;

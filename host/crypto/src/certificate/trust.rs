@@ -36,6 +36,8 @@ pub struct TrustStore {
     /// Chains of intermediates that were seen, by the identifier of their key.
     issuers: BTreeMap<Digest, Vec<u8>>,
     memory: BTreeMap<Digest, Remembered>,
+    /// Which chain was used when: what is forgotten first stands first.
+    uses: BTreeMap<u64, Digest>,
     capacity: usize,
     clock: u64,
     order: u64,
@@ -58,6 +60,7 @@ impl TrustStore {
             known: Knowledge::new(anchors),
             issuers: BTreeMap::new(),
             memory: BTreeMap::new(),
+            uses: BTreeMap::new(),
             capacity,
             clock: 0,
             order: 0,
@@ -82,6 +85,8 @@ impl TrustStore {
         self.clock += 1;
         let digest = hash::of_bytes(chain);
         if let Some(entry) = self.memory.get_mut(&digest) {
+            self.uses.remove(&entry.used);
+            self.uses.insert(self.clock, digest);
             entry.used = self.clock;
             self.known.judge(&entry.path, now_ms, Lists::Needed)?;
             return Ok((entry.certified.clone(), entry.key));
@@ -115,8 +120,9 @@ impl TrustStore {
             if is_list(item) { self.learn_list(item, now_ms)? } else { self.learn_link(item, now_ms)? };
         if news {
             self.epoch += 1;
-            let known = &self.known;
-            self.memory.retain(|_, entry| known.stands(&entry.path).is_ok());
+            let Self { known, memory, uses, .. } = self;
+            memory.retain(|_, entry| known.stands(&entry.path).is_ok());
+            uses.retain(|_, digest| memory.contains_key(digest));
         }
         Ok(news)
     }
@@ -343,10 +349,10 @@ impl TrustStore {
             return;
         }
         while self.memory.len() >= self.capacity {
-            let oldest = self.memory.iter().min_by_key(|(_, entry)| entry.used).map(|(digest, _)| *digest);
-            let Some(oldest) = oldest else { break };
+            let Some((_, oldest)) = self.uses.pop_first() else { break };
             self.memory.remove(&oldest);
         }
+        self.uses.insert(entry.used, digest);
         self.memory.insert(digest, entry);
     }
 }

