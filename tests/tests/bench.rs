@@ -24,6 +24,8 @@ fn every_row_is_measured_and_the_report_can_be_compared_with_itself() {
     let has = |name: &str| report.rows.iter().any(|row| row.name.starts_with(name) && row.ours.median > 0.0);
     for group in [
         "hashing/",
+        "agreement/exchange",
+        "agreement/component",
         "delivery/plain",
         "verified/plain",
         "ordinary/",

@@ -1,6 +1,7 @@
 //! Measures Trireme beside yardsticks on the same machine in the same run. Ratios are what counts: figures alone say as
 //! much about the machine.
 
+mod agreement;
 mod delivery;
 mod fleet;
 mod hashing;
@@ -117,6 +118,9 @@ async fn groups(bench: &Bench, only: &[String]) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     if wanted("hashing") {
         rows.extend(hashing::rows(bench)?);
+    }
+    if wanted("agreement") {
+        rows.extend(tokio::task::block_in_place(|| agreement::rows(bench))?);
     }
     if wanted("delivery") {
         rows.extend(delivery::counted(bench).await?);
