@@ -95,7 +95,7 @@ pub fn link(
 }
 
 /// A request for a certificate (PKCS#10, RFC 2986), in DER. What it says of its owner is for people: the authority
-/// decides whom it certifies.
+/// decides whom it certifies. The same key asks with the same bytes each time, unless it is in a token that cannot.
 ///
 /// # Errors
 /// [`CertificateError`] when the key does not sign.
@@ -108,7 +108,8 @@ pub fn request(node: &dyn Signer, subject: &Subject) -> Result<Vec<u8>, Certific
         public_key: info_of(&node.public_key())?,
         attributes,
     };
-    let signature = sign(node, &info.to_der()?)?;
+    let signature = signature_to_der(&node.sign_alike(&info.to_der()?)?)?;
+    let signature = BitString::from_bytes(&signature)?;
     Ok(CertReq { info, algorithm: ecdsa_sha256(), signature }.to_der()?)
 }
 

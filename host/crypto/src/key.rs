@@ -15,7 +15,7 @@ use trireme_core::{Digest, Fault, Formula, Point, Signature};
 use zeroize::Zeroizing;
 
 use crate::hash;
-use crate::provider::{Active, Provider, Scalar};
+use crate::provider::{Active, Portable, Provider, Scalar};
 
 /// The most bytes of a private key in PEM.
 const LARGEST_PEM: usize = 4096;
@@ -28,6 +28,15 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// [`KeyError`] when the key's keeper does not answer or refuses.
     fn sign(&self, message: &[u8]) -> Result<Signature, KeyError>;
+
+    /// As [`Signer::sign`], and the same each time where the key's keeper can do that: whoever asks again after a crash
+    /// is known by the bytes of its request.
+    ///
+    /// # Errors
+    /// As [`Signer::sign`].
+    fn sign_alike(&self, message: &[u8]) -> Result<Signature, KeyError> {
+        self.sign(message)
+    }
 
     /// The public half.
     fn public_key(&self) -> PublicKey;
@@ -95,6 +104,11 @@ impl<P: Provider> Key<P> {
 impl<P: Provider> Signer for Key<P> {
     fn sign(&self, message: &[u8]) -> Result<Signature, KeyError> {
         P::sign(&self.signing, &hash::of_bytes(message))
+    }
+
+    /// RFC 6979, whatever the provider does.
+    fn sign_alike(&self, message: &[u8]) -> Result<Signature, KeyError> {
+        Portable::sign(&Portable::signing_key(&self.scalar)?, &hash::of_bytes(message))
     }
 
     fn public_key(&self) -> PublicKey {

@@ -36,6 +36,15 @@ fn portable_signatures_are_those_of_rfc_6979() {
 }
 
 #[test]
+fn a_request_for_a_certificate_is_the_same_each_time() {
+    let key = SoftwareKey::generate().unwrap();
+    let subject = crate::fixtures::subject(trireme_core::RoleKind::Gateway, "gw-1");
+    let [one, again] = [0, 1].map(|_| trireme_crypto::issue::request(&key, &subject).unwrap());
+    assert_eq!(one, again);
+    assert!(trireme_crypto::issue::parse_request(&one).is_ok());
+}
+
+#[test]
 fn a_signature_holds_for_its_formula_and_key_alone() {
     let key = SoftwareKey::generate().unwrap();
     let formula = Formula::new("trireme/1/m1", [1_u64.into(), "x".into()]);
