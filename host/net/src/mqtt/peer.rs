@@ -1,6 +1,6 @@
 //! One client of the broker's front, once it was let in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,19 @@ use trireme_actor::Shipment;
 use trireme_core::Fault;
 use trireme_core::message::{PUSH, RESPONSE};
 use trireme_core::role::code;
+use trireme_mqtt::access::Permits;
 use trireme_mqtt::connection::{Input, Requested, SendError, Server};
 use trireme_mqtt::encode::{self, Granted};
 use trireme_mqtt::guard::Admission;
 use trireme_mqtt::lane::Out;
 use trireme_mqtt::packet::Publish;
 use trireme_mqtt::topics::{FilterKind, filter_kind};
-use trireme_mqtt::{Kind, ReleaseTopic};
+use trireme_mqtt::{Kind, Packet, ReleaseTopic};
 
+use super::access::Standing;
 use super::flood::Allowance;
 use super::front::Shared;
+use super::refusals::{self, Why};
 use super::router::{Attached, Routed};
 use crate::link::{Link, LinkInfo};
 use crate::run::{Arrival, Wire};
@@ -28,6 +31,15 @@ use crate::run::{Arrival, Wire};
 const FILTERS: usize = 1024;
 /// SUBSCRIBE packets of one connection that the router has not answered.
 const UNANSWERED: usize = 64;
+
+/// Who was let in.
+pub(super) struct Client {
+    pub(super) address: SocketAddr,
+    /// The name that it has here and at the router.
+    pub(super) id: String,
+    pub(super) admission: Admission,
+    pub(super) standing: Standing,
+}
 
 /// A client's connection.
 pub(super) struct Peer {
@@ -48,6 +60,11 @@ pub(super) struct Peer {
     pushes: Allowance,
     /// Packet identifier of the release that came last.
     in_hand: Option<u16>,
+    standing: Standing,
+    /// Messages at QoS 2 that were taken and dropped, until the client is through with them.
+    dropped: HashSet<u16>,
+    /// Its session at the router holds what it may not have.
+    void: bool,
 }
 
 enum Errand {
@@ -62,11 +79,10 @@ impl Peer {
         server: Server,
         shared: Arc<Shared>,
         link: Link,
-        address: SocketAddr,
-        id: String,
-        admission: Admission,
+        client: Client,
         router: Option<Attached>,
     ) -> Self {
+        let Client { address, id, admission, standing } = client;
         let pushes = Allowance::new(shared.config.pushes, shared.config.pushes_in);
         Self {
             server,
@@ -82,6 +98,9 @@ impl Peer {
             filters: 0,
             pushes,
             in_hand: None,
+            standing,
+            dropped: HashSet::new(),
+            void: false,
         }
     }
 
@@ -92,20 +111,77 @@ impl Peer {
         }
     }
 
-    fn ordinary(&mut self, bytes: Bytes, topic: Option<&str>) -> Result<Arrival, String> {
-        if let Some(topic) = topic
-            && !self.shared.router.admits(topic)
-        {
-            return Err("the router holds as many topics as it may; this one would be one more".to_owned());
+    /// Counts and tells what is refused; gives it back.
+    fn refuse(&self, why: Why, reason: impl Into<String>) -> String {
+        let reason = reason.into();
+        self.shared.refusals.note(why, self.address, &reason);
+        reason
+    }
+
+    /// What the rules say of this client; everything is fine where there are none.
+    fn may(&mut self, what: impl FnOnce(&Permits) -> bool) -> Result<bool, String> {
+        match self.standing.permits() {
+            Ok(permits) => Ok(permits.is_none_or(what)),
+            Err(reason) => Err(self.refuse(Why::Password, reason)),
         }
-        self.errands.push(Errand::Pass(bytes));
+    }
+
+    fn ordinary(&mut self, packet: &Packet) -> Result<Arrival, String> {
+        match packet.kind() {
+            Kind::Publish => {
+                let Publish { topic, packet_id, .. } =
+                    Publish::parse(packet.fixed(), packet.body()).map_err(text)?;
+                if !self.may(|permits| permits.publish(topic))? {
+                    return self.drop_message(topic, packet.fixed().qos(), packet_id.unwrap_or_default());
+                }
+                if let Some(id) = packet_id {
+                    self.dropped.remove(&id);
+                }
+                if !self.shared.router.admits(topic) {
+                    let full = "the router holds as many topics as it may; this one would be one more";
+                    return Err(self.refuse(Why::Names, full));
+                }
+            }
+            Kind::Pubrel => {
+                let id = packet.body().try_into().map(u16::from_be_bytes).unwrap_or_default();
+                if self.dropped.remove(&id) {
+                    self.server.send(encode::pubcomp(id)).map_err(|error| self.stalled(&error))?;
+                    return Ok(Arrival::Other);
+                }
+            }
+            _ => {}
+        }
+        self.errands.push(Errand::Pass(packet.bytes().clone()));
         Ok(Arrival::Other)
+    }
+
+    /// A message that the rules do not allow: MQTT 3.1.1 has no way to say so, thus it is acknowledged and dropped.
+    fn drop_message(&mut self, topic: &str, qos: u8, id: u16) -> Result<Arrival, String> {
+        self.refuse(Why::Publish, format!("{} may not publish to {topic:?}", self.standing.principal()));
+        let sent = match qos {
+            0 => Ok(()),
+            1 => self.server.send(encode::puback(id)),
+            _ => {
+                self.dropped.insert(id);
+                self.server.send(encode::pubrec(id))
+            }
+        };
+        sent.map_err(|error| self.stalled(&error))?;
+        Ok(Arrival::Other)
+    }
+
+    fn stalled(&self, error: &SendError) -> String {
+        match error {
+            SendError::Lane(_) => self.refuse(Why::Stalled, error.to_string()),
+            _ => error.to_string(),
+        }
     }
 
     fn subscribed(&mut self, packet_id: u16, requested: Vec<Requested>) -> Result<Arrival, String> {
         self.filters = self.filters.saturating_add(requested.len());
         if self.filters > FILTERS || self.subscriptions.len() >= UNANSWERED {
-            return Err(format!("the client subscribes to more than {FILTERS} filters, or too fast"));
+            let much = format!("the client subscribes to more than {FILTERS} filters, or too fast");
+            return Err(self.refuse(Why::Names, much));
         }
         let (mut answers, mut releases, mut ordinary) = (Vec::new(), Vec::new(), Vec::new());
         for Requested { filter, qos, kind } in requested {
@@ -114,11 +190,23 @@ impl Peer {
                     releases.push(filter);
                     Some(Granted::Qos1)
                 }
+                FilterKind::Ordinary if !self.may(|permits| permits.subscribe(&filter))? => {
+                    let principal = self.standing.principal();
+                    self.refuse(Why::Subscription, format!("{principal} may not subscribe to {filter:?}"));
+                    Some(Granted::Failure)
+                }
                 FilterKind::Ordinary if self.shared.router.admits(&filter) => {
                     ordinary.push((filter, qos));
                     None
                 }
-                FilterKind::Ordinary | FilterKind::Refused(_) => Some(Granted::Failure),
+                FilterKind::Ordinary => {
+                    self.refuse(Why::Names, "the router holds as many filters as it may");
+                    Some(Granted::Failure)
+                }
+                FilterKind::Refused(why) => {
+                    self.refuse(Why::Subscription, why.to_string());
+                    Some(Granted::Failure)
+                }
             });
         }
         if ordinary.is_empty() {
@@ -192,20 +280,17 @@ impl Wire for Peer {
     }
 
     fn next(&mut self, input: &mut BytesMut) -> Result<Option<Arrival>, String> {
-        let Some(input) = self.server.receive(input).map_err(text)? else { return Ok(None) };
+        let received = self.server.receive(input);
+        let received =
+            received.map_err(|refusal| self.refuse(refusals::why(&refusal), refusal.to_string()))?;
+        let Some(input) = received else { return Ok(None) };
         let message = |kind: &str, payload| Arrival::Message { kind: kind.to_owned(), payload };
         Ok(Some(match input {
             // The machine yields it once, before the client was let in.
             Input::Connect(_) => Arrival::Other,
             Input::Subscribe { packet_id, filters } => self.subscribed(packet_id, filters)?,
             Input::Unsubscribe { packet_id, filters } => self.unsubscribed(packet_id, filters)?,
-            Input::Ordinary(packet) => {
-                let topic = (packet.kind() == Kind::Publish)
-                    .then(|| Publish::parse(packet.fixed(), packet.body()).map(|publish| publish.topic))
-                    .transpose()
-                    .map_err(text)?;
-                self.ordinary(packet.bytes().clone(), topic)?
-            }
+            Input::Ordinary(packet) => self.ordinary(&packet)?,
             Input::OrdinaryPuback(id) => {
                 self.errands.push(Errand::Puback(id));
                 Arrival::Other
@@ -215,7 +300,7 @@ impl Wire for Peer {
                 // A connection that may not send more takes nothing of what its address may.
                 let now = std::time::Instant::now();
                 if !self.pushes.take(now) || !self.shared.flood.take(self.address.ip(), now) {
-                    return Err("the client sends more PUSH packets than it may".to_owned());
+                    return Err(self.refuse(Why::Push, "the client sends more PUSH packets than it may"));
                 }
                 self.is_role();
                 message(PUSH, payload)
@@ -296,7 +381,28 @@ impl Wire for Peer {
             return std::future::pending().await;
         };
         match router.next().await {
-            Ok(Routed::Frame(frame)) => self.server.send(frame).map_err(text),
+            Ok(Routed::Frame(frame)) => self.server.send(frame).map_err(|error| self.stalled(&error)),
+            Ok(Routed::Message(topic, frame)) => {
+                if self
+                    .may(|permits| std::str::from_utf8(&topic).is_ok_and(|topic| permits.receive(topic)))?
+                {
+                    return self.server.send(frame).map_err(|error| self.stalled(&error));
+                }
+                // Granted by rules that are no longer: the session goes, with all that waits in it.
+                let who = self.standing.principal();
+                let topic = String::from_utf8_lossy(&topic);
+                let reason =
+                    self.refuse(Why::Delivery, format!("{who} is subscribed to {topic:?} and may not be"));
+                if !self.role {
+                    self.void = true;
+                    return Err(reason);
+                }
+                if let Some(router) = self.router.take() {
+                    router.leave().await;
+                }
+                self.shared.forget(&self.id).await;
+                Ok(())
+            }
             Ok(Routed::Subscribed(id, answers)) => self.granted(id, answers),
             Err(reason) if self.role => {
                 // Its ordinary messages are gone, which is no reason to stop a release.
@@ -312,10 +418,16 @@ impl Wire for Peer {
         if let Some(router) = self.router.take() {
             router.leave().await;
         }
+        if self.void {
+            self.shared.forget(&self.id).await;
+        }
         self.shared.registry.leave(&self.id, &self.link);
-        if let Some(will) = self.admission.will.take().filter(|_| !in_order)
-            && let Err(reason) = self.shared.router.publish_will(will).await
-        {
+        let Some(will) = self.admission.will.take().filter(|_| !in_order) else { return };
+        // As the rules are now: they may have changed since CONNECT.
+        if !self.may(|permits| permits.publish(&will.topic)).unwrap_or(false) {
+            let who = self.standing.principal();
+            self.refuse(Why::Will, format!("{who} may not publish its will to {:?}", will.topic));
+        } else if let Err(reason) = self.shared.router.publish_will(will).await {
             tracing::warn!(client = %self.id, reason, "the will of a client could not be published");
         }
     }
