@@ -29,6 +29,8 @@ use crate::run::{Arrival, Wire};
 
 /// Filters of one connection.
 const FILTERS: usize = 1024;
+/// Messages at QoS 2 of one connection that the client has not released.
+const UNRELEASED: usize = 1024;
 /// SUBSCRIBE packets of one connection that the router has not answered.
 const UNANSWERED: usize = 64;
 
@@ -61,8 +63,10 @@ pub(super) struct Peer {
     /// Packet identifier of the release that came last.
     in_hand: Option<u16>,
     standing: Standing,
-    /// Messages at QoS 2 that were taken and dropped, until the client is through with them.
-    dropped: HashSet<u16>,
+    /// Messages at QoS 2 that the router was given, until the client releases them.
+    unreleased: HashSet<u16>,
+    /// The router's session is older than this connection: it may know more messages than those.
+    resumed: bool,
     /// Its session at the router holds what it may not have.
     void: bool,
 }
@@ -83,6 +87,7 @@ impl Peer {
         router: Option<Attached>,
     ) -> Self {
         let Client { address, id, admission, standing } = client;
+        let resumed = router.as_ref().is_some_and(|router| router.session_present);
         let pushes = Allowance::new(shared.config.pushes, shared.config.pushes_in);
         Self {
             server,
@@ -99,7 +104,8 @@ impl Peer {
             pushes,
             in_hand: None,
             standing,
-            dropped: HashSet::new(),
+            unreleased: HashSet::new(),
+            resumed,
             void: false,
         }
     }
@@ -134,17 +140,22 @@ impl Peer {
                 if !self.may(|permits| permits.publish(topic))? {
                     return self.drop_message(topic, packet.fixed().qos(), packet_id.unwrap_or_default());
                 }
-                if let Some(id) = packet_id {
-                    self.dropped.remove(&id);
-                }
                 if !self.shared.router.admits(topic) {
                     let full = "the router holds as many topics as it may; this one would be one more";
                     return Err(self.refuse(Why::Names, full));
                 }
+                if packet.fixed().qos() == 2 {
+                    if self.unreleased.len() >= UNRELEASED {
+                        let much = format!("more than {UNRELEASED} messages at QoS 2 wait to be released");
+                        return Err(self.refuse(Why::Malformed, much));
+                    }
+                    self.unreleased.extend(packet_id);
+                }
             }
             Kind::Pubrel => {
                 let id = packet.body().try_into().map(u16::from_be_bytes).unwrap_or_default();
-                if self.dropped.remove(&id) {
+                // Of what was dropped, or is done with already: the router would end the connection over it.
+                if !self.unreleased.remove(&id) && !self.resumed {
                     self.server.send(encode::pubcomp(id)).map_err(|error| self.stalled(&error))?;
                     return Ok(Arrival::Other);
                 }
@@ -161,10 +172,7 @@ impl Peer {
         let sent = match qos {
             0 => Ok(()),
             1 => self.server.send(encode::puback(id)),
-            _ => {
-                self.dropped.insert(id);
-                self.server.send(encode::pubrec(id))
-            }
+            _ => self.server.send(encode::pubrec(id)),
         };
         sent.map_err(|error| self.stalled(&error))?;
         Ok(Arrival::Other)
