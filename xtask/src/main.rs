@@ -4,6 +4,7 @@
 //! [`toolchain`] finds a compiler for them, [`packages`] brings what Debian has and the tests need.
 #![allow(clippy::print_stderr, reason = "a build tool talks to people on their terminal")]
 
+mod clients;
 mod command;
 mod components;
 mod demo;
