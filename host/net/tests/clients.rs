@@ -96,7 +96,7 @@ async fn script(program: &Path, before: &[String], name: &str) {
     let script = root().join("tests/clients").join(name).display().to_string();
     let mut all = tokio::task::JoinSet::new();
     for carrier in Carrier::ALL {
-        let (program, first) = (program.to_owned(), [&[script.clone()], before].concat());
+        let (program, first) = (program.to_owned(), [std::slice::from_ref(&script), before].concat());
         all.spawn(async move {
             let broker = Broker::start().await;
             run(&program, &[first, broker.arguments(carrier)].concat()).await;

@@ -61,6 +61,7 @@ pub(crate) async fn accept<S>(stream: S, origins: &Origins) -> Result<WebSocket<
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    #[allow(clippy::result_large_err, reason = "the library's own type")]
     let judge = |request: &Request, response: Response| judge(origins, request, response);
     let inner = accept_hdr_async_with_config(stream, judge, Some(limits()));
     let inner = inner.await.map_err(|error| match error {
