@@ -399,17 +399,9 @@ impl Wire for Peer {
                 // Granted by rules that are no longer: the session goes, with all that waits in it.
                 let who = self.standing.principal();
                 let topic = String::from_utf8_lossy(&topic);
-                let reason =
-                    self.refuse(Why::Delivery, format!("{who} is subscribed to {topic:?} and may not be"));
-                if !self.role {
-                    self.void = true;
-                    return Err(reason);
-                }
-                if let Some(router) = self.router.take() {
-                    router.leave().await;
-                }
-                self.shared.forget(&self.id).await;
-                Ok(())
+                let reason = format!("{who} is subscribed to {topic:?} and may not be");
+                self.void = true;
+                Err(self.refuse(Why::Delivery, reason))
             }
             Ok(Routed::Subscribed(id, answers)) => self.granted(id, answers),
             Err(reason) if self.role => {
