@@ -1,6 +1,12 @@
 //! Bad input in quantity: limits hold, what is refused is counted, and honest peers are served meanwhile. How fast is
 //! printed, not judged.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)] // tests
 
 mod common;
 
