@@ -19,7 +19,8 @@ use trireme_crypto::element::ModelSecrets;
 use trireme_crypto::issue;
 use trireme_crypto::key::{Signer, SoftwareKey};
 use trireme_net::admin;
-use trireme_node::{DevicePlan, Listen, Node, Plan, Policy, RolePlan, SelfTest};
+use trireme_net::mqtt::carrier::Carrier;
+use trireme_node::{DevicePlan, DoorPlan, Listen, Node, Plan, Policy, RolePlan, SelfTest};
 
 use crate::hierarchy::{self, Office};
 
@@ -174,6 +175,7 @@ impl Lab {
             grants: grants(kind),
             config: config.to_string().into_bytes(),
             listen,
+            doors: DoorPlan::default(),
             open: vec![],
             custody: None,
             credentials: None,
@@ -295,7 +297,7 @@ impl Lab {
     pub fn broker_plan(&self, centre: &Centre, name: &str) -> RolePlan {
         let keys = self.certify(RoleKind::Broker, name, None, &[]);
         let config = json!({ "authority": centre.authority });
-        self.role(RoleKind::Broker, keys, config, vec![Listen::Mqtt(loopback())])
+        self.role(RoleKind::Broker, keys, config, vec![Listen::Mqtt(Carrier::Mqtt, loopback())])
     }
 
     /// A gateway that stays connected and looks after its sensors without delay.
@@ -402,6 +404,7 @@ impl Lab {
             grants: grants(RoleKind::Sensor),
             config: config.to_string().into_bytes(),
             listen: vec![],
+            doors: DoorPlan::default(),
             open: vec![],
             custody: None,
             credentials: None,
@@ -439,7 +442,7 @@ impl Running {
         let mut addresses = self.node.addresses().iter();
         let (_, listen) = addresses.find(|(name, _)| name == role).expect("the role listens");
         match listen {
-            Listen::Mqtt(address) => format!("mqtt://{address}"),
+            Listen::Mqtt(carrier, address) => format!("{carrier}://{address}"),
             Listen::Lan(address) => format!("lan://{address}"),
             Listen::Https(address) => format!("https://{address}"),
         }

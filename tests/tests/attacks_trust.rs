@@ -390,7 +390,7 @@ async fn what_a_revoked_manufacturer_left_with_a_broker_reaches_nobody_any_more(
     let address = world.broker.address("broker");
     world.broker.node.shutdown().await;
     let mut plan = world.lab.broker_plan(&world.centre, "bk-1");
-    plan.listen = vec![trireme_node::Listen::Mqtt(address)];
+    plan.listen = vec![trireme_node::Listen::Mqtt(trireme_net::mqtt::carrier::Carrier::Mqtt, address)];
     world.broker = world.lab.node("bk-1", vec![plan]).await;
     let late = world.lab.gateway(&world.centre, "gw-late").await;
     let sensor = world.lab.sensor("sn-late", "acme", &world.md, &late.url("gateway"));

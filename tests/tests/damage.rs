@@ -53,7 +53,8 @@ fn damage(file: &PathBuf, how: Damage) {
 async fn broker(lab: &Lab, centre: &Centre, at: Option<Listen>) -> Running {
     let keys = lab.certify(RoleKind::Broker, "bk-1", None, &[]);
     let config = json!({ "authority": centre.authority });
-    let listen = at.unwrap_or(Listen::Mqtt(trireme_tests::lab::loopback()));
+    let listen =
+        at.unwrap_or(Listen::Mqtt(trireme_net::mqtt::carrier::Carrier::Mqtt, trireme_tests::lab::loopback()));
     lab.node("bk-1", vec![lab.role(RoleKind::Broker, keys, config, vec![listen])]).await
 }
 

@@ -46,6 +46,21 @@ fn the_commands_of_the_page_about_backups_run() {
     run(include_str!("../../docs/backup.md"));
 }
 
+#[test]
+fn the_commands_of_the_page_of_access_rules_run() {
+    run(include_str!("../../docs/access.md"));
+}
+
+#[test]
+fn the_commands_of_the_page_about_tls_run() {
+    run(include_str!("../../docs/tls.md"));
+}
+
+#[test]
+fn the_commands_of_the_page_of_limits_run() {
+    run(include_str!("../../docs/limits.md"));
+}
+
 /// All Rust sources below a folder, as one text.
 fn sources(folder: &Path, into: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {

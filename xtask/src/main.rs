@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "a build tool talks to people on their terminal")]
 
 mod bench;
+mod clients;
 mod command;
 mod components;
 mod crashes;

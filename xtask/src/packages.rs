@@ -5,12 +5,14 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 use crate::{command, error::Error};
 
 /// Packages that are there when a program is, by whatever way it came.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto-clients", "mosquitto_pub"),
     ("openssl", "openssl"),
     ("softhsm2", "softhsm2-util"),
     ("opensc", "pkcs11-tool"),
+    ("nodejs", "node"),
+    ("npm", "npm"),
 ];
 
 /// Makes sure that these are there: does nothing when they are, and never runs apt-get needlessly.

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    bench, command, components, crashes, demo, error::Error, packages, precompile, vectors,
+    bench, clients, command, components, crashes, demo, error::Error, packages, precompile, vectors,
     workspace::Workspace, year,
 };
 
@@ -28,13 +28,14 @@ pub(crate) const COMPONENTS: [Step; 1] = [MAKE_COMPONENTS];
 pub(crate) const BUILD: [Step; 3] = [MAKE_COMPONENTS, PRECOMPILE, BUILD_TRIREME];
 
 /// `cargo xtask test`: what is quick to find wrong comes first.
-pub(crate) const TEST: [Step; 9] = [
+pub(crate) const TEST: [Step; 10] = [
     Step { name: "format", run: check_format },
     MAKE_COMPONENTS,
     PRECOMPILE,
     Step { name: "clippy", run: clippy },
     BUILD_TRIREME,
     Step { name: "packages", run: |_| packages::ensure_debian(&TEST_PACKAGES) },
+    Step { name: "clients", run: clients::install },
     Step { name: "tests", run: tests },
     Step { name: "doctests", run: doctests },
     CHECK_VECTORS,
@@ -82,10 +83,10 @@ pub(crate) const VECTORS: [Step; 1] = [CHECK_VECTORS];
 /// `cargo xtask fmt`
 pub(crate) const FMT: [Step; 1] = [Step { name: "format", run: format }];
 
-/// A broker to compare with, ordinary clients, another implementation of X.509 and TLS, a PKCS#11 token in software
+/// A broker to compare with, ordinary clients and what runs more of them, another implementation of X.509 and TLS, a PKCS#11 token in software
 /// and another program that looks into it, clocks that are wrong.
-const TEST_PACKAGES: [&str; 6] =
-    ["mosquitto", "mosquitto-clients", "openssl", "softhsm2", "opensc", "faketime"];
+const TEST_PACKAGES: [&str; 8] =
+    ["mosquitto", "mosquitto-clients", "openssl", "softhsm2", "opensc", "faketime", "nodejs", "npm"];
 
 /// Runs the steps until one fails. The last line says how it went.
 pub(crate) fn run(task: &str, steps: &[Step], workspace: &Workspace) -> Result<(), Error> {

@@ -18,8 +18,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<(), Error> {
     command::run(command::clean(environment.join("bin/python")).arg(&script).current_dir(&workspace.root))
 }
 
-/// Creates the environment once, and again when the requirements change.
-fn prepare(requirements: &Path, environment: &Path) -> Result<(), Error> {
+/// Makes a Python environment with these requirements once, and again when the requirements change.
+pub(crate) fn prepare(requirements: &Path, environment: &Path) -> Result<(), Error> {
     let note = environment.join("trireme-requirements");
     let wanted = fs::read_to_string(requirements).map_err(Error::file(requirements))?;
     if fs::read_to_string(&note).is_ok_and(|had| had == wanted) {

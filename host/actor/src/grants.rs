@@ -13,7 +13,7 @@ pub struct Grants {
     pub labels: BTreeSet<String>,
     /// Roles whose servers it may ask.
     pub requests: BTreeSet<RoleKind>,
-    /// Kinds of links it may open: `mqtt`, `lan`.
+    /// Kinds of links it may open: `mqtt` (whatever carries it), `lan`.
     pub links: BTreeSet<String>,
     /// Hooks it may ask.
     pub hooks: BTreeSet<String>,
@@ -33,7 +33,11 @@ impl Grants {
     }
 
     pub(crate) fn link(&self, address: &str) -> Result<(), Fault> {
-        let kind = address.split(':').next().unwrap_or_default();
+        // What carries MQTT is for whoever configures the address.
+        let kind = match address.split(':').next().unwrap_or_default() {
+            "mqtts" | "ws" | "wss" => "mqtt",
+            kind => kind,
+        };
         Self::allow(self.links.contains(kind), || format!("opening a link to {address:?}"))
     }
 

@@ -9,7 +9,7 @@ use trireme_core::RoleKind;
 use trireme_core::api::path;
 use trireme_core::names::NameError;
 use trireme_core::role::{Identity, Subject};
-use trireme_node::{DevicePlan, Listen, Plan, Policy, RolePlan};
+use trireme_node::{DevicePlan, DoorPlan, Listen, Plan, Policy, RolePlan};
 
 use crate::config::{Issuing, NodeConfig, RoleConfig, SelfTest, SensorConfig, roles};
 use crate::custody;
@@ -94,7 +94,6 @@ fn certified(
         sensor: None,
     };
     let listen = config.listen.map(|address| match config.role {
-        RoleKind::Broker => Listen::Mqtt(address),
         RoleKind::Gateway => Listen::Lan(address),
         _ => Listen::Https(address),
     });
@@ -104,7 +103,11 @@ fn certified(
         keys,
         grants,
         config: config.settings,
-        listen: listen.into_iter().collect(),
+        listen: listen
+            .into_iter()
+            .chain(config.mqtt.into_iter().map(|(carrier, address)| Listen::Mqtt(carrier, address)))
+            .collect(),
+        doors: config.doors,
         open: open(config.role),
         custody: Some(custody),
         credentials: Some(credentials),
@@ -160,6 +163,7 @@ fn sensor(
         grants,
         config: config.settings,
         listen: Vec::new(),
+        doors: DoorPlan::default(),
         open: Vec::new(),
         custody: None,
         credentials: None,

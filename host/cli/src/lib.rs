@@ -7,6 +7,7 @@
 //! | [`authority`] | roots and intermediates, requests, certificates; the administrator of a running authority |
 //! | [`enrol`] | a node's first certificate, for a token |
 //! | [`keys`], [`passphrase`], [`keystore`] | private keys in files and tokens; their renewal |
+//! | [`users`] | users of a broker, and their passwords |
 //! | [`models`], [`provisioning`] | secrets of models; sensors' bundles, made and used once |
 //! | [`plugins`], [`assemble`] | from a configuration to what a node runs |
 //! | [`run`], [`supervise`] | one node in this process; several as children |
@@ -43,4 +44,5 @@ pub mod run;
 pub mod status;
 pub mod supervise;
 pub mod table;
+pub mod users;
 pub mod wait;

@@ -125,12 +125,7 @@ impl Passphrase {
     /// # Errors
     /// [`PassphraseError`].
     pub fn choose(&self) -> Result<Option<Secret>, PassphraseError> {
-        self.get(&|| {
-            let mut terminal = Terminal::open()?;
-            let first = terminal.ask("new passphrase: ")?;
-            let again = terminal.ask("the same again: ")?;
-            if first.as_slice() == again.as_slice() { Ok(first) } else { Err(PassphraseError::Differ) }
-        })
+        self.get(&|| ask_new("new passphrase: "))
     }
 
     fn get(
@@ -148,6 +143,17 @@ impl Passphrase {
         };
         Ok(Some(Arc::clone(known.insert(Arc::new(read)))))
     }
+}
+
+/// Asks whoever is at the terminal for something new, twice.
+///
+/// # Errors
+/// There is no terminal, nothing was typed, or something else the second time.
+pub fn ask_new(question: &str) -> Result<Zeroizing<Vec<u8>>, PassphraseError> {
+    let mut terminal = Terminal::open()?;
+    let first = terminal.ask(question)?;
+    let again = terminal.ask("the same again: ")?;
+    if first.as_slice() == again.as_slice() { Ok(first) } else { Err(PassphraseError::Differ) }
 }
 
 fn of_files(configured: Option<PathBuf>) -> Option<Kept> {

@@ -59,6 +59,7 @@ impl Running {
             grants,
             config: role.settings,
             listen: role.listen.map(Listen::Https).into_iter().collect(),
+            doors: trireme_node::DoorPlan::default(),
             open: [path::ENROL, path::RENEW, path::TRUST, path::ROOTS].map(str::to_owned).to_vec(),
             custody: None,
             credentials: None,

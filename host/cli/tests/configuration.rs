@@ -177,6 +177,33 @@ fn an_unknown_key_is_told_with_what_was_perhaps_meant() {
 }
 
 #[test]
+fn a_broker_listens_on_several_addresses_and_keeps_its_access_rules_in_a_file_of_their_own() {
+    let net = net();
+    let text = fs::read_to_string(net.file("bk-1.toml")).unwrap();
+    let listen = text.lines().find(|line| line.starts_with("listen = ")).unwrap().to_owned();
+    let several =
+        "listen = [\"127.0.0.1:1\", \"mqtts://127.0.0.1:2\", \"ws://[::1]:3\", \"wss://0.0.0.0:4\"]";
+    assert!(net.change("bk-1.toml", &listen, several).is_empty());
+    for wrong in ["http://127.0.0.1:1", "mqtts://host:1", "mqtts://127.0.0.1", "wss://127.0.0.1:1/mqtt", ""] {
+        let problems = net.change("bk-1.toml", &listen, &format!("listen = [\"127.0.0.1:1\", \"{wrong}\"]"));
+        let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["broker.listen[1]"], "{wrong}");
+    }
+    let access = format!("{listen}\naccess = \"access.toml\"");
+    let missing = net.change("bk-1.toml", &listen, &access);
+    assert!(missing[0].key == "broker.access" && missing[0].what.contains("is not there"), "{missing:?}");
+    let rule = |who: &str| format!("[[rule]]\nwho = \"{who}\"\ntopics = \"a/#\"\nallow = [\"publish\"]\n");
+    fs::write(net.file("access.toml"), rule("gateway:*")).unwrap();
+    assert!(net.change("bk-1.toml", &listen, &access).is_empty());
+    fs::write(net.file("access.toml"), rule("gateway")).unwrap();
+    let wrong = net.change("bk-1.toml", &listen, &access);
+    assert!(
+        wrong[0].key == "broker.access" && wrong[0].what.contains("rule 1: \"gateway\" is nobody"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
 fn a_value_of_another_kind_is_told_with_what_was_expected() {
     let net = net();
     let listen = fs::read_to_string(net.file("bk-1.toml")).unwrap();

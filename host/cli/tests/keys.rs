@@ -30,6 +30,7 @@ fn some(kind: Kind) -> Value {
     match kind {
         Kind::Text | Kind::Name => "a".into(),
         Kind::Url(scheme) => format!("{scheme}://127.0.0.1:1").into(),
+        Kind::Broker => "mqtts://127.0.0.1:1".into(),
         Kind::Number(least, _) => least.max(1).into(),
         Kind::Flag => true.into(),
         Kind::Names => vec!["a"].into(),

@@ -76,6 +76,18 @@ pub fn puback(packet_id: u16) -> Bytes {
     Bytes::copy_from_slice(&[0x40, 2, high, low])
 }
 
+/// PUBREC: the QoS 2 PUBLISH with this identifier was taken.
+pub fn pubrec(packet_id: u16) -> Bytes {
+    let [high, low] = packet_id.to_be_bytes();
+    Bytes::copy_from_slice(&[0x50, 2, high, low])
+}
+
+/// PUBCOMP: what was taken with PUBREC is done with.
+pub fn pubcomp(packet_id: u16) -> Bytes {
+    let [high, low] = packet_id.to_be_bytes();
+    Bytes::copy_from_slice(&[0x70, 2, high, low])
+}
+
 /// What CONNACK says (MQTT 3.1.1, 3.2.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connack {
@@ -90,7 +102,7 @@ pub enum Connack {
     IdentifierRejected,
     /// 3: try later.
     ServerUnavailable,
-    /// 4: user name or password malformed.
+    /// 4: user name or password wrong.
     BadCredentials,
     /// 5: not allowed to connect.
     NotAuthorized,

@@ -1,6 +1,8 @@
 //! What a client may do. Pure decisions, taken before anything reaches the router of ordinary traffic, which some valid
 //! packets bring down.
 
+use zeroize::Zeroizing;
+
 use crate::decode::Packet;
 use crate::encode::Connack;
 use crate::frame::{FrameError, Kind};
@@ -35,8 +37,32 @@ pub struct Admission {
     pub keep_alive: u16,
     /// To be published by the front if the client vanishes, never by the router.
     pub will: Option<OwnedWill>,
-    /// User name, for the log.
+    /// User name; nothing is proven by it alone.
     pub username: Option<String>,
+    /// Its password, unchecked.
+    pub password: Option<Password>,
+}
+
+/// A client's password. Wiped after use, and not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    /// These bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(Zeroizing::new(bytes.to_vec()))
+    }
+
+    /// Its bytes: up to 65,535, and any.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password")
+    }
 }
 
 /// A will that may be published.
@@ -78,6 +104,7 @@ pub fn connect(body: &[u8], rules: &Rules) -> Result<Admission, Refusal> {
         keep_alive: keep_alive.max(1),
         will: connect.will.map(will).transpose()?,
         username: connect.username.map(str::to_owned),
+        password: connect.password.map(Password::new),
     })
 }
 

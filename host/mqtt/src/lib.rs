@@ -12,12 +12,14 @@
 //! | CONNECT, SUBSCRIBE, UNSUBSCRIBE, the head of a PUBLISH | [`packet`] |
 //! | topics, filters, the release namespace | [`topics`] |
 //! | what a client may do | [`guard`] |
+//! | who may publish and subscribe what | [`access`] |
 //! | frames out, one after the other, with a body passing | [`lane`] |
 //! | the order of things on a connection | [`connection`] |
 //!
 //! A release is a QoS 1 PUBLISH to `trireme/fw/<Topic>/<MD>` whose payload is
 //! `u32be length ‖ header ‖ body ‖ trailer`. The header is opaque here.
 
+pub mod access;
 pub mod connection;
 pub mod decode;
 pub mod encode;

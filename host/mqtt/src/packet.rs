@@ -17,8 +17,8 @@ pub struct Connect<'a> {
     pub will: Option<Will<'a>>,
     /// User name.
     pub username: Option<&'a str>,
-    /// Whether a password came along.
-    pub has_password: bool,
+    /// Never without a user name.
+    pub password: Option<&'a [u8]>,
 }
 
 /// The will of a CONNECT.
@@ -86,11 +86,9 @@ impl<'a> Connect<'a> {
             None
         };
         let username = if with_username { Some(reader.text("user name")?) } else { None };
-        if has_password {
-            reader.field("password")?;
-        }
+        let password = if has_password { Some(reader.field("password")?) } else { None };
         reader.end()?;
-        Ok(Self { client_id, clean: bit(0x02), keep_alive, will, username, has_password })
+        Ok(Self { client_id, clean: bit(0x02), keep_alive, will, username, password })
     }
 }
 
@@ -266,7 +264,7 @@ mod tests {
                 keep_alive: 60,
                 will: Some(will),
                 username: Some("u"),
-                has_password: true,
+                password: Some(b"p"),
             }))
         );
         for cut in 0..FULL.len() {

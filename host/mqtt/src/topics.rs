@@ -155,6 +155,40 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
+/// Whether whatever matches the valid filter `inner` matches the valid filter `outer` too.
+pub fn covers(outer: &str, inner: &str) -> bool {
+    if inner.starts_with('$') && outer.starts_with(['+', '#']) {
+        return false;
+    }
+    let (mut outer, mut inner) = (outer.split('/'), inner.split('/'));
+    loop {
+        match (outer.next(), inner.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some("#")) => return false,
+            (Some("+"), Some(_)) => {}
+            (Some(wide), Some(narrow)) if wide == narrow => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a topic can match both valid filters.
+pub fn overlap(one: &str, other: &str) -> bool {
+    let apart = |wide: &str, narrow: &str| wide.starts_with(['+', '#']) && narrow.starts_with('$');
+    if apart(one, other) || apart(other, one) {
+        return false;
+    }
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some("+"), Some(_)) | (Some(_), Some("+")) => {}
+            (Some(level), Some(same)) if level == same => {}
+            _ => return false,
+        }
+    }
+}
+
 /// A stranger's text for a message: at most 80 characters of it.
 pub(crate) fn shorten(text: &str) -> String {
     let mut short: String = text.chars().take(80).collect();
@@ -261,6 +295,64 @@ mod tests {
             ("A", "a", false),
         ] {
             assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_another_only_as_a_whole() {
+        for (outer, inner, expected) in [
+            ("a/#", "a/b/+", true),
+            ("a/#", "a", true),
+            ("a/#", "a/#", true),
+            ("a/+", "a/b", true),
+            ("a/+", "a/+", true),
+            ("a/+", "a/#", false),
+            ("a/+", "a", false),
+            ("a/b", "a/+", false),
+            ("a/b", "#", false),
+            ("+/b", "#", false),
+            ("#", "+/b", true),
+            ("#", "$SYS/#", false),
+            ("+/x", "$SYS/x", false),
+            ("$SYS/#", "$SYS/+/x", true),
+            ("a/b/c", "a/b", false),
+            ("a", "a/b", false),
+        ] {
+            assert_eq!(covers(outer, inner), expected, "{outer} {inner}");
+        }
+    }
+
+    #[test]
+    fn filters_overlap_where_a_topic_fits_both() {
+        for (one, other, expected) in [
+            ("a/#", "a", true),
+            ("a/+/c", "a/b/+", true),
+            ("+/b", "a/+", true),
+            ("#", "a/secret", true),
+            ("a/+", "a/b/c", false),
+            ("a/b", "a/c", false),
+            ("#", "$SYS/x", false),
+            ("$SYS/#", "+/x", false),
+            ("a/b/#", "a/+", true),
+            ("a", "a/b", false),
+        ] {
+            assert_eq!((overlap(one, other), overlap(other, one)), (expected, expected), "{one} {other}");
+        }
+    }
+
+    proptest::proptest! {
+        /// What covers and overlaps is told by the topics that match.
+        #[test]
+        fn covering_and_overlapping_agree_with_matching(
+            one in "([ab+]/){0,2}([ab+#])", other in "([ab+]/){0,2}([ab+#])", topic in "([ab]/){0,3}[ab]"
+        ) {
+            let (by_one, by_other) = (matches(&one, &topic), matches(&other, &topic));
+            if covers(&one, &other) {
+                proptest::prop_assert!(!by_other || by_one);
+            }
+            if by_one && by_other {
+                proptest::prop_assert!(overlap(&one, &other) && overlap(&other, &one));
+            }
         }
     }
 

@@ -24,7 +24,7 @@ fn connect_with_will_and_login() {
         keep_alive: 60,
         will,
         username: Some("u"),
-        has_password: true,
+        password: Some(b"p"),
     };
     assert_eq!(AnyConnect::parse(one(bytes, Kind::Connect).body()), Ok(AnyConnect::V4(expected)));
 }

@@ -23,7 +23,7 @@ use trireme_core::role::{Subject, code};
 
 use crate::chain;
 use crate::guests::{Guest, Guests};
-use crate::tls::{PeerVerifier, TlsIdentity};
+use crate::tls::{self, PeerVerifier, TlsIdentity};
 
 mod client;
 
@@ -116,7 +116,7 @@ pub fn serve(
     handler: Handler,
 ) -> Result<HttpServer, Fault> {
     let address = listener.local_addr().map_err(|error| network(format!("the listener failed: {error}")))?;
-    let acceptor = TlsAcceptor::from(identity.server(access.open.is_empty())?);
+    let acceptor = TlsAcceptor::from(identity.server(access.open.is_empty(), tls::HTTP)?);
     let server = Server {
         acceptor,
         verifier: identity.verifier,

@@ -4,7 +4,7 @@
 //! | what | where |
 //! |---|---|
 //! | events and commands of every link | [`link`] |
-//! | the broker's listener, and links to brokers | [`mqtt`] |
+//! | the broker's listeners, links to brokers, what carries them, access rules | [`mqtt`] |
 //! | links between gateway and sensors | [`lan`] |
 //! | requests in JSON under mutual TLS | [`http`], [`tls`] |
 //! | the administrator's socket | [`admin`] |

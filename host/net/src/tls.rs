@@ -13,7 +13,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, ServerConfig,
     SignatureAlgorithm, SignatureScheme,
 };
 use trireme_core::role::{Certified, code};
@@ -106,7 +106,8 @@ impl TlsIdentity {
 
     /// For servers: every client must have a certificate, or may. Sessions are not resumed, since a certificate may be
     /// revoked meanwhile.
-    pub(crate) fn server(&self, must: bool) -> Result<Arc<ServerConfig>, Fault> {
+    /// Speaks one of these protocols with clients that ask for any (ALPN).
+    pub(crate) fn server(&self, must: bool, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, Fault> {
         // Said at once, not in each handshake.
         self.own.shown()?;
         let judge = Judge { must, ..Judge::new(Arc::clone(&self.verifier), None) };
@@ -117,16 +118,39 @@ impl TlsIdentity {
             .with_cert_resolver(Arc::new(Own(self.own.clone())));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = owned(protocols);
         Ok(Arc::new(config))
     }
 
     /// For one connection to a server that must be certified for `role`. The second value tells why a server was
     /// refused.
-    pub(crate) fn client(&self, role: RoleKind) -> Result<(Arc<ClientConfig>, Verdict), Fault> {
+    pub(crate) fn client(
+        &self,
+        role: RoleKind,
+        protocols: &[&[u8]],
+    ) -> Result<(Arc<ClientConfig>, Verdict), Fault> {
         self.own.shown()?;
-        client(Arc::clone(&self.verifier), role, Some(self.own.clone()))
+        client(Arc::clone(&self.verifier), role, Some(self.own.clone()), protocols)
     }
+
+    /// Whom the other end of a connection is certified for, as it is judged now; `None`: it has shown nothing.
+    pub(crate) fn certified(&self, connection: &CommonState) -> Result<Option<Certified>, Fault> {
+        let chain = connection.peer_certificates().map(chain::join).transpose()?;
+        chain.map(|chain| self.verifier.verify(&chain)).transpose()
+    }
+}
+
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsIdentity")
+    }
+}
+
+/// The only application protocol of [`crate::http`].
+pub(crate) const HTTP: &[&[u8]] = &[b"http/1.1"];
+
+fn owned(protocols: &[&[u8]]) -> Vec<Vec<u8>> {
+    protocols.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
 /// The same without a certificate of our own.
@@ -134,13 +158,14 @@ pub(crate) fn anonymous(
     verifier: Arc<dyn PeerVerifier>,
     role: RoleKind,
 ) -> Result<(Arc<ClientConfig>, Verdict), Fault> {
-    client(verifier, role, None)
+    client(verifier, role, None, HTTP)
 }
 
 fn client(
     verifier: Arc<dyn PeerVerifier>,
     role: RoleKind,
     own: Option<Credentials>,
+    protocols: &[&[u8]],
 ) -> Result<(Arc<ClientConfig>, Verdict), Fault> {
     let judge = Judge::new(verifier, Some(role));
     let verdict = judge.verdict.clone();
@@ -155,7 +180,7 @@ fn client(
     };
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = owned(protocols);
     Ok((Arc::new(config), verdict))
 }
 

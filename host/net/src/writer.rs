@@ -223,7 +223,9 @@ async fn file_out(
         let sent = socket.try_io(Interest::WRITABLE, || Ok(sendfile(socket, file, Some(&mut offset), most)?));
         match sent {
             Ok(0) => {
-                return Err(Failure::storage("the image could not be read: it has become shorter".to_owned()));
+                return Err(Failure::storage(
+                    "the image could not be read: it has become shorter".to_owned(),
+                ));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

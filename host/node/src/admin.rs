@@ -10,6 +10,7 @@ use trireme_core::role::{Origin, code};
 use trireme_core::{Digest, Fault};
 use trireme_net::admin::{AdminHandler, AdminRequest, Answered, Reports};
 use trireme_net::link::BodySink;
+use trireme_net::mqtt::front::Front;
 use trireme_store::{Blobs, Database, Held};
 
 use crate::backup::Archive;
@@ -91,6 +92,18 @@ fn role_status(cell: &Cell) -> serde_json::Value {
         "condition": condition,
         "why": why,
         "links": cell.ports.count(),
+        "front": cell.front.get().map(front_status),
+    })
+}
+
+/// A broker's clients, and what was refused to whom: counted since it started.
+fn front_status(front: &Front) -> serde_json::Value {
+    let refused: serde_json::Map<String, serde_json::Value> =
+        front.refusals().into_iter().map(|(why, count)| (why.name().to_owned(), count.into())).collect();
+    serde_json::json!({
+        "connections": front.connections(),
+        "refused": refused,
+        "access_problem": front.access_problem(),
     })
 }
 

@@ -16,7 +16,7 @@ use crate::checks::Checks;
 use crate::device::Device;
 use crate::executor::{Clock, Slot, Task};
 use crate::mailbox::{Letter, Mailbox};
-use crate::plan::Policy;
+use crate::plan::{DoorPlan, Policy};
 use crate::ports::{Port, Ports, Waiting};
 
 /// How many events a worker takes at a time, as far as so many wait: they share one commit, and so one wait for the
@@ -35,6 +35,7 @@ pub(crate) struct Cell {
     /// Its credentials ([`TlsIdentity::own`]) are the one place that its server and its requests take them from:
     /// what is switched there counts for both.
     pub(crate) tls: Option<TlsIdentity>,
+    pub(crate) doors: DoorPlan,
     /// Paths of its HTTPS server that need no certificate.
     pub(crate) open: Vec<String>,
     pub(crate) device: Option<Arc<Device>>,

@@ -61,7 +61,9 @@ fn connect(cell: &Arc<Cell>, address: &str, id: LinkId) {
     let (kind, link) = if address.starts_with("lan://") {
         ("lan", lan::connect(address, lan::LanConfig::default(), events))
     } else {
-        ("mqtt", mqtt::client::connect(address, mqtt::client::ClientConfig::new(cell.id.clone()), events))
+        let config = mqtt::client::ClientConfig::new(cell.id.clone());
+        let config = mqtt::client::ClientConfig { tls: cell.tls.clone(), ..config };
+        ("mqtt", mqtt::client::connect(address, config, events))
     };
     let number = link.id();
     let life = cell.ports.outgoing(id, Port { link, kind });

@@ -26,4 +26,4 @@ mod plan;
 mod ports;
 
 pub use node::{Node, NodeError};
-pub use plan::{DevicePlan, Listen, ModelFactory, Plan, Policy, RolePlan, SelfTest};
+pub use plan::{DevicePlan, DoorPlan, Listen, ModelFactory, Plan, Policy, RolePlan, SelfTest};

@@ -14,7 +14,9 @@ use trireme_net::http::{self, Access, HttpConfig, HttpServer};
 use trireme_net::lan::{LanConfig, LanListener};
 use trireme_net::link::Link;
 use trireme_net::link::OnLink;
-use trireme_net::mqtt::front::{Front, FrontConfig};
+use trireme_net::mqtt::access::AccessControl;
+use trireme_net::mqtt::front::{Doors, Front, FrontConfig};
+use trireme_net::mqtt::websocket::Origins;
 use trireme_net::tls::{Credentials, PeerVerifier, TlsIdentity};
 use trireme_store::{Database, OpenError, Options, SlotError};
 
@@ -24,7 +26,7 @@ use crate::checks::Checks;
 use crate::device::Device;
 use crate::executor::{Clock, Executor, Slot};
 use crate::mailbox::Mailbox;
-use crate::plan::{Listen, Plan, RolePlan};
+use crate::plan::{DoorPlan, Listen, Plan, RolePlan};
 use crate::ports::Ports;
 
 /// How often an authority's own clock is read anew.
@@ -176,6 +178,7 @@ impl Node {
             grants,
             config,
             listen: _,
+            doors,
             open,
             custody,
             credentials,
@@ -212,6 +215,7 @@ impl Node {
             clock: executor.clock(),
             runtime: tokio::runtime::Handle::current(),
             tls,
+            doors,
             open,
             device,
             policies,
@@ -229,13 +233,17 @@ impl Node {
     async fn listen(&mut self, cell: &Arc<Cell>, listen: Listen) -> Result<(), NodeError> {
         let wrong = |fault| NodeError::Role { role: cell.name.clone(), fault };
         let bound = match listen {
-            Listen::Mqtt(address) => {
-                let front = Front::bind(address, FrontConfig::default(), takes_links(cell, "mqtt"));
-                let front = front.await.map_err(wrong)?;
-                let bound = front.local_addr();
-                // A role has one listener for MQTT.
-                let _ = cell.front.set(front);
-                Listen::Mqtt(bound)
+            Listen::Mqtt(carrier, address) => {
+                // However many addresses there are, their clients are those of one broker.
+                let front = match cell.front.get() {
+                    Some(front) => front,
+                    None => {
+                        let front = front(cell).map_err(wrong)?;
+                        cell.front.get_or_init(|| front)
+                    }
+                };
+                let bound = front.listen(carrier, address).await.map_err(wrong)?;
+                Listen::Mqtt(carrier, bound)
             }
             Listen::Lan(address) => {
                 let listener = LanListener::bind(address, LanConfig::default(), takes_links(cell, "lan"));
@@ -293,6 +301,25 @@ fn takes_links(cell: &Arc<Cell>, kind: &'static str) -> OnLink {
         Some(cell) => cell.adopt_incoming(kind, link, events),
         None => link.close("the node stops"),
     })
+}
+
+fn front(cell: &Arc<Cell>) -> Result<Front, Fault> {
+    let DoorPlan { without_certificate, origins, access: source } = cell.doors.clone();
+    let wrong = |why| Fault::new(code::CONFIGURATION, why);
+    // Before the files are read: what changes meanwhile is read again.
+    let stamp = source.as_ref().map(|source| source.stamp()).unwrap_or_default();
+    let access = source.as_ref().map(|source| source.load()).transpose().map_err(wrong)?;
+    let doors = Doors {
+        tls: cell.tls.clone(),
+        without_certificate,
+        origins: Origins::new(origins),
+        access: AccessControl::new(access.unwrap_or_default()),
+    };
+    let front = Front::new(FrontConfig::default(), doors, takes_links(cell, "mqtt"));
+    if let Some(source) = source {
+        front.watch(source, stamp);
+    }
+    Ok(front)
 }
 
 async fn serve(cell: &Arc<Cell>, address: SocketAddr) -> Result<HttpServer, Fault> {

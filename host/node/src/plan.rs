@@ -9,6 +9,8 @@ use trireme_actor::{Custody, Grants, Keyring, RoleFactory};
 use trireme_core::model::Model;
 use trireme_core::{Fault, Version};
 use trireme_crypto::element::SensorSecrets;
+use trireme_net::mqtt::access::AccessSource;
+use trireme_net::mqtt::carrier::Carrier;
 use trireme_net::tls::Credentials;
 
 /// A node: one process, one state directory, one administrator's socket, one role or several.
@@ -43,6 +45,8 @@ pub struct RolePlan {
     pub config: Vec<u8>,
     /// Where it listens.
     pub listen: Vec<Listen>,
+    /// Who may come in where it listens for MQTT.
+    pub doors: DoorPlan,
     /// Paths of its HTTPS server that need no certificate.
     pub open: Vec<String>,
     /// Who looks after its certificate and after what is trusted; nobody, where there is none.
@@ -55,11 +59,22 @@ pub struct RolePlan {
     pub policies: BTreeMap<String, Vec<Arc<dyn Policy>>>,
 }
 
+/// Who may come in where a broker listens.
+#[derive(Clone, Default)]
+pub struct DoorPlan {
+    /// Whether a client may come over TLS without a certificate.
+    pub without_certificate: bool,
+    /// Origins of web pages that may connect over WebSocket.
+    pub origins: Vec<String>,
+    /// The files with the rules for ordinary messages; without any, everybody may do everything.
+    pub access: Option<Arc<dyn AccessSource>>,
+}
+
 /// Where a role listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
-    /// A broker's MQTT port.
-    Mqtt(SocketAddr),
+    /// A broker's MQTT port, and what carries MQTT there.
+    Mqtt(Carrier, SocketAddr),
     /// A gateway's port for sensors.
     Lan(SocketAddr),
     /// HTTP under TLS, for directory and authority.

@@ -153,7 +153,8 @@ pub struct LinkInfo {
     pub binding: String,
     /// The other end's address, for people.
     pub address: String,
-    /// Whom the other end claims to be (an MQTT client id); nothing is proven by it.
+    /// Whom the other end claims to be: an MQTT client id, by which nothing is proven; of a link that this node opened
+    /// over TLS, whom the other end's certificate is for.
     pub claims: Option<String>,
     /// Whether this role opened it.
     pub outgoing: bool,

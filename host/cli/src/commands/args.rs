@@ -56,6 +56,8 @@ pub(super) enum Command {
     /// Private keys: where they are, new ones, passphrases
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// A user of a broker: its name and the hash of its password, for ordinary MQTT clients
+    Passwd(Passwd),
     /// What a node noted, and whether it is all still there
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -190,6 +192,25 @@ pub(super) struct Request {
     /// Encrypt the new key; the passphrase comes from $TRIREME_PASSPHRASE_FILE, or is asked for
     #[arg(long)]
     pub(super) encrypt: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The password is asked for at the terminal; where standard input is none, it is its first line. Without --file the user's
+line is shown, and nothing is written. A running broker reads the file again by itself.
+
+  trireme passwd alice --file users
+  trireme passwd alice --file users --remove")]
+pub(super) struct Passwd {
+    /// The user
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// The file of users (made with mode 0600 where it is not there); what it says of this user is replaced
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Take the user out of the file
+    #[arg(long, requires = "file")]
+    pub(super) remove: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -30,6 +30,7 @@ use crate::run;
 use crate::status;
 use crate::supervise::{self, Job, Pauses};
 use crate::table::Table;
+use crate::users;
 
 pub use args::Cli;
 use args::{Command, ConfigCommand, ModelCommand};
@@ -109,6 +110,7 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Enrol(args) => enrol::perform(args),
         Command::Request(args) => keys::request(&args),
         Command::Keys(command) => keys::perform(command),
+        Command::Passwd(args) => passwd(&args),
         Command::Audit(command) => audit::perform(command),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
@@ -123,6 +125,23 @@ fn perform(command: Command) -> Result<u8, Failure> {
             runtime()?.block_on(status::status(&socket, options))?;
             Ok(exit::OK)
         }
+    }
+}
+
+fn passwd(args: &args::Passwd) -> Result<u8, Failure> {
+    if args.remove {
+        if let Some(file) = &args.file {
+            users::remove(file, &args.name)?;
+        }
+        return Ok(exit::OK);
+    }
+    let line = users::line(&args.name, &users::password(&args.name)?)?;
+    match &args.file {
+        Some(file) => {
+            users::put(file, &args.name, &line)?;
+            Ok(exit::OK)
+        }
+        None => say(&format!("{line}\n")),
     }
 }
 

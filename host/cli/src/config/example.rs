@@ -94,7 +94,7 @@ fn sample(key: &Key) -> String {
         (name @ ("certificate" | "key"), _) => {
             format!("\"my-node.{}\"", if name == "key" { "key" } else { "pem" })
         }
-        (_, Kind::Address) => "\"127.0.0.1:1883\"".into(),
+        (_, Kind::Address | Kind::Doors) => "\"127.0.0.1:1883\"".into(),
         (_, Kind::Url(scheme)) => format!("\"{scheme}://127.0.0.1:8443\""),
         (name, Kind::Folder | Kind::Path | Kind::File | Kind::FileOrFiles | Kind::Key) => match name {
             "bundle" => "\"sn-001.bundle\"".into(),

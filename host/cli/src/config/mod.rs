@@ -7,12 +7,14 @@
 //! | [`schema`] | what a value may be; the check of a table against its keys |
 //! | [`source`] | where in the file something is wrong |
 //! | [`example`] | the commented examples, made from the same data |
+//! | [`access`] | who may publish and subscribe what: a file of its own |
 //! | [`enrolment`] | what is read of a node that has no certificate yet |
 //! | `read`, `identity`, `sensors` | what the keys refer to: certificates, keys, secrets, bundles |
 //! | [`network`] | what several files have to agree on |
 //!
 //! Unknown keys are errors, except in the table of a role with a `plugin` of its own: those are the plugin's.
 
+pub mod access;
 pub mod enrolment;
 pub mod example;
 mod identity;
@@ -36,6 +38,8 @@ use trireme_core::{NodeId, RoleKind, SensorId, Version};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
 use trireme_crypto::element::ModelSecrets;
 use trireme_crypto::key::Signer;
+use trireme_net::mqtt::carrier::Carrier;
+use trireme_node::DoorPlan;
 
 pub use network::check;
 pub use source::{Problem, Problems};
@@ -99,8 +103,12 @@ pub struct RoleConfig {
     pub chain: Vec<u8>,
     /// Where key and certificate are, and what a renewal that was cut off left to do there.
     pub files: IdentityFiles,
-    /// Where it listens.
+    /// Where it listens, but for a broker.
     pub listen: Option<SocketAddr>,
+    /// Broker: where it listens, and what carries MQTT there.
+    pub mqtt: Vec<(Carrier, SocketAddr)>,
+    /// Broker: who may come in there.
+    pub doors: DoorPlan,
     /// Its component.
     pub plugin: PluginConfig,
     /// The role's own settings, as JSON.

@@ -27,7 +27,8 @@ pub fn check(files: &[PathBuf]) -> Result<Vec<NodeConfig>, Problems> {
         for role in &node.roles {
             let key = format!("{}.certificate", role.role);
             claims.claim(node, &key, &format!("the identity {}", role.certified.subject));
-            if let Some(listen) = role.listen.filter(|listen| listen.port() != 0) {
+            let mqtt = role.mqtt.iter().map(|(_, address)| *address);
+            for listen in role.listen.into_iter().chain(mqtt).filter(|listen| listen.port() != 0) {
                 let key = format!("{}.{}", role.role, super::example::listen_key(role.role));
                 claims.claim(node, &key, &format!("the address {listen}"));
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use toml::Spanned;
@@ -11,7 +12,11 @@ use toml::de::{DeTable, DeValue};
 use trireme_actor::Custody;
 use trireme_core::{NodeId, RoleKind};
 use trireme_crypto::certificate::TrustAnchor;
+use trireme_net::mqtt::access::AccessSource;
+use trireme_net::mqtt::carrier::Carrier;
+use trireme_node::DoorPlan;
 
+use super::access::AccessFiles;
 use super::schema::{self, Key, Reader, find};
 use super::source::{Problem, Problems, Source};
 use super::{Care, NodeConfig, PluginConfig, RoleConfig, identity, issuing, roles, sensors};
@@ -61,6 +66,21 @@ impl<'a, 'i> Section<'a, 'i> {
 
     pub(super) fn number(&self, key: &str) -> Option<u64> {
         self.value(key).and_then(|value| schema::integer(value.get_ref())?.try_into().ok())
+    }
+
+    /// Of one text, or of a list of them.
+    fn texts(&self, key: &str) -> Vec<String> {
+        match self.json(key) {
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(several)) => {
+                several.into_iter().filter_map(|one| one.as_str().map(str::to_owned)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn doors(&self, key: &str) -> Vec<(Carrier, SocketAddr)> {
+        self.texts(key).iter().filter_map(|text| schema::door(text)).collect()
     }
 
     fn address(&self, key: &str) -> Option<SocketAddr> {
@@ -325,7 +345,12 @@ fn certified_role(
         key: identity.key,
         chain: identity.chain,
         files: identity.files,
-        listen: section.address("listen").or_else(|| section.address("lan")),
+        listen: section
+            .address("listen")
+            .or_else(|| section.address("lan"))
+            .filter(|_| role != RoleKind::Broker),
+        mqtt: if role == RoleKind::Broker { section.doors("listen") } else { Vec::new() },
+        doors: if role == RoleKind::Broker { doors(section, problems) } else { DoorPlan::default() },
         plugin,
         settings: section.settings(roles::keys(role)),
         care: care(section, role),
@@ -345,6 +370,19 @@ fn care(section: &Section<'_, '_>, role: RoleKind) -> Care {
         follow: section.flag("follow_lists").unwrap_or(role != RoleKind::Gateway),
         every_ms: section.number("lists_every_s").map_or(Custody::EVERY_MS, |seconds| seconds * 1000),
         renew: section.flag("renew").unwrap_or(true),
+    }
+}
+
+/// Who may come in at a broker.
+fn doors(section: &Section<'_, '_>, problems: &mut Vec<Problem>) -> DoorPlan {
+    let access = section.path("access").map(AccessFiles::new);
+    if let Some(Err(what)) = access.as_ref().map(AccessSource::load) {
+        problems.push(section.problem("access", what));
+    }
+    DoorPlan {
+        without_certificate: section.flag("without_certificate").unwrap_or(false),
+        origins: section.texts("origins"),
+        access: access.map(|files| Arc::new(files) as Arc<dyn AccessSource>),
     }
 }
 

@@ -326,7 +326,7 @@ const MANUFACTURER: &[Key] = &[
 
 const BROKERS: &[Key] = &[
     Key { absent: Absent::Needed, ..optional("id", Kind::Name, "", "the broker's identifier") },
-    Key { absent: Absent::Needed, ..optional("url", Kind::Url("mqtt"), "", "where it listens") },
+    Key { absent: Absent::Needed, ..optional("url", Kind::Broker, "", "where it listens") },
 ];
 
 const QUOTA: &[Key] = &[BYTES, MODELS, LARGEST_IMAGE, BATCHES, RECEIPT_DAYS];
@@ -363,7 +363,30 @@ const BROKER: &[Key] = &[
     ID,
     CERTIFICATE,
     KEY,
-    host("listen", Kind::Address, Absent::Needed, "the MQTT port"),
+    host(
+        "listen",
+        Kind::Doors,
+        Absent::Needed,
+        "where it listens for MQTT: an address, or several as a list; mqtts://, ws:// and wss:// where they begin so",
+    ),
+    host(
+        "without_certificate",
+        Kind::Flag,
+        Absent::Default("false"),
+        "whether ordinary clients may come over TLS (mqtts, wss) without a certificate",
+    ),
+    host(
+        "origins",
+        Kind::Texts,
+        Absent::Nothing("[\"https://panel.example\"]"),
+        "origins of web pages that may connect over WebSocket; \"*\" for all",
+    ),
+    host(
+        "access",
+        Kind::File,
+        Absent::Nothing("\"access.toml\""),
+        "who may publish and subscribe which ordinary messages (docs/access.md); everybody all, where nothing is said",
+    ),
     optional("authority", Kind::Url("https"), "\"https://127.0.0.1:8443\"", TIME_FROM),
     role("largest_image", IMAGE, LARGEST, "the largest image taken, in bytes"),
     role("releases", COUNT, "4096", "the most releases kept, one for each topic and model"),

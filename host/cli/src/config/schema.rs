@@ -6,7 +6,9 @@ use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use trireme_core::api::BrokerAddress;
 use trireme_core::{NodeId, RoleKind, Version};
+use trireme_net::mqtt::carrier::Carrier;
 use trireme_pkcs11::KeyUri;
 
 use super::source::{Problem, Source};
@@ -43,6 +45,12 @@ pub enum Kind {
     Path,
     /// An address to listen on, like `127.0.0.1:1883`.
     Address,
+    /// An address to listen on for MQTT, like the one above or `mqtts://0.0.0.0:8883`.
+    Door,
+    /// One of those, or a list of them.
+    Doors,
+    /// An address of a broker: `mqtt://host:port`, or with `mqtts`, `ws`, `wss`.
+    Broker,
     /// An address of a service, `<scheme>://host:port`.
     Url(&'static str),
     /// A number between these two.
@@ -172,6 +180,12 @@ pub(crate) fn expectation(kind: Kind) -> String {
         Kind::Folder => "the path of a folder".into(),
         Kind::Path => "a path".into(),
         Kind::Address => "an address to listen on, like \"127.0.0.1:1883\"".into(),
+        Kind::Door => {
+            "an address to listen on, like \"127.0.0.1:1883\" or \"mqtts://127.0.0.1:8883\" (mqtt, mqtts, ws, wss)"
+                .into()
+        }
+        Kind::Doors => format!("{}, or a list of them", expectation(Kind::Door)),
+        Kind::Broker => "an address like \"mqtt://host:port\" (mqtt, mqtts, ws, wss)".into(),
         Kind::Url(scheme) => format!("an address like \"{scheme}://host:port\""),
         Kind::Number(least, most) => format!("a number from {least} to {most}"),
         Kind::Flag => "true or false".into(),
@@ -204,9 +218,13 @@ fn check_value(
             }
             return;
         }
-        (Kind::Names | Kind::Texts | Kind::Files | Kind::FileOrFiles, DeValue::Array(items)) => {
+        (
+            Kind::Names | Kind::Texts | Kind::Files | Kind::FileOrFiles | Kind::Doors,
+            DeValue::Array(items),
+        ) => {
             let kind = match kind {
                 Kind::Names => Kind::Name,
+                Kind::Doors => Kind::Door,
                 Kind::Texts => Kind::Text,
                 _ => Kind::File,
             };
@@ -229,8 +247,11 @@ fn check_value(
 
 /// Fine, or what is wrong where there is more to say than "expected … found …".
 fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option<String>> {
-    let kind =
-        if matches!((kind, value), (Kind::FileOrFiles, DeValue::String(_))) { Kind::File } else { kind };
+    let kind = match (kind, value) {
+        (Kind::FileOrFiles, DeValue::String(_)) => Kind::File,
+        (Kind::Doors, DeValue::String(_)) => Kind::Door,
+        _ => kind,
+    };
     let text = || value.as_str().ok_or(None);
     let fine = |fine: bool| if fine { Ok(()) } else { Err(None) };
     match kind {
@@ -256,6 +277,8 @@ fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option
             Err(Some(format!("expected the path of a folder; {} is none", folder.display())))
         }
         Kind::Address => fine(text()?.parse::<SocketAddr>().is_ok()),
+        Kind::Door => fine(door(text()?).is_some()),
+        Kind::Broker => fine(BrokerAddress::is_url(text()?)),
         Kind::Url(scheme) => fine(is_url(text()?, scheme)),
         Kind::Number(least, most) => {
             let number = integer(value).ok_or(None)?;
@@ -274,10 +297,23 @@ fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option
             }
             other => fine(matches!(other.as_str(), Some("pass" | "fail"))),
         },
-        Kind::Names | Kind::Texts | Kind::Files | Kind::FileOrFiles | Kind::Table(_) | Kind::Tables(_) => {
-            Err(None)
-        }
+        Kind::Names
+        | Kind::Texts
+        | Kind::Files
+        | Kind::FileOrFiles
+        | Kind::Doors
+        | Kind::Table(_)
+        | Kind::Tables(_) => Err(None),
     }
+}
+
+/// Where MQTT is listened for, and what carries it: TCP, where nothing is said.
+pub(crate) fn door(text: &str) -> Option<(Carrier, SocketAddr)> {
+    let (carrier, address) = match text.contains("://") {
+        true => Carrier::parse(text)?,
+        false => (Carrier::Mqtt, text),
+    };
+    Some((carrier, address.parse().ok()?))
 }
 
 fn is_url(text: &str, scheme: &str) -> bool {

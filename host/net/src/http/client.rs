@@ -18,7 +18,7 @@ use trireme_core::role::code;
 use trireme_core::{Fault, RoleKind};
 
 use super::{HttpConfig, LARGEST_BODY, bounded, network};
-use crate::tls::{PeerVerifier, TlsIdentity, Verdict, anonymous};
+use crate::tls::{HTTP, PeerVerifier, TlsIdentity, Verdict, anonymous};
 
 /// As whom a server is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub async fn post(
     body: Vec<u8>,
 ) -> Result<Vec<u8>, Fault> {
     let tls = match who {
-        Who::Certified => identity.client(role)?,
+        Who::Certified => identity.client(role, HTTP)?,
         Who::Anonymous => anonymous(Arc::clone(&identity.verifier), role)?,
     };
     in_time(config, tls, url, body).await

@@ -10,21 +10,27 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, SubscribeReasonCode, Transport};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use trireme_actor::Shipment;
-use trireme_core::Fault;
 use trireme_core::message::{PUSH, RESPONSE};
+use trireme_core::{Fault, RoleKind};
 use trireme_mqtt::connection::{Client, Taken};
 use trireme_mqtt::lane::Out;
 use trireme_mqtt::{Limits, encode};
 
+use super::carrier::{Carried, Carrier};
 use super::peer::{refused, release_topic, text};
+use super::websocket::{self, WebSocket};
 use crate::link::{Commands, Link, LinkEvent, LinkInfo, Pace};
 use crate::run::{self, Arrival, Audience, Wire};
+use crate::tls::TlsIdentity;
 
 /// How a broker is connected to.
 #[derive(Debug, Clone)]
@@ -39,6 +45,8 @@ pub struct ClientConfig {
     pub keep_alive: Duration,
     /// Bytes that may wait in each direction, bodies not counted.
     pub queue: usize,
+    /// What is shown over TLS, and how the broker is judged; needed for `mqtts` and `wss`.
+    pub tls: Option<TlsIdentity>,
 }
 
 impl ClientConfig {
@@ -50,11 +58,13 @@ impl ClientConfig {
             pace: Pace::default(),
             keep_alive: Duration::from_secs(60),
             queue: 1024 * 1024,
+            tls: None,
         }
     }
 }
 
-/// Opens a link to `mqtt://host:port`. Returns at once; the events say how it went.
+/// Opens a link to `mqtt://host:port`, or `mqtts`, `ws`, `wss`. Over TLS the server must be certified as a broker.
+/// Returns at once; the events say how it went.
 #[must_use]
 pub fn connect(address: &str, config: ClientConfig, events: mpsc::Sender<LinkEvent>) -> Link {
     let (link, commands) = Link::new();
@@ -74,11 +84,14 @@ async fn open(
         }
         reason = commands.stopped() => Err(reason),
     };
+    let pace = config.pace;
     match dialled {
-        Ok((stream, wire)) => {
-            let (audience, pace) = (Audience::Known(events), config.pace);
-            run::run(wire, stream.into_split(), BytesMut::new(), commands, audience, pace).await;
-        }
+        Ok((stream, broker)) => match stream {
+            Dialled::Tcp(stream) => run_on(stream, broker, commands, events, pace).await,
+            Dialled::Tls(stream) => Box::pin(run_on(*stream, broker, commands, events, pace)).await,
+            Dialled::Ws(stream) => Box::pin(run_on(*stream, broker, commands, events, pace)).await,
+            Dialled::Wss(stream) => Box::pin(run_on(*stream, broker, commands, events, pace)).await,
+        },
         Err(reason) => {
             drop(commands);
             // Nobody listens: then nobody needs to know.
@@ -87,16 +100,48 @@ async fn open(
     }
 }
 
-async fn dial(address: &str, config: &ClientConfig) -> Result<(TcpStream, Broker), String> {
-    let host = address.strip_prefix("mqtt://").map(|rest| rest.trim_end_matches('/'));
-    let host = host.filter(|host| !host.is_empty() && !host.contains(['/', '@', '?', '#']));
-    let host = host.ok_or("the address must have the form mqtt://host:port")?;
+async fn run_on<S: Carried>(
+    stream: S,
+    broker: Broker,
+    commands: Commands,
+    events: mpsc::Sender<LinkEvent>,
+    pace: Pace,
+) {
+    run::run(broker, stream.halves(), BytesMut::new(), commands, Audience::Known(events), pace).await;
+}
+
+/// A connection, handshakes and all.
+enum Dialled {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Ws(Box<WebSocket<TcpStream>>),
+    Wss(Box<WebSocket<TlsStream<TcpStream>>>),
+}
+
+async fn dial(address: &str, config: &ClientConfig) -> Result<(Dialled, Broker), String> {
+    let form = "the address must have the form mqtt://host:port, or with mqtts, ws or wss";
+    let (carrier, host) = Carrier::parse(address).ok_or(form)?;
     let stream = TcpStream::connect(host).await.map_err(text)?;
     // Small packets of a handshake should not wait for each other.
     let _ = stream.set_nodelay(true);
+    let (stream, claims) = if carrier.is_tls() {
+        let (stream, broker) = secured(stream, carrier, config).await?;
+        let stream = match carrier {
+            Carrier::Wss => Dialled::Wss(Box::new(websocket::connect(stream, true, host).await?)),
+            _ => Dialled::Tls(Box::new(stream)),
+        };
+        (stream, Some(broker))
+    } else {
+        let stream = match carrier {
+            Carrier::Ws => Dialled::Ws(Box::new(websocket::connect(stream, false, host).await?)),
+            _ => Dialled::Tcp(stream),
+        };
+        (stream, None)
+    };
     let (shim, mqtt, driver) = shim(config).await?;
     let broker = Broker {
         address: address.to_owned(),
+        claims,
         client: Client::new(config.limits, config.queue),
         shim,
         up: BytesMut::new(),
@@ -108,6 +153,25 @@ async fn dial(address: &str, config: &ClientConfig) -> Result<(TcpStream, Broker
         broken: None,
     };
     Ok((stream, broker))
+}
+
+/// TLS with a broker; gives the identifier that it is certified for.
+async fn secured(
+    stream: TcpStream,
+    carrier: Carrier,
+    config: &ClientConfig,
+) -> Result<(TlsStream<TcpStream>, String), String> {
+    let identity = config.tls.as_ref().ok_or("this node has no certificate, which TLS needs")?;
+    let (tls, verdict) = identity.client(RoleKind::Broker, carrier.protocols()).map_err(text)?;
+    let peer = stream.peer_addr().map_err(text)?;
+    // The name of a host means nothing here: the certificate says who it is.
+    let connected = TlsConnector::from(tls).connect(ServerName::from(peer.ip()), stream).await;
+    let stream = connected.map_err(|error| {
+        verdict.take().map_or_else(|| format!("the TLS handshake failed: {error}"), |fault| fault.to_string())
+    })?;
+    let certified = identity.certified(stream.get_ref().1).map_err(text)?;
+    let certified = certified.ok_or("the broker has shown no certificate")?;
+    Ok((stream, certified.subject.id.to_string()))
 }
 
 /// Starts rumqttc and gives our end of its connection.
@@ -163,6 +227,8 @@ impl Drop for Driver {
 /// The broker at the other end.
 struct Broker {
     address: String,
+    /// Whom its TLS connection is certified for.
+    claims: Option<String>,
     client: Client,
     shim: UnixStream,
     /// From rumqttc, not understood yet.
@@ -196,7 +262,7 @@ impl Wire for Broker {
             kind: "mqtt".to_owned(),
             binding: "native".to_owned(),
             address: self.address.clone(),
-            claims: None,
+            claims: self.claims.clone(),
             outgoing: true,
         }
     }

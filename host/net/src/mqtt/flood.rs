@@ -51,6 +51,14 @@ impl Flood {
         // An address that may not send more takes nothing of what the others may.
         allowance.take(now) && all.take(now)
     }
+
+    /// Whether this address could take none now. Takes nothing.
+    pub(super) fn is_spent(&self, address: IpAddr, now: Instant) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { addresses, all, .. } = &mut *state;
+        all.is_spent(now)
+            || addresses.get_mut(&network(address)).is_some_and(|allowance| allowance.is_spent(now))
+    }
 }
 
 /// So many in such a time, and no more.
@@ -73,6 +81,11 @@ impl Allowance {
             self.left -= 1.0;
         }
         fine
+    }
+
+    fn is_spent(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.left < 1.0
     }
 
     fn is_full(&mut self, now: Instant) -> bool {

@@ -1,9 +1,13 @@
 //! MQTT 3.1.1 with the thesis's two packets: the broker's end ([`front`]) and the manufacturer's and gateway's
-//! ([`client`]).
+//! ([`client`]); what carries it ([`carrier`], [`websocket`]), and who may do what with ordinary messages ([`access`]).
 
+pub mod access;
+pub mod carrier;
 pub mod client;
 mod flood;
 pub mod front;
 mod peer;
+mod refusals;
 mod registry;
 mod router;
+pub mod websocket;

@@ -1,6 +1,6 @@
 //! One client of the broker's front, once it was let in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,19 @@ use trireme_actor::Shipment;
 use trireme_core::Fault;
 use trireme_core::message::{PUSH, RESPONSE};
 use trireme_core::role::code;
+use trireme_mqtt::access::Permits;
 use trireme_mqtt::connection::{Input, Requested, SendError, Server};
 use trireme_mqtt::encode::{self, Granted};
 use trireme_mqtt::guard::Admission;
 use trireme_mqtt::lane::Out;
 use trireme_mqtt::packet::Publish;
 use trireme_mqtt::topics::{FilterKind, filter_kind};
-use trireme_mqtt::{Kind, ReleaseTopic};
+use trireme_mqtt::{Kind, Packet, ReleaseTopic};
 
+use super::access::Standing;
 use super::flood::Allowance;
 use super::front::Shared;
+use super::refusals::{self, Why};
 use super::router::{Attached, Routed};
 use crate::link::{Link, LinkInfo};
 use crate::run::{Arrival, Wire};
@@ -28,8 +31,19 @@ use crate::run::{Arrival, Wire};
 const FILTERS: usize = 1024;
 /// Ordinary messages that are passed on together, at most.
 const TOGETHER: usize = 64;
+/// Messages at QoS 2 of one connection that the client has not released.
+const UNRELEASED: usize = 1024;
 /// SUBSCRIBE packets of one connection that the router has not answered.
 const UNANSWERED: usize = 64;
+
+/// Who was let in.
+pub(super) struct Client {
+    pub(super) address: SocketAddr,
+    /// The name that it has here and at the router.
+    pub(super) id: String,
+    pub(super) admission: Admission,
+    pub(super) standing: Standing,
+}
 
 /// A client's connection.
 pub(super) struct Peer {
@@ -50,6 +64,13 @@ pub(super) struct Peer {
     pushes: Allowance,
     /// Packet identifier of the release that came last.
     in_hand: Option<u16>,
+    standing: Standing,
+    /// Messages at QoS 2 that the router was given, until the client releases them.
+    unreleased: HashSet<u16>,
+    /// The router's session is older than this connection: it may know more messages than those.
+    resumed: bool,
+    /// Its session at the router holds what it may not have.
+    void: bool,
 }
 
 enum Errand {
@@ -64,11 +85,11 @@ impl Peer {
         server: Server,
         shared: Arc<Shared>,
         link: Link,
-        address: SocketAddr,
-        id: String,
-        admission: Admission,
+        client: Client,
         router: Option<Attached>,
     ) -> Self {
+        let Client { address, id, admission, standing } = client;
+        let resumed = router.as_ref().is_some_and(|router| router.session_present);
         let pushes = Allowance::new(shared.config.pushes, shared.config.pushes_in);
         Self {
             server,
@@ -84,6 +105,10 @@ impl Peer {
             filters: 0,
             pushes,
             in_hand: None,
+            standing,
+            unreleased: HashSet::new(),
+            resumed,
+            void: false,
         }
     }
 
@@ -94,20 +119,79 @@ impl Peer {
         }
     }
 
-    fn ordinary(&mut self, bytes: Bytes, topic: Option<&str>) -> Result<Arrival, String> {
-        if let Some(topic) = topic
-            && !self.shared.router.admits(topic)
-        {
-            return Err("the router holds as many topics as it may; this one would be one more".to_owned());
+    /// Counts and tells what is refused; gives it back.
+    fn refuse(&self, why: Why, reason: impl Into<String>) -> String {
+        let reason = reason.into();
+        self.shared.refusals.note(why, self.address, &reason);
+        reason
+    }
+
+    /// What the rules say of this client; everything is fine where there are none.
+    fn may(&mut self, what: impl FnOnce(&Permits) -> bool) -> Result<bool, String> {
+        match self.standing.permits() {
+            Ok(permits) => Ok(permits.is_none_or(what)),
+            Err(reason) => Err(self.refuse(Why::Password, reason)),
         }
-        self.errands.push(Errand::Pass(bytes));
+    }
+
+    fn ordinary(&mut self, packet: &Packet) -> Result<Arrival, String> {
+        match packet.kind() {
+            Kind::Publish => {
+                let Publish { topic, packet_id, .. } =
+                    Publish::parse(packet.fixed(), packet.body()).map_err(text)?;
+                if !self.may(|permits| permits.publish(topic))? {
+                    return self.drop_message(topic, packet.fixed().qos(), packet_id.unwrap_or_default());
+                }
+                if !self.shared.router.admits(topic) {
+                    let full = "the router holds as many topics as it may; this one would be one more";
+                    return Err(self.refuse(Why::Names, full));
+                }
+                if packet.fixed().qos() == 2 {
+                    if self.unreleased.len() >= UNRELEASED {
+                        let much = format!("more than {UNRELEASED} messages at QoS 2 wait to be released");
+                        return Err(self.refuse(Why::Malformed, much));
+                    }
+                    self.unreleased.extend(packet_id);
+                }
+            }
+            Kind::Pubrel => {
+                let id = packet.body().try_into().map(u16::from_be_bytes).unwrap_or_default();
+                // Of what was dropped, or is done with already: the router would end the connection over it.
+                if !self.unreleased.remove(&id) && !self.resumed {
+                    self.server.send(encode::pubcomp(id)).map_err(|error| self.stalled(&error))?;
+                    return Ok(Arrival::Other);
+                }
+            }
+            _ => {}
+        }
+        self.errands.push(Errand::Pass(packet.bytes().clone()));
         Ok(Arrival::Other)
+    }
+
+    /// A message that the rules do not allow: MQTT 3.1.1 has no way to say so, thus it is acknowledged and dropped.
+    fn drop_message(&mut self, topic: &str, qos: u8, id: u16) -> Result<Arrival, String> {
+        self.refuse(Why::Publish, format!("{} may not publish to {topic:?}", self.standing.principal()));
+        let sent = match qos {
+            0 => Ok(()),
+            1 => self.server.send(encode::puback(id)),
+            _ => self.server.send(encode::pubrec(id)),
+        };
+        sent.map_err(|error| self.stalled(&error))?;
+        Ok(Arrival::Other)
+    }
+
+    fn stalled(&self, error: &SendError) -> String {
+        match error {
+            SendError::Lane(_) => self.refuse(Why::Stalled, error.to_string()),
+            _ => error.to_string(),
+        }
     }
 
     fn subscribed(&mut self, packet_id: u16, requested: Vec<Requested>) -> Result<Arrival, String> {
         self.filters = self.filters.saturating_add(requested.len());
         if self.filters > FILTERS || self.subscriptions.len() >= UNANSWERED {
-            return Err(format!("the client subscribes to more than {FILTERS} filters, or too fast"));
+            let much = format!("the client subscribes to more than {FILTERS} filters, or too fast");
+            return Err(self.refuse(Why::Names, much));
         }
         let (mut answers, mut releases, mut ordinary) = (Vec::new(), Vec::new(), Vec::new());
         for Requested { filter, qos, kind } in requested {
@@ -116,11 +200,23 @@ impl Peer {
                     releases.push(filter);
                     Some(Granted::Qos1)
                 }
+                FilterKind::Ordinary if !self.may(|permits| permits.subscribe(&filter))? => {
+                    let principal = self.standing.principal();
+                    self.refuse(Why::Subscription, format!("{principal} may not subscribe to {filter:?}"));
+                    Some(Granted::Failure)
+                }
                 FilterKind::Ordinary if self.shared.router.admits(&filter) => {
                     ordinary.push((filter, qos));
                     None
                 }
-                FilterKind::Ordinary | FilterKind::Refused(_) => Some(Granted::Failure),
+                FilterKind::Ordinary => {
+                    self.refuse(Why::Names, "the router holds as many filters as it may");
+                    Some(Granted::Failure)
+                }
+                FilterKind::Refused(why) => {
+                    self.refuse(Why::Subscription, why.to_string());
+                    Some(Granted::Failure)
+                }
             });
         }
         if ordinary.is_empty() {
@@ -175,6 +271,34 @@ impl Peer {
         }
         self.router.as_mut().ok_or_else(String::new)
     }
+
+    /// Something that the router has for the client.
+    fn routed(&mut self, routed: Result<Routed, String>) -> Result<(), String> {
+        match routed {
+            Ok(Routed::Frame(frame)) => self.server.send(frame).map_err(|error| self.stalled(&error)),
+            Ok(Routed::Message(topic, frame)) => {
+                if self
+                    .may(|permits| std::str::from_utf8(&topic).is_ok_and(|topic| permits.receive(topic)))?
+                {
+                    return self.server.send(frame).map_err(|error| self.stalled(&error));
+                }
+                // Granted by rules that are no longer: the session goes, with all that waits in it.
+                let who = self.standing.principal();
+                let topic = String::from_utf8_lossy(&topic);
+                let reason = format!("{who} is subscribed to {topic:?} and may not be");
+                self.void = true;
+                Err(self.refuse(Why::Delivery, reason))
+            }
+            Ok(Routed::Subscribed(id, answers)) => self.granted(id, answers),
+            Err(reason) if self.role => {
+                // Its ordinary messages are gone, which is no reason to stop a release.
+                tracing::info!(client = %self.id, reason, "ordinary messages ended");
+                self.router = None;
+                Ok(())
+            }
+            Err(reason) => Err(reason),
+        }
+    }
 }
 
 impl Wire for Peer {
@@ -194,20 +318,17 @@ impl Wire for Peer {
     }
 
     fn next(&mut self, input: &mut BytesMut) -> Result<Option<Arrival>, String> {
-        let Some(input) = self.server.receive(input).map_err(text)? else { return Ok(None) };
+        let received = self.server.receive(input);
+        let received =
+            received.map_err(|refusal| self.refuse(refusals::why(&refusal), refusal.to_string()))?;
+        let Some(input) = received else { return Ok(None) };
         let message = |kind: &str, payload| Arrival::Message { kind: kind.to_owned(), payload };
         Ok(Some(match input {
             // The machine yields it once, before the client was let in.
             Input::Connect(_) => Arrival::Other,
             Input::Subscribe { packet_id, filters } => self.subscribed(packet_id, filters)?,
             Input::Unsubscribe { packet_id, filters } => self.unsubscribed(packet_id, filters)?,
-            Input::Ordinary(packet) => {
-                let topic = (packet.kind() == Kind::Publish)
-                    .then(|| Publish::parse(packet.fixed(), packet.body()).map(|publish| publish.topic))
-                    .transpose()
-                    .map_err(text)?;
-                self.ordinary(packet.bytes().clone(), topic)?
-            }
+            Input::Ordinary(packet) => self.ordinary(&packet)?,
             Input::OrdinaryPuback(id) => {
                 self.errands.push(Errand::Puback(id));
                 Arrival::Other
@@ -217,7 +338,7 @@ impl Wire for Peer {
                 // A connection that may not send more takes nothing of what its address may.
                 let now = std::time::Instant::now();
                 if !self.pushes.take(now) || !self.shared.flood.take(self.address.ip(), now) {
-                    return Err("the client sends more PUSH packets than it may".to_owned());
+                    return Err(self.refuse(Why::Push, "the client sends more PUSH packets than it may"));
                 }
                 self.is_role();
                 message(PUSH, payload)
@@ -301,37 +422,33 @@ impl Wire for Peer {
         let Some(router) = self.router.as_mut().filter(|_| may_send) else {
             return std::future::pending().await;
         };
-        let mut routed = router.next().await;
+        let mut next = Some(router.next().await);
         // What came with it goes out with it.
         for _ in 0..TOGETHER {
-            let Ok(Routed::Frame(frame)) = routed else { break };
-            self.server.send(frame).map_err(text)?;
-            match router.at_once().await {
-                Some(next) => routed = next,
-                None => return Ok(()),
-            }
+            let Some(routed) = next else { return Ok(()) };
+            self.routed(routed)?;
+            next = match &mut self.router {
+                Some(router) => router.at_once().await,
+                None => None,
+            };
         }
-        match routed {
-            Ok(Routed::Frame(frame)) => self.server.send(frame).map_err(text),
-            Ok(Routed::Subscribed(id, answers)) => self.granted(id, answers),
-            Err(reason) if self.role => {
-                // Its ordinary messages are gone, which is no reason to stop a release.
-                tracing::info!(client = %self.id, reason, "ordinary messages ended");
-                self.router = None;
-                Ok(())
-            }
-            Err(reason) => Err(reason),
-        }
+        next.map_or(Ok(()), |routed| self.routed(routed))
     }
 
     async fn ended(&mut self, in_order: bool) {
         if let Some(router) = self.router.take() {
             router.leave().await;
         }
+        if self.void {
+            self.shared.forget(&self.id).await;
+        }
         self.shared.registry.leave(&self.id, &self.link);
-        if let Some(will) = self.admission.will.take().filter(|_| !in_order)
-            && let Err(reason) = self.shared.router.publish_will(will).await
-        {
+        let Some(will) = self.admission.will.take().filter(|_| !in_order) else { return };
+        // As the rules are now: they may have changed since CONNECT.
+        if !self.may(|permits| permits.publish(&will.topic)).unwrap_or(false) {
+            let who = self.standing.principal();
+            self.refuse(Why::Will, format!("{who} may not publish its will to {:?}", will.topic));
+        } else if let Err(reason) = self.shared.router.publish_will(will).await {
             tracing::warn!(client = %self.id, reason, "the will of a client could not be published");
         }
     }

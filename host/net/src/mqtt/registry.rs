@@ -1,6 +1,7 @@
 //! Who is connected under which name: what a client identifier claims, and what an adopted peer has proven.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use trireme_core::NodeId;
@@ -17,7 +18,7 @@ pub(super) struct Registry(Mutex<State>);
 #[derive(Default)]
 struct State {
     /// Every connection, so that all can be closed.
-    all: HashMap<u64, Link>,
+    all: HashMap<u64, Entry>,
     /// Plain clients by the identifier they claim.
     plain: HashMap<String, Link>,
     /// Peers that have proven who they are.
@@ -26,6 +27,13 @@ struct State {
     owners: HashMap<u64, NodeId>,
     /// Client identifiers that the router knows, which it never forgets, and whether it keeps a session for them.
     sessions: HashMap<String, bool>,
+}
+
+struct Entry {
+    link: Link,
+    address: SocketAddr,
+    /// Whom its TLS connection is certified for.
+    certified: Option<NodeId>,
 }
 
 /// What a CONNECT's client identifier means here.
@@ -41,9 +49,15 @@ pub(super) enum Claim {
 
 impl Registry {
     /// A CONNECT was accepted. A live plain client of the same identifier is closed, as MQTT says (3.1.4-2).
-    pub(super) fn enter(&self, id: &str, link: &Link) -> Claim {
+    pub(super) fn enter(
+        &self,
+        id: &str,
+        link: &Link,
+        address: SocketAddr,
+        certified: Option<NodeId>,
+    ) -> Claim {
         let mut state = self.state();
-        state.all.insert(link.id(), link.clone());
+        state.all.insert(link.id(), Entry { link: link.clone(), address, certified });
         if NodeId::new(id).is_ok_and(|peer| state.adopted.get(&peer).is_some_and(|link| !link.is_closed())) {
             return Claim::Contested;
         }
@@ -83,16 +97,25 @@ impl Registry {
     }
 
     /// The link belongs to this peer; an earlier one of its links is closed.
-    pub(super) fn adopt(&self, link: &Link, peer: &NodeId) {
+    ///
+    /// # Errors
+    /// Its TLS connection is certified for somebody else; where it came from, and for whom. Nothing has changed.
+    pub(super) fn adopt(&self, link: &Link, peer: &NodeId) -> Result<(), (SocketAddr, NodeId)> {
         let mut state = self.state();
         if link.is_closed() {
-            return;
+            return Ok(());
+        }
+        if let Some(Entry { address, certified: Some(certified), .. }) = state.all.get(&link.id())
+            && certified != peer
+        {
+            return Err((*address, certified.clone()));
         }
         state.owners.insert(link.id(), peer.clone());
         let earlier = state.adopted.insert(peer.clone(), link.clone());
         if let Some(earlier) = earlier.filter(|earlier| earlier.id() != link.id()) {
             earlier.close("the same peer has proven itself on a later connection");
         }
+        Ok(())
     }
 
     /// The connection is over.
@@ -108,7 +131,7 @@ impl Registry {
     }
 
     pub(super) fn close_all(&self, reason: &str) {
-        self.state().all.values().for_each(|link| link.close(reason));
+        self.state().all.values().for_each(|entry| entry.link.close(reason));
     }
 
     /// Connections that said CONNECT.

@@ -119,6 +119,8 @@ impl Drop for Slot {
 pub(super) enum Routed {
     /// A packet, as it goes out.
     Frame(Bytes),
+    /// A message as it goes out, after its topic.
+    Message(Bytes, Bytes),
     /// Its answer to [`Attached::subscribe`], one for each filter.
     Subscribed(u16, Vec<Granted>),
 }
@@ -248,8 +250,11 @@ impl Attached {
                 // Answered already; a link in this process is asked for no PING; CONNACK was answered by the front.
                 Packet::UnsubAck(..) | Packet::PingResp(_) | Packet::ConnAck(..) => {}
                 Packet::Disconnect(..) => return Err(gone("it ended the session")),
-                Packet::Publish(publish, _) => return frame(Packet::Publish(publish, None)),
-                packet => return frame(packet),
+                Packet::Publish(publish, _) => {
+                    let topic = publish.topic.clone();
+                    return Ok(Routed::Message(topic, encoded(Packet::Publish(publish, None))?));
+                }
+                packet => return Ok(Routed::Frame(encoded(packet)?)),
             }
         }
     }
@@ -284,11 +289,11 @@ fn backlog(tx: &LinkTx) -> usize {
     buffer.len()
 }
 
-fn frame(packet: Packet) -> Result<Routed, String> {
+fn encoded(packet: Packet) -> Result<Bytes, String> {
     let mut bytes = BytesMut::new();
     V4.write(packet, &mut bytes)
         .map_err(|error| format!("the router sent what MQTT cannot carry: {error:?}"))?;
-    Ok(Routed::Frame(bytes.freeze()))
+    Ok(bytes.freeze())
 }
 
 fn will_packet(will: &OwnedWill) -> Result<Packet, String> {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -16,8 +16,9 @@ use trireme_actor::{Shipment, StoreError};
 use trireme_core::{Digest, Fault};
 use trireme_crypto::Sha256Stream;
 use trireme_net::link::{BodyIntake, BodySink, BodySource, Link, LinkCommand, LinkEvent, LinkInfo, Pace};
+use trireme_net::mqtt::carrier::Carrier;
 use trireme_net::mqtt::client::ClientConfig;
-use trireme_net::mqtt::front::{Front, FrontConfig};
+use trireme_net::mqtt::front::{Doors, Front, FrontConfig};
 
 pub const TOPIC: &str = "trireme/fw/acme/lamp";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -139,6 +140,21 @@ pub async fn front(config: FrontConfig) -> (Front, mpsc::UnboundedReceiver<(Link
     (Front::bind("127.0.0.1:0".parse().unwrap(), config, on_link).await.unwrap(), incoming)
 }
 
+/// A front that listens on all carriers, in the order of [`Carrier::ALL`], and its URLs.
+pub async fn everywhere(
+    config: FrontConfig,
+    doors: Doors,
+) -> (Front, Vec<String>, mpsc::UnboundedReceiver<(Link, Events)>) {
+    let (links, incoming) = mpsc::unbounded_channel();
+    let front = Front::new(config, doors, Arc::new(move |link, events| links.send((link, events)).unwrap()));
+    let mut urls = Vec::new();
+    for carrier in Carrier::ALL {
+        let address = front.listen(carrier, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        urls.push(format!("{carrier}://{address}"));
+    }
+    (front, urls, incoming)
+}
+
 pub fn quick() -> Pace {
     Pace {
         stall: Duration::from_millis(400),
@@ -243,7 +259,7 @@ pub async fn tier_1(
 }
 
 /// A peer that is no program of ours.
-pub struct Raw(pub TcpStream);
+pub struct Raw<S = TcpStream>(pub S);
 
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
@@ -258,13 +274,38 @@ impl Raw {
         raw
     }
 
+    /// Connects with any CONNECT; gives what CONNACK says.
+    pub async fn says(address: SocketAddr, connect: &[u8]) -> (Self, u8) {
+        let mut raw = Self::connect(address).await;
+        raw.write(connect).await;
+        let answer = raw.read(4).await;
+        assert_eq!(answer[..2], [0x20, 2]);
+        (raw, answer[3])
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub async fn write(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
+        self.0.flush().await.unwrap();
     }
 
     pub async fn read(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         soon(self.0.read_exact(&mut bytes)).await.unwrap();
+        bytes
+    }
+
+    /// Reads so many bytes, or fewer where the end comes first.
+    pub async fn end_within(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let mut window = vec![0; length - bytes.len()];
+            match soon(self.0.read(&mut window)).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => bytes.extend_from_slice(&window[..read]),
+            }
+        }
         bytes
     }
 
@@ -274,6 +315,68 @@ impl Raw {
         let _ = soon(self.0.read_to_end(&mut bytes)).await;
         bytes
     }
+}
+
+/// A CONNECT with a session that lasts or not, user and password, a will.
+#[derive(Default, Clone, Copy)]
+pub struct Hello<'a> {
+    pub id: &'a str,
+    pub lasting: bool,
+    pub user: Option<(&'a str, &'a str)>,
+    pub will: Option<(&'a str, &'a str)>,
+}
+
+impl Hello<'_> {
+    pub fn bytes(&self) -> Vec<u8> {
+        let flags = u8::from(!self.lasting) << 1
+            | if self.will.is_some() { 0x04 } else { 0 }
+            | if self.user.is_some() { 0xC0 } else { 0 };
+        let mut body = [b"\x00\x04MQTT\x04".as_slice(), &[flags, 0, 60]].concat();
+        let mut field = |text: &str| {
+            body.extend_from_slice(&(text.len() as u16).to_be_bytes());
+            body.extend_from_slice(text.as_bytes());
+        };
+        field(self.id);
+        for (one, other) in self.will.into_iter().chain(self.user) {
+            field(one);
+            field(other);
+        }
+        packet(0x10, &body)
+    }
+}
+
+/// A packet with this first byte.
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    let mut length = body.len();
+    loop {
+        let more = length > 127;
+        bytes.push((length % 128) as u8 | if more { 128 } else { 0 });
+        length /= 128;
+        if !more {
+            break;
+        }
+    }
+    [bytes, body.to_vec()].concat()
+}
+
+pub fn publish(topic: &str, qos: u8, id: u16, payload: &[u8]) -> Vec<u8> {
+    let mut body = [&(topic.len() as u16).to_be_bytes(), topic.as_bytes()].concat();
+    if qos > 0 {
+        body.extend_from_slice(&id.to_be_bytes());
+    }
+    body.extend_from_slice(payload);
+    packet(0x30 | qos << 1, &body)
+}
+
+pub fn subscribe(id: u16, filters: &[(&str, u8)]) -> Vec<u8> {
+    let mut body = id.to_be_bytes().to_vec();
+    for (filter, qos) in filters {
+        body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
+        body.extend_from_slice(filter.as_bytes());
+        body.push(*qos);
+    }
+    packet(0x82, &body)
 }
 
 pub fn connect(id: &str, keep_alive: u8) -> Vec<u8> {

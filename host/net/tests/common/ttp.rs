@@ -101,6 +101,11 @@ impl Stock {
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map(Self)
     }
 
+    /// The stream itself.
+    pub fn stream(self) -> TlsStream<TcpStream> {
+        self.0
+    }
+
     /// What the server showed.
     pub fn certificates(&self) -> Vec<Vec<u8>> {
         self.0.get_ref().1.peer_certificates().unwrap().iter().map(|der| der.to_vec()).collect()

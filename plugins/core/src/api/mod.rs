@@ -72,8 +72,26 @@ pub mod path {
 pub struct BrokerAddress {
     /// `ID_BK`; whom the list's reader must meet at the address.
     pub id: NodeId,
-    /// `mqtt://host:port`, at most 255 bytes.
+    /// `mqtt://host:port`, or with `mqtts`, `ws`, `wss`; at most 255 bytes.
     pub url: String,
+}
+
+impl BrokerAddress {
+    /// The longest address, in bytes.
+    pub const LONGEST_URL: usize = 255;
+
+    /// Whether this is the address of a broker: `mqtt://host:port`, or with `mqtts`, `ws`, `wss`, and no path.
+    #[must_use]
+    pub fn is_url(url: &str) -> bool {
+        let Some((scheme, authority)) = url.split_once("://") else { return false };
+        let Some((host, port)) = authority.rsplit_once(':') else { return false };
+        ["mqtt", "mqtts", "ws", "wss"].contains(&scheme)
+            && url.len() <= Self::LONGEST_URL
+            && !host.is_empty()
+            && port.parse::<u16>().is_ok()
+            && url.bytes().all(|byte| byte.is_ascii_graphic())
+            && !authority.contains(['/', '@', '?', '#'])
+    }
 }
 
 /// A manufacturer's list of its brokers: what a directory hands out, and cannot make.

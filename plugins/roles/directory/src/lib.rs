@@ -41,8 +41,6 @@ use judge::{current, drop_revoked, drop_what_is_over, signed_by_its_manufacturer
 
 /// The most bytes of a list, as JSON: an answer carries one with room to spare.
 pub const LARGEST_LIST: usize = 48 * 1024;
-/// The most bytes of a broker's address.
-pub const LONGEST_URL: usize = 255;
 /// The most manufacturers that have a list here.
 pub const MOST_MANUFACTURERS: u32 = 1024;
 /// What an answer may have: a call's limit, less its frame.
@@ -198,14 +196,11 @@ fn sensible_brokers(brokers: &[BrokerAddress]) -> Result<(), Fault> {
     }
     let mut seen = BTreeSet::new();
     for BrokerAddress { id, url } in brokers {
-        let authority = url.strip_prefix("mqtt://").unwrap_or_default();
-        let sensible = (1..=LONGEST_URL).contains(&url.len())
-            && authority
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-            && url.bytes().all(|byte| byte.is_ascii_graphic());
-        if !sensible {
-            let text = format!("the address of {id} is not mqtt://host:port of at most {LONGEST_URL} bytes");
+        if !BrokerAddress::is_url(url) {
+            let text = format!(
+                "the address of {id} is not mqtt://host:port of at most {} bytes",
+                BrokerAddress::LONGEST_URL
+            );
             return Err(Fault::new(code::MALFORMED, text));
         }
         if !seen.insert(id) {

@@ -10,15 +10,13 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use trireme_core::api::{BrokerLists, BrokersOf, SignedBrokers, path};
+use trireme_core::api::{BrokerAddress, BrokerLists, BrokersOf, SignedBrokers, path};
 use trireme_core::release::Channel;
 use trireme_core::role::{Answer, LinkInfo, code};
 use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, RoleKind, Stamp, json};
 
 use crate::{BACKOFF, Gateway, Work, keys};
 
-/// The longest address of a broker, in bytes.
-const LONGEST_URL: usize = 255;
 /// The largest certificate with its issuers', in bytes.
 const LARGEST_CERTIFICATE: usize = 16 * 1024;
 /// The most manufacturers of a question: it has to fit a call of the host.
@@ -311,6 +309,13 @@ impl Gateway {
             host.close(link, "nobody asked for this link");
             return;
         };
+        if let Some(other) = info.claims.as_ref().filter(|claims| claims.as_str() != id.as_str()) {
+            host.close(
+                link,
+                &format!("at the address of {id} is {other}, by the certificate of its TLS connection"),
+            );
+            return;
+        }
         if let Some(broker) = self.brokers.get_mut(&id) {
             broker.binding = Some(info.binding.clone());
             broker.active_ms = now.monotonic_ms;
@@ -382,9 +387,11 @@ fn verify_list(host: &mut dyn Host, now: Stamp, list: &SignedBrokers) -> Result<
     if list.brokers.len() > SignedBrokers::MOST {
         return Err(Fault::new(code::LIMIT, format!("it has more than {} brokers", SignedBrokers::MOST)));
     }
-    let wrong = |url: &str| !url.starts_with("mqtt://") || url.len() > LONGEST_URL;
-    if let Some(broker) = list.brokers.iter().find(|broker| wrong(&broker.url)) {
-        return Err(Fault::new(code::MALFORMED, format!("the address of {} is not mqtt://…", broker.id)));
+    if let Some(broker) = list.brokers.iter().find(|broker| !BrokerAddress::is_url(&broker.url)) {
+        return Err(Fault::new(
+            code::MALFORMED,
+            format!("the address of {} is not mqtt://host:port", broker.id),
+        ));
     }
     let certified = host.verify(&certificate(list)?, &list.formula(), &list.signature)?;
     let subject = &certified.subject;

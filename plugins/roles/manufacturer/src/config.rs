@@ -88,7 +88,7 @@ impl Config {
         }
         let mut seen = BTreeSet::new();
         for broker in &self.brokers {
-            if !broker.url.starts_with("mqtt://") || broker.url.len() > 255 {
+            if !BrokerAddress::is_url(&broker.url) {
                 return wrong(format!("the address of {} is not mqtt://host:port", broker.id));
             }
             if !seen.insert(&broker.id) {

@@ -136,6 +136,13 @@ impl Manufacturer {
             host.close(link, "no visit of ours");
             return Ok(());
         };
+        if let Some(other) = info.claims.as_ref().filter(|claims| claims.as_str() != visit.broker.as_str()) {
+            let text = format!(
+                "at the address of {} is {other}, by the certificate of its TLS connection",
+                visit.broker
+            );
+            return Err(Fault::new(code::CERTIFICATE, text));
+        }
         let (_, push) = exchange::offer(host, link, TIER_1)?;
         host.send(link, PUSH, push.clone());
         visit.step = Step::Agreeing { binding: info.binding, push };

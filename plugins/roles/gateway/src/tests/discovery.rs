@@ -15,6 +15,21 @@ fn a_sensor_brings_its_manufacturers_brokers_and_a_subscription() {
 }
 
 #[test]
+fn a_broker_whose_tls_certificate_is_anothers_is_left_before_anything_is_said() {
+    let mut bench = Bench::new("");
+    let acts = bench.hello("1.0");
+    let list = bench.list(1);
+    bench.directory(&acts, vec![list]);
+    for (claims, stays) in [("bk-1", true), ("bk-2", false)] {
+        let info = LinkInfo { claims: Some(claims.into()), ..Fake::outgoing() };
+        let acts = bench.handle(Event::Opened(bench.link, info)).unwrap();
+        let left = acts.iter().any(|act| matches!(act, Act::Close(link, _) if *link == bench.link));
+        assert_eq!(left, !stays, "{claims}: {acts:?}");
+        assert!(stays || !acts.iter().any(|act| matches!(act, Act::Subscribe(..) | Act::Send(..))));
+    }
+}
+
+#[test]
 fn a_list_that_somebody_else_signed_or_that_goes_back_is_refused() {
     let mut bench = Bench::new("");
     let acts = bench.hello("1.0");

@@ -108,6 +108,17 @@ fn a_lost_broker_is_visited_again_and_the_waiting_are_answered_in_time() {
 }
 
 #[test]
+fn a_broker_whose_tls_certificate_is_not_its_own_gets_nothing() {
+    let mut world = World::new();
+    world.directory_works();
+    let link = world.connected().unwrap();
+    let info = trireme_core::role::LinkInfo { claims: Some("bk-2".into()), ..Fake::outgoing() };
+    let fault = world.handle(Event::Opened(link, info)).unwrap_err();
+    assert_eq!(fault.code, code::CERTIFICATE);
+    assert!(world.sent().is_none());
+}
+
+#[test]
 fn a_broker_that_was_not_listed_gets_nothing() {
     let mut world = World::new();
     world.broker = Fake::new(RoleKind::Broker, "rogue", None, &[]);
