@@ -35,9 +35,10 @@ fn some(kind: Kind) -> Value {
         Kind::Flag => true.into(),
         Kind::Names => vec!["a"].into(),
         Kind::Choice(words) => words.iter().next().copied().unwrap().into(),
-        Kind::Tables(keys) => Value::Array(vec![Value::Object(
-            keys.iter().map(|key| (key.name.into(), some(key.kind))).collect(),
-        )]),
+        Kind::Tables(keys) => Value::Array(vec![some(Kind::Table(keys))]),
+        Kind::Table(keys) => {
+            Value::Object(keys.iter().map(|key| (key.name.into(), some(key.kind))).collect())
+        }
         other => panic!("no role reads a {other:?}"),
     }
 }
