@@ -70,15 +70,15 @@ pub(crate) async fn verified(bench: &Bench) -> Result<Vec<Row>, String> {
 async fn both(bench: &Bench, count: usize, sink: &Sink) -> Result<(Times, Times), String> {
     let mut broker = Ours::start(&bench.binary).await?;
     let mosquitto = Mosquitto::start(bench.folder.path()).await?;
-    let folders = [bench.folder.path().join("ours"), bench.folder.path().join("theirs")];
-    for folder in &folders {
+    let [first, second] = ["ours", "theirs"].map(|name| bench.folder.path().join(name));
+    for folder in [&first, &second] {
         std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     }
     let gateways = broker.gateways(0, count, PROCESSES, sink)?;
-    let mut ours = Crowds::start(&folders[0], &gateways)?;
+    let mut ours = Crowds::start(&first, &gateways)?;
     ours.subscribed().await?;
     ours.agreed().await?;
-    let mut theirs = Crowds::start(&folders[1], &subscribers(&mosquitto, count, sink))?;
+    let mut theirs = Crowds::start(&second, &subscribers(&mosquitto, count, sink))?;
     theirs.subscribed().await?;
     let mut times = [(); 2].map(|()| Times { delivery: Vec::new(), whole: Vec::new() });
     // The first of each warms up.

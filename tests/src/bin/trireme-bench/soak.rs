@@ -32,22 +32,22 @@ struct Look {
 pub(crate) async fn run(bench: &Bench, time: Duration) -> Result<(), String> {
     say(&format!("soak: {} s of releases, messages, comings and goings", time.as_secs()));
     let mut broker = Ours::start(&bench.binary).await?;
-    let folders: Vec<_> =
-        ["faithful", "passing", "stalled"].iter().map(|name| bench.folder.path().join(name)).collect();
-    for folder in &folders {
+    let [first, second, third] =
+        ["faithful", "passing", "stalled"].map(|name| bench.folder.path().join(name));
+    for folder in [&first, &second, &third] {
         std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     }
     let faithful = broker.gateways(0, FAITHFUL, 1, &Sink::Count)?;
     let passing = broker.gateways(FAITHFUL, PASSING, 1, &Sink::Count)?;
     let stalled = broker.gateways(FAITHFUL + PASSING, STALLED, 1, &Sink::Stall)?;
-    let mut stay = Crowds::start(&folders[0], &faithful)?;
+    let mut stay = Crowds::start(&first, &faithful)?;
     stay.subscribed().await?;
     stay.agreed().await?;
     let (begun, mut looks, mut rounds, mut messages) = (Instant::now(), Vec::new(), 0_u64, 0);
     while begun.elapsed() < time {
-        let mut pass = Crowds::start(&folders[1], &passing)?;
+        let mut pass = Crowds::start(&second, &passing)?;
         pass.subscribed().await?;
-        let mut stall = Crowds::start(&folders[2], &stalled)?;
+        let mut stall = Crowds::start(&third, &stalled)?;
         stall.subscribed().await?;
         rounds += 1;
         broker.publish(&image(IMAGE, rounds)).await?;
@@ -89,7 +89,8 @@ fn told(look: &Look, rounds: u64) -> String {
 /// The last third may need no more than the middle one did.
 fn judge(looks: &[Look]) -> Result<(), String> {
     let third = looks.len() / 3;
-    let (middle, last) = (&looks[third..2 * third], &looks[2 * third..]);
+    let (_, later) = looks.split_at(third);
+    let (middle, last) = later.split_at(third);
     if middle.is_empty() {
         return Err("that was too short to say anything: give it a minute at least".into());
     }
