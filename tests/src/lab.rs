@@ -296,7 +296,7 @@ impl Lab {
     #[must_use]
     pub fn broker_plan(&self, centre: &Centre, name: &str) -> RolePlan {
         let keys = self.certify(RoleKind::Broker, name, None, &[]);
-        let config = json!({ "authority": centre.authority });
+        let config = json!({ "authority": centre.authority, "answer_ms": 10_000 });
         self.role(RoleKind::Broker, keys, config, vec![Listen::Mqtt(Carrier::Mqtt, loopback())])
     }
 

@@ -27,6 +27,7 @@ fn every_row_is_measured_and_the_report_can_be_compared_with_itself() {
         "agreement/exchange",
         "agreement/component",
         "delivery/plain",
+        "delivery/tls",
         "verified/plain",
         "ordinary/",
         "memory/",
@@ -45,7 +46,7 @@ fn every_row_is_measured_and_the_report_can_be_compared_with_itself() {
 
 #[test]
 fn a_short_soak_finds_a_broker_that_does_not_grow() {
-    let output = bench(&["--soak", "0.4"]);
+    let output = bench(&["--soak", "0.75"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("memory, open files and threads are flat"), "{said}");
 }

@@ -116,12 +116,12 @@ pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
 /// when that does not work; then whoever supervises this process starts it.
 fn begin_anew() -> std::io::Error {
     let mut arguments = std::env::args_os();
-    let named = arguments.next();
-    let program = std::env::current_exe().ok().or_else(|| named.map(PathBuf::from));
-    match program {
-        Some(program) => std::process::Command::new(program).args(arguments).exec(),
-        None => std::io::ErrorKind::NotFound.into(),
-    }
+    let named = arguments.next().unwrap_or_else(|| "trireme".into());
+    let arguments: Vec<_> = arguments.collect();
+    // The very program that runs, also where its file was replaced meanwhile.
+    let same = std::process::Command::new("/proc/self/exe").arg0(&named).args(&arguments).exec();
+    tracing::debug!(error = %same, "the program is started by its name");
+    std::process::Command::new(&named).args(&arguments).exec()
 }
 
 /// Tells the authority of this node what was issued by hand from its folder. It goes on without: what it already knows

@@ -239,11 +239,22 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
         let may_take = self.may_take();
         if may_take {
             let before = self.input.len();
-            let arrival = self.wire.next(&mut self.input)?;
+            let arrival = match self.wire.next(&mut self.input) {
+                Ok(arrival) => arrival,
+                Err(reason) => {
+                    // What came before it counts all the same.
+                    let _ = self.wire.settle().await;
+                    return Err(reason.into());
+                }
+            };
             if self.input.len() < before {
                 self.packet_since = None;
             }
             if let Some(arrival) = arrival {
+                if matches!(arrival, Arrival::Left) {
+                    // The same; that it failed makes the leaving no less orderly.
+                    let _ = self.wire.settle().await;
+                }
                 self.arrived(arrival)?;
                 if self.wire.must_settle() {
                     self.wire.settle().await?;

@@ -278,3 +278,36 @@ async fn packets_cut_at_every_byte_leave_nothing_behind() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_was_published_before_a_connection_ended_counts_however_it_ended() {
+    let (front, _links) = front(FrontConfig::default()).await;
+    let mut one = plain(&front, "one").await;
+    subscribed(&mut one, "news", 0).await;
+    let message = publish("news", 0, 0, b"bye");
+    for end in [encode::disconnect().to_vec(), vec![0x36, 0]] {
+        let mut other = plain(&front, "").await;
+        other.write(&[&message[..], &message, &end].concat()).await;
+        assert_eq!(one.read(2 * message.len()).await, [&message[..], &message].concat());
+    }
+}
+
+#[tokio::test]
+async fn more_retained_messages_than_a_queue_holds_come_to_who_reads_them() {
+    let (front, _links) = front(FrontConfig::default()).await;
+    let mut other = plain(&front, "").await;
+    let large = image(250_000);
+    let mut all = 0;
+    for number in 0..16_u16 {
+        let mut packet = publish(&format!("large/{number}"), 1, number + 1, &large);
+        all += packet.len();
+        packet[0] |= 1;
+        other.write(&packet).await;
+        assert_eq!(other.read(4).await, [0x40, 2, 0, number as u8 + 1]);
+    }
+    let mut one = plain(&front, "one").await;
+    subscribed(&mut one, "large/#", 0).await;
+    // At QoS 0 each lacks its identifier.
+    let bytes = one.read(all - 16 * 2).await;
+    assert!(bytes.ends_with(&large[large.len() - 1000..]));
+}

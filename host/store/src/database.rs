@@ -21,7 +21,7 @@ const LONGEST_KEY: usize = 1024;
 /// The largest value, in bytes.
 const LARGEST_VALUE: usize = 1024 * 1024;
 /// The most changes of one commit.
-const MOST_CHANGES: usize = 65_536;
+const MOST_CHANGES: usize = 4 * 65_536;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Lines, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -28,6 +28,7 @@ use trireme_crypto::key::SoftwareKey;
 use trireme_mqtt::{Decoder, Event, Limits, Release, encode};
 
 use super::measure::now_ns;
+use super::secured::{Secured, Stream};
 use crate::attacker::party::{Agreed, Party};
 
 /// Bytes read at a time while an image passes.
@@ -40,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Crowd {
     /// Where they connect to.
     pub address: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub tls: bool,
     /// What they are.
     pub kind: Kind,
     /// The one filter that each subscribes to.
@@ -111,11 +114,19 @@ pub fn become_crowd(file: &Path) -> Result<(), String> {
         let tally = Arc::new(Tally::new(parties.len()));
         let (crowd, places) = (Arc::new(crowd), Arc::new(Semaphore::new(20_000)));
         let doors = Arc::new(Semaphore::new(crowd.at_once.max(1)));
+        let secured = crowd.tls.then(Secured::default);
         for (number, (id, party)) in parties.into_iter().enumerate() {
             // A fleet has many addresses.
             let home = Ipv4Addr::new(127, 0, 1, (number % 250) as u8 + 1);
-            let one =
-                One { home, id, party, crowd: crowd.clone(), tally: tally.clone(), doors: doors.clone() };
+            let one = One {
+                home,
+                id,
+                party,
+                crowd: crowd.clone(),
+                tally: tally.clone(),
+                doors: doors.clone(),
+                secured: secured.clone(),
+            };
             let place = places.clone();
             tokio::spawn(async move {
                 let _place = place.acquire().await;
@@ -222,6 +233,7 @@ struct One {
     crowd: Arc<Crowd>,
     tally: Arc<Tally>,
     doors: Arc<Semaphore>,
+    secured: Option<Secured>,
 }
 
 impl One {
@@ -231,8 +243,12 @@ impl One {
         let begun = now_ns();
         let socket = TcpSocket::new_v4().map_err(why)?;
         socket.bind((self.home, 0).into()).map_err(why)?;
-        let mut stream = socket.connect(self.crowd.address).await.map_err(why)?;
+        let stream = socket.connect(self.crowd.address).await.map_err(why)?;
         let _ = stream.set_nodelay(true);
+        let mut stream: Box<dyn Stream> = match &self.secured {
+            Some(secured) => secured.over(stream).await.map_err(why)?,
+            None => Box::new(stream),
+        };
         stream.write_all(&connect(&self.id)).await.map_err(why)?;
         let mut connack = [0; 4];
         stream.read_exact(&mut connack).await.map_err(why)?;
@@ -287,7 +303,7 @@ impl Life<'_> {
     }
 
     /// A gateway, as far as the broker can tell: whom it talks to it does not care.
-    async fn gateway(&mut self, stream: &mut TcpStream, party: &Party) -> Result<(), String> {
+    async fn gateway(&mut self, stream: &mut Box<dyn Stream>, party: &Party) -> Result<(), String> {
         let mut decoder = Decoder::new(Limits::default());
         loop {
             let event = decoder.feed(&mut self.input).map_err(|error| format!("{}: {error}", self.one.id))?;
@@ -319,7 +335,12 @@ impl Life<'_> {
         }
     }
 
-    async fn take(&mut self, stream: &mut TcpStream, party: &Party, release: &Release) -> Result<(), String> {
+    async fn take(
+        &mut self,
+        stream: &mut Box<dyn Stream>,
+        party: &Party,
+        release: &Release,
+    ) -> Result<(), String> {
         let first_ns = now_ns();
         let header: Header =
             cbor::decode(&release.header, LARGEST_MESSAGE).map_err(|error| error.to_string())?;
@@ -352,7 +373,7 @@ impl Life<'_> {
     }
 
     /// A plain subscriber at QoS 1.
-    async fn plain(&mut self, stream: &mut TcpStream) -> Result<(), String> {
+    async fn plain(&mut self, stream: &mut Box<dyn Stream>) -> Result<(), String> {
         loop {
             while self.input.len() < 2 || self.head_ends().is_none_or(|(ends, _)| self.input.len() < ends + 2)
             {
@@ -396,7 +417,7 @@ impl Life<'_> {
     }
 
     /// Takes an image off the stream; gives its digest where it was hashed.
-    async fn image(&mut self, stream: &mut TcpStream, size: u64) -> Result<Option<Digest>, String> {
+    async fn image(&mut self, stream: &mut Box<dyn Stream>, size: u64) -> Result<Option<Digest>, String> {
         let why = |error: std::io::Error| format!("{}: {error}", self.one.id);
         let mut keep = match &self.one.crowd.sink {
             Sink::Count => None,
@@ -430,7 +451,7 @@ impl Life<'_> {
         Ok(Some(hash.finish()))
     }
 
-    async fn read(&mut self, stream: &mut TcpStream) -> Result<(), String> {
+    async fn read(&mut self, stream: &mut Box<dyn Stream>) -> Result<(), String> {
         self.input.reserve(4096);
         match stream.read_buf(&mut self.input).await {
             Ok(0) => Err(format!("{}: the broker closed the connection", self.one.id)),
@@ -439,7 +460,7 @@ impl Life<'_> {
         }
     }
 
-    async fn write(&self, stream: &mut TcpStream, bytes: &[u8]) -> Result<(), String> {
+    async fn write(&self, stream: &mut Box<dyn Stream>, bytes: &[u8]) -> Result<(), String> {
         stream.write_all(bytes).await.map_err(|error| format!("{}: {error}", self.one.id))
     }
 }

@@ -8,6 +8,7 @@
 //! | [`measure`] | times, memory and processor time of a process; medians |
 //! | [`ours`] | the broker's own process, with a manufacturer that releases |
 //! | [`report`] | rows, their table, and the comparison with an earlier report |
+//! | [`secured`] | TLS for crowds |
 //! | [`yardstick`] | mosquitto's process |
 
 pub mod agreement;
@@ -15,4 +16,5 @@ pub mod crowd;
 pub mod measure;
 pub mod ours;
 pub mod report;
+pub mod secured;
 pub mod yardstick;

@@ -29,6 +29,8 @@ pub struct Ours {
     processes: Processes,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens under TLS.
+    pub secure: SocketAddr,
     maker: Party,
     secrets: Arc<ModelSecrets>,
     releases: u64,
@@ -45,7 +47,7 @@ impl Ours {
         let centre = lab.centre().await;
         let key = Arc::new(SoftwareKey::generate().map_err(|error| error.to_string())?);
         let keys = lab.certify_key(key.clone(), RoleKind::Broker, "bk-1", None, &[], now_ms() + 365 * DAY_MS);
-        let address = free();
+        let (address, secure) = (free(), free());
         let folder = lab.path("broker");
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let write = |name: &str, text: &str| {
@@ -64,7 +66,7 @@ impl Ours {
             "bk-1.toml",
             &format!(
                 "[node]\nname = \"bk-1\"\ndata = \"data/bk-1\"\nlog = \"{log}\"\n\n[trust]\nauthority = \"root.pem\"\n\n\
-                 [broker]\ncertificate = \"bk-1.pem\"\nkey = \"bk-1.key\"\nlisten = \"{address}\"\n\
+                 [broker]\ncertificate = \"bk-1.pem\"\nkey = \"bk-1.key\"\nlisten = [\"mqtt://{address}\", \"mqtts://{secure}\"]\nwithout_certificate = true\n\
                  authority = \"{authority}\"\nrenew = false\nfollow_lists = false\ndeliveries = 10000\n\
                  pushes_per_address = 1000000\npushes_in_all = 1000000\nanswer_ms = 120000\n"
             ),
@@ -79,6 +81,7 @@ impl Ours {
             _centre: centre,
             processes,
             address,
+            secure,
             maker,
             secrets: model("MD-01"),
             releases: 0,
@@ -117,6 +120,7 @@ impl Ours {
             };
             Crowd {
                 address: self.address,
+                tls: false,
                 kind: Kind::Gateways(key.to_string(), ids.iter().map(gateway).collect()),
                 filter: FILTER.into(),
                 sink: sink.clone(),
@@ -164,6 +168,12 @@ impl Ours {
     pub async fn status(&self) -> Result<serde_json::Value, String> {
         let status = self.processes.ask("bk-1", "/broker/v1/status", serde_json::json!({})).await;
         status.map_err(|fault| fault.to_string())
+    }
+
+    /// The broker's certificates and key, in files that another program can use.
+    #[must_use]
+    pub fn credentials(&self) -> [std::path::PathBuf; 2] {
+        ["bk-1.pem", "bk-1.key"].map(|file| self.lab.path("broker").join(file))
     }
 
     /// A folder for files of the measurement, on the file system that the broker uses.

@@ -1,7 +1,7 @@
 //! mosquitto, in a process of its own, and a publisher for it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,21 +19,27 @@ pub struct Mosquitto {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens under TLS, if it was given credentials.
+    pub secure: SocketAddr,
 }
 
 impl Mosquitto {
-    /// Starts it with room for large messages and ten thousand clients.
+    /// Starts it with room for large messages and ten thousand clients; with a certificate and its key, under TLS too.
     ///
     /// # Errors
     /// In words, when it is not installed or does not come up.
-    pub async fn start(folder: &Path) -> Result<Self, String> {
-        let address = free();
+    pub async fn start(folder: &Path, credentials: Option<[PathBuf; 2]>) -> Result<Self, String> {
+        let (address, secure) = (free(), free());
         let file = folder.join("mosquitto.conf");
-        let text = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n\
-             max_inflight_messages 0\nmax_connections -1\nlog_type error\n",
+        let mut text = format!(
+            "user root\nallow_anonymous true\npersistence false\nmax_queued_messages 0\nmax_inflight_messages 0\n\
+             max_connections -1\nlog_type error\nlistener {} 127.0.0.1\n",
             address.port()
         );
+        if let Some([certificate, key]) = &credentials {
+            let (port, certificate, key) = (secure.port(), certificate.display(), key.display());
+            text += &format!("listener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\n");
+        }
         std::fs::write(&file, text).map_err(|error| error.to_string())?;
         let child = ["mosquitto", "/usr/sbin/mosquitto"].iter().find_map(|program| {
             Command::new(program)
@@ -46,7 +52,7 @@ impl Mosquitto {
                 .ok()
         });
         let child = child.ok_or("mosquitto is not installed (Debian: mosquitto)")?;
-        let mosquitto = Self { child, address };
+        let mosquitto = Self { child, address, secure };
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(address).await.is_err() {
             if Instant::now() > deadline {

@@ -394,8 +394,8 @@ const BROKER: &[Key] = &[
     role(
         "deliveries_per_manufacturer",
         Kind::Number(1, 10_000),
-        "64",
-        "the most of them with releases of one manufacturer; all of them where nothing is said",
+        "10000",
+        "the most of them with releases of one manufacturer",
     ),
     role(
         "place_ms",

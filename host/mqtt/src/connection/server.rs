@@ -218,6 +218,11 @@ impl Server {
         Ok(packet_id)
     }
 
+    /// Bytes that wait to be written. See [`Lane::queued`].
+    pub fn queued(&self) -> usize {
+        self.lane.queued()
+    }
+
     /// What to write next. See [`Lane::poll`].
     pub fn poll(&mut self) -> Option<Out> {
         self.lane.poll()

@@ -259,6 +259,10 @@ impl Doorman {
         };
         let known = users.0.contains_key(name) && password.len() <= LONGEST_PASSWORD;
         let Ok(seat) = Arc::clone(&self.seats).acquire_owned().await else { return Login::Busy };
+        // Many may have come together.
+        if self.failures.is_spent(address, Instant::now()) {
+            return Login::TooOften;
+        }
         let password = zeroize::Zeroizing::new(password.get(..LONGEST_PASSWORD).unwrap_or(password).to_vec());
         let checked = tokio::task::spawn_blocking(move || {
             let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::default());

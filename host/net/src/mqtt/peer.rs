@@ -31,6 +31,8 @@ use crate::run::{Arrival, Wire};
 const FILTERS: usize = 1024;
 /// Ordinary messages that are passed on together, at most.
 const TOGETHER: usize = 64;
+/// Bytes of ordinary messages for one client that are queued together: far fewer than its queue has room for.
+const TOGETHER_BYTES: usize = 64 * 1024;
 /// Messages at QoS 2 of one connection that the client has not released.
 const UNRELEASED: usize = 1024;
 /// SUBSCRIBE packets of one connection that the router has not answered.
@@ -67,8 +69,6 @@ pub(super) struct Peer {
     standing: Standing,
     /// Messages at QoS 2 that the router was given, until the client releases them.
     unreleased: HashSet<u16>,
-    /// The router's session is older than this connection: it may know more messages than those.
-    resumed: bool,
     /// Its session at the router holds what it may not have.
     void: bool,
 }
@@ -89,7 +89,6 @@ impl Peer {
         router: Option<Attached>,
     ) -> Self {
         let Client { address, id, admission, standing } = client;
-        let resumed = router.as_ref().is_some_and(|router| router.session_present);
         let pushes = Allowance::new(shared.config.pushes, shared.config.pushes_in);
         Self {
             server,
@@ -107,7 +106,6 @@ impl Peer {
             in_hand: None,
             standing,
             unreleased: HashSet::new(),
-            resumed,
             void: false,
         }
     }
@@ -157,7 +155,7 @@ impl Peer {
             Kind::Pubrel => {
                 let id = packet.body().try_into().map(u16::from_be_bytes).unwrap_or_default();
                 // Of what was dropped, or is done with already: the router would end the connection over it.
-                if !self.unreleased.remove(&id) && !self.resumed {
+                if !self.unreleased.remove(&id) {
                     self.server.send(encode::pubcomp(id)).map_err(|error| self.stalled(&error))?;
                     return Ok(Arrival::Other);
                 }
@@ -294,6 +292,7 @@ impl Peer {
                 // Its ordinary messages are gone, which is no reason to stop a release.
                 tracing::info!(client = %self.id, reason, "ordinary messages ended");
                 self.router = None;
+                self.unreleased.clear();
                 Ok(())
             }
             Err(reason) => Err(reason),
@@ -427,6 +426,9 @@ impl Wire for Peer {
         for _ in 0..TOGETHER {
             let Some(routed) = next else { return Ok(()) };
             self.routed(routed)?;
+            if self.server.queued() >= TOGETHER_BYTES {
+                return Ok(());
+            }
             next = match &mut self.router {
                 Some(router) => router.at_once().await,
                 None => None,

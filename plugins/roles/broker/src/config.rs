@@ -23,8 +23,8 @@ pub struct Config {
     pub releases: u32,
     /// The most deliveries at a time. Default 64.
     pub deliveries: u32,
-    /// The most of them with releases of one manufacturer. Default: all of them.
-    pub deliveries_per_manufacturer: Option<u32>,
+    /// The most of them with releases of one manufacturer. Default 10000: as many as there may be.
+    pub deliveries_per_manufacturer: u32,
     /// Milliseconds for which a delivery counts as one of them; one that takes longer goes on without holding up
     /// others. Default 10000.
     pub place_ms: u64,
@@ -150,7 +150,7 @@ impl Config {
     pub(crate) fn places(&self) -> Places {
         Places {
             in_all: self.deliveries as usize,
-            of_one: self.deliveries_per_manufacturer.unwrap_or(self.deliveries) as usize,
+            of_one: self.deliveries_per_manufacturer as usize,
             slow: self.slow_deliveries as usize,
             for_ms: self.place_ms,
         }
@@ -164,7 +164,7 @@ impl Default for Config {
             largest_image: LARGEST_IMAGE,
             releases: 4096,
             deliveries: 64,
-            deliveries_per_manufacturer: None,
+            deliveries_per_manufacturer: 10_000,
             place_ms: 10_000,
             slow_deliveries: 1024,
             spread_ms: 0,

@@ -49,7 +49,7 @@ use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor, json};
 pub use config::{Config, LargestOf, Quota, QuotaOf};
 use guard::Guard;
 use link::Link;
-use queue::Queue;
+use queue::{Queue, Soon};
 use receipts::Receipts;
 use store::Store;
 use trust::Aftermath;
@@ -86,7 +86,7 @@ pub struct Broker {
     jobs: BTreeMap<Then, Work>,
     next: Then,
     /// Links to take a step further, soon.
-    soon: VecDeque<LinkId>,
+    soon: Soon,
     /// Channels whose deliveries are to be cut, and why.
     cut: VecDeque<(Channel, &'static str)>,
     /// Deliveries, and links with something due and no place.
@@ -265,7 +265,7 @@ impl Broker {
             if let Some(reason) = link.overdue(now.monotonic_ms) {
                 overdue.push((*id, reason));
             } else if link.again.take_if(|again| *again <= now.monotonic_ms).is_some() {
-                self.soon.push_back(*id);
+                self.soon.push(*id);
             }
         }
         // Those beyond are still overdue with the next tick.
@@ -287,7 +287,8 @@ impl Broker {
         if let Some((channel, reason)) = self.cut.pop_front() {
             self.end_deliveries(host, now, &channel, reason);
         }
-        for id in self.soon.drain(..self.soon.len().min(AT_ONCE)).collect::<Vec<_>>() {
+        for _ in 0..AT_ONCE {
+            let Some(id) = self.soon.next() else { break };
             self.advance(host, now, id);
         }
         self.serve_waiting(host, now);
@@ -349,6 +350,9 @@ impl Broker {
             self.failures.insert(peer.subject.id, (count, until));
         }
         self.let_go(host, &transfer.stored.mark.digest);
+        if self.queue.waiting() > 0 {
+            host.arm(MORE, 0);
+        }
     }
 
     /// Lets a superseded image go when no delivery reads it any more.

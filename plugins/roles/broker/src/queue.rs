@@ -4,7 +4,7 @@
 //! A delivery has its place for a while. One that takes longer goes on without: gateways on slow lines, or such as
 //! stall, hold up nobody.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use trireme_core::{LinkId, NodeId};
@@ -161,6 +161,34 @@ impl Queue {
     }
 }
 
+/// Links that are to be taken a step further, in the order in which that was found, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Soon {
+    order: VecDeque<LinkId>,
+    known: BTreeSet<LinkId>,
+}
+
+impl Soon {
+    /// One more, unless it is there already.
+    pub(crate) fn push(&mut self, link: LinkId) {
+        if self.known.insert(link) {
+            self.order.push_back(link);
+        }
+    }
+
+    /// Takes the first one out.
+    pub(crate) fn next(&mut self) -> Option<LinkId> {
+        let link = self.order.pop_front()?;
+        self.known.remove(&link);
+        Some(link)
+    }
+
+    /// Whether nobody is to be taken further.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +224,17 @@ mod tests {
         assert_eq!(queue.next(&PLACES), Some(4));
         queue.end(1);
         assert_eq!(queue.next(&PLACES), Some(3));
+    }
+
+    #[test]
+    fn a_link_is_called_once_however_often_it_is_named() {
+        let mut soon = Soon::default();
+        for link in [1, 2, 1] {
+            soon.push(link);
+        }
+        assert_eq!((soon.next(), soon.next(), soon.next()), (Some(1), Some(2), None));
+        soon.push(1);
+        assert!(!soon.is_empty());
     }
 
     #[test]

@@ -140,9 +140,7 @@ impl Broker {
             sequence: manifest.sequence,
         });
         let novelty = self.judge(header, mark.as_ref(), &tokens)?;
-        if novelty != Novelty::Duplicate && !withdrawn {
-            self.fits_quota(header)?;
-        }
+        self.within_quota(novelty, header, withdrawn)?;
         if let Some(mark) = &mark {
             // Suite 2 knows `D` without the body, so `S1` never waits for it.
             let s1 = formula::s1(&header.fields()).with_digest(mark.size, &mark.digest);
@@ -316,8 +314,13 @@ impl Broker {
         let tokens = tokens_of(incoming.header.manifest.as_ref());
         let known = Some(&mark).filter(|_| suite == Suite::Digest || self.suite_1(&incoming));
         let verdict = self.judge(&incoming.header, known, &tokens);
-        let kept = match verdict.and_then(|novelty| host.certificate(&incoming.certificate).map(|_| novelty))
-        {
+        let verdict = verdict.and_then(|novelty| {
+            host.certificate(&incoming.certificate)?;
+            // Others of the manufacturer's may have come meanwhile, on other links.
+            self.within_quota(novelty, &incoming.header, incoming.withdrawn)?;
+            Ok(novelty)
+        });
+        let kept = match verdict {
             Ok(Novelty::New | Novelty::Refresh) => Some(self.keep(host, now, &incoming, mark)),
             Ok(_) => None,
             Err(fault) => return self.refuse(host, now, id, incoming, &fault),
@@ -331,6 +334,13 @@ impl Broker {
             self.distribute(host, now, &channel);
         }
         Ok(())
+    }
+
+    /// What brings nothing that is not counted already is always within it: a refresh of what is kept, a withdrawal.
+    fn within_quota(&self, novelty: Novelty, header: &Header, withdrawn: bool) -> Result<(), Fault> {
+        let known = self.store.releases.get(&channel(header)).filter(|known| !known.withdrawn);
+        let counted = novelty == Novelty::Refresh && known.is_some();
+        if novelty == Novelty::Duplicate || withdrawn || counted { Ok(()) } else { self.fits_quota(header) }
     }
 
     /// Whether the channel is one of suite 1 still, so that marks of suite 1 compare.

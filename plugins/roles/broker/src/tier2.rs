@@ -94,8 +94,17 @@ impl Broker {
             Some(peer) => self.due(host, link, &peer.subject.id, now),
             None => (None, false),
         };
-        if let Some(link) = self.links.get_mut(&id).filter(|_| held_back) {
-            link.wake(now.monotonic_ms.saturating_add(HELD_BACK_MS));
+        if let Some(link) = self.links.get_mut(&id) {
+            if held_back {
+                link.wake(now.monotonic_ms.saturating_add(HELD_BACK_MS));
+            }
+            // A link has one alarm: what was put off until later needs the next one.
+            let now_ms = now.monotonic_ms;
+            link.postponed.retain(|_, at| *at > now_ms);
+            let gateway = link.peer.as_ref().map(|peer| &peer.subject.id);
+            let failing = gateway.and_then(|gateway| self.failures.get(gateway)).map(|(_, until)| *until);
+            let later = link.postponed.values().copied().chain(failing).filter(|at| *at > now_ms).min();
+            later.into_iter().for_each(|at| link.wake(at));
         }
         let Some(link) = self.links.get(&id) else { return };
         if link.peer.is_none() && !self.guard.admits_ours(now.monotonic_ms) {
@@ -415,7 +424,7 @@ impl Broker {
     /// Takes every gateway's link one step further.
     pub(crate) fn advance_all(&mut self, host: &mut dyn Host, now: Stamp) {
         let gateways = self.links.iter().filter(|(_, link)| !link.channels.is_empty());
-        self.soon.extend(gateways.map(|(id, _)| *id));
+        gateways.for_each(|(id, _)| self.soon.push(*id));
         self.go_on(host, now);
     }
 
@@ -433,7 +442,7 @@ impl Broker {
                 link.postponed.insert(channel.clone(), at);
                 link.wake(at);
             } else {
-                self.soon.push_back(id);
+                self.soon.push(id);
             }
         }
         self.go_on(host, now);

@@ -24,21 +24,25 @@ struct Times {
 /// Receivers that count bytes.
 pub(crate) async fn counted(bench: &Bench) -> Result<Vec<Row>, String> {
     let count = bench.many(100, 10);
-    say(&format!("delivery: 16 MiB to {count} receivers that count bytes"));
-    let (ours, theirs) = both(bench, count, &Sink::Count).await?;
-    let rate = |seconds: Vec<f64>| {
-        Sample::of(seconds.into_iter().map(|s| (count * IMAGE) as f64 / s / 1e6).collect())
-    };
-    Ok(vec![Row {
-        name: format!("delivery/plain-{count}"),
-        what: format!(
-            "rate in all from the first to the last byte of 16 MiB at {count} receivers that count bytes, TCP"
-        ),
-        unit: "MB/s".into(),
-        ours: rate(ours.delivery),
-        yardstick: Some(("mosquitto".into(), rate(theirs.delivery))),
-        goal: Goal::AtLeast(0.9),
-    }])
+    let mut rows = Vec::new();
+    for (kind, tls, over) in [("plain", false, "TCP"), ("tls", true, "TLS")] {
+        say(&format!("delivery: 16 MiB to {count} receivers that count bytes, {over}"));
+        let (ours, theirs) = both(bench, count, &Sink::Count, tls).await?;
+        let rate = |seconds: Vec<f64>| {
+            Sample::of(seconds.into_iter().map(|seconds| (count * IMAGE) as f64 / seconds / 1e6).collect())
+        };
+        rows.push(Row {
+            name: format!("delivery/{kind}-{count}"),
+            what: format!(
+                "rate in all from the first to the last byte of 16 MiB at {count} receivers that count bytes, {over}"
+            ),
+            unit: "MB/s".into(),
+            ours: rate(ours.delivery),
+            yardstick: Some(("mosquitto".into(), rate(theirs.delivery))),
+            goal: Goal::AtLeast(0.9),
+        });
+    }
+    Ok(rows)
 }
 
 /// Receivers that hash, write and sync.
@@ -49,7 +53,7 @@ pub(crate) async fn verified(bench: &Bench) -> Result<Vec<Row>, String> {
         say(&format!("verified: 16 MiB to {count} receivers that hash, write and sync"));
         let folder = bench.folder.path().join(format!("kept-{count}"));
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-        let (ours, theirs) = both(bench, count, &Sink::Keep(folder.clone())).await?;
+        let (ours, theirs) = both(bench, count, &Sink::Keep(folder.clone()), false).await?;
         std::fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
         rows.push(Row {
             name: format!("verified/plain-{count}"),
@@ -67,18 +71,21 @@ pub(crate) async fn verified(bench: &Bench) -> Result<Vec<Row>, String> {
 }
 
 /// The same number of receivers at our broker and at mosquitto, release by release in turn.
-async fn both(bench: &Bench, count: usize, sink: &Sink) -> Result<(Times, Times), String> {
+async fn both(bench: &Bench, count: usize, sink: &Sink, tls: bool) -> Result<(Times, Times), String> {
     let mut broker = Ours::start(&bench.binary).await?;
-    let mosquitto = Mosquitto::start(bench.folder.path()).await?;
+    let mosquitto = Mosquitto::start(bench.folder.path(), Some(broker.credentials())).await?;
     let [first, second] = ["ours", "theirs"].map(|name| bench.folder.path().join(name));
     for folder in [&first, &second] {
         std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     }
-    let gateways = broker.gateways(0, count, PROCESSES, sink)?;
+    let mut gateways = broker.gateways(0, count, PROCESSES, sink)?;
+    if tls {
+        gateways.iter_mut().for_each(|crowd| (crowd.address, crowd.tls) = (broker.secure, true));
+    }
     let mut ours = Crowds::start(&first, &gateways)?;
     ours.subscribed().await?;
     ours.agreed().await?;
-    let mut theirs = Crowds::start(&second, &subscribers(&mosquitto, count, sink))?;
+    let mut theirs = Crowds::start(&second, &subscribers(&mosquitto, count, sink, tls))?;
     theirs.subscribed().await?;
     let mut times = [(); 2].map(|()| Times { delivery: Vec::new(), whole: Vec::new() });
     // The first of each warms up.
@@ -103,9 +110,10 @@ async fn both(bench: &Bench, count: usize, sink: &Sink) -> Result<(Times, Times)
     Ok((ours, theirs))
 }
 
-fn subscribers(mosquitto: &Mosquitto, count: usize, sink: &Sink) -> Vec<Crowd> {
+fn subscribers(mosquitto: &Mosquitto, count: usize, sink: &Sink, tls: bool) -> Vec<Crowd> {
     let crowd = |process: usize| Crowd {
-        address: mosquitto.address,
+        address: if tls { mosquitto.secure } else { mosquitto.address },
+        tls,
         kind: Kind::Plain(
             format!("plain-{process}-"),
             count.div_ceil(PROCESSES).min(count - process * count.div_ceil(PROCESSES)),

@@ -65,9 +65,10 @@ pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>, String> {
 }
 
 async fn plain(bench: &Bench, count: usize) -> Result<f64, String> {
-    let mosquitto = Mosquitto::start(bench.folder.path()).await?;
+    let mosquitto = Mosquitto::start(bench.folder.path(), None).await?;
     let crowd = |process: usize| Crowd {
         address: mosquitto.address,
+        tls: false,
         kind: Kind::Plain(format!("plain-{process}-"), count / PROCESSES),
         filter: TOPIC.into(),
         sink: Sink::Count,

@@ -21,7 +21,7 @@ pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>, String> {
     say("ordinary: messages of 200 bytes at QoS 0");
     let count = bench.many(200_000, 20_000);
     let broker = Ours::start(&bench.binary).await?;
-    let mosquitto = Mosquitto::start(bench.folder.path()).await?;
+    let mosquitto = Mosquitto::start(bench.folder.path(), None).await?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..bench.repeat {
         ours.push(messages(broker.address, broker.process(), count).await?);

@@ -131,3 +131,18 @@ fn a_release_for_a_large_fleet_goes_out_in_many_short_handlers() {
     assert!(fleet.iter().all(|peer| !bench.broker.links.contains_key(&peer.link)));
     assert_eq!(bench.broker.queue.active(), 0);
 }
+
+#[test]
+fn a_gateway_with_two_releases_put_off_gets_the_later_one_too() {
+    let mut bench = Bench::new();
+    let (peer, _) = connected(&mut bench, 1);
+    let link = bench.broker.links.get_mut(&peer.link).unwrap();
+    for (model, at) in [("MD-1", 21_000), ("MD-2", 50_000)] {
+        link.channels.insert(alloc::format!("trireme/fw/acme/{model}").parse().unwrap(), false);
+        link.postponed.insert(alloc::format!("trireme/fw/acme/{model}").parse().unwrap(), at);
+        link.wake(at);
+    }
+    bench.host.now.monotonic_ms = 21_000;
+    bench.handle(Event::Timer(crate::TICK)).unwrap();
+    assert_eq!(bench.broker.links[&peer.link].again, Some(50_000));
+}
