@@ -24,7 +24,8 @@ use trireme_core::role::code;
 use trireme_mqtt::lane::{Lane, Out};
 
 use crate::link::{Commands, EVENTS, Link, LinkEvent, LinkInfo, Pace};
-use crate::run::{self, Arrival, Audience, Wire};
+use crate::run;
+use crate::wire::{Arrival, Audience, Wire};
 
 pub use crate::link::OnLink;
 

@@ -20,4 +20,5 @@ mod outlet;
 mod reception;
 mod run;
 pub mod tls;
+mod wire;
 mod writer;

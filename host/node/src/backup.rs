@@ -86,11 +86,13 @@ impl Archive {
             let wish = Wish { node: Some(self.node.clone()), force };
             let staged =
                 self.database.stage_restore(&from, &wish, &mut |done, total| told(&reports, done, total));
-            // Where it worked nothing else begins before the node has started anew.
             if staged.is_ok() {
-                std::mem::forget(busy)
-            } else {
-                drop(busy)
+                // Nothing else begins before the node has started anew; and it does, whoever still waits for the answer.
+                std::mem::forget(busy);
+                tokio::runtime::Handle::current().spawn(async move {
+                    tokio::time::sleep(LAST_WORDS).await;
+                    restart.send_replace(true);
+                });
             }
             staged.map_err(|error| match error {
                 RestoreError::Copy(error) => Fault::new(code::STORAGE, error.to_string()),
@@ -98,12 +100,7 @@ impl Archive {
                 error => Fault::new(code::CONFIGURATION, error.to_string()),
             })
         });
-        let answer = answer(&manifest.await?)?;
-        tokio::spawn(async move {
-            tokio::time::sleep(LAST_WORDS).await;
-            restart.send_replace(true);
-        });
-        Ok(answer)
+        answer(&manifest.await?)
     }
 }
 

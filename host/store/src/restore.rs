@@ -203,7 +203,11 @@ fn stage(home: &Home, from: &Path, wish: &Wish, watch: Watch<'_>) -> Result<Mani
         return Err(error);
     }
     let ready = home.path(READY);
-    fs::rename(&part, &ready).and_then(|()| sync_dir(&dir)).map_err(at(&ready))?;
+    if let Err(source) = fs::rename(&part, &ready).and_then(|()| sync_dir(&dir)) {
+        // Whether it is ready or not has to be the same for this process and the next.
+        let _ = fs::remove_dir_all(&ready);
+        return Err(at(&ready)(source));
+    }
     Ok(manifest)
 }
 
@@ -241,7 +245,9 @@ fn copy_all(
     }
     let synced = sync_dir(&to.join(IMAGES));
     synced.map_err(|source| RestoreError::Copy(BackupError::Io { path: to.into(), source }))?;
-    Ok(write_manifest(to, manifest)?)
+    write_manifest(to, manifest)?;
+    // Whoever left does not find another state one day.
+    if watch(total, total) { Ok(()) } else { Err(BackupError::GivenUp.into()) }
 }
 
 /// Puts what is ready in its place. Every step can be cut off and done again.

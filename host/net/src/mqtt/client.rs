@@ -29,8 +29,9 @@ use super::carrier::{Carried, Carrier};
 use super::peer::{refused, release_topic, text};
 use super::websocket::{self, WebSocket};
 use crate::link::{Commands, Link, LinkEvent, LinkInfo, Pace};
-use crate::run::{self, Arrival, Audience, Wire};
+use crate::run;
 use crate::tls::TlsIdentity;
+use crate::wire::{Arrival, Audience, Wire};
 
 /// How a broker is connected to.
 #[derive(Debug, Clone)]

@@ -34,8 +34,9 @@ use super::router::{Attached, Router};
 use super::websocket::{self, Origins};
 use crate::guests::{Guest, Guests};
 use crate::link::{EVENTS, Link, Pace};
-use crate::run::{self, Audience};
+use crate::run;
 use crate::tls::TlsIdentity;
+use crate::wire::Audience;
 
 pub use super::refusals::Why;
 pub use crate::link::OnLink;

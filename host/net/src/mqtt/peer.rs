@@ -25,7 +25,7 @@ use super::front::Shared;
 use super::refusals::{self, Why};
 use super::router::{Attached, Routed};
 use crate::link::{Link, LinkInfo};
-use crate::run::{Arrival, Wire};
+use crate::wire::{Arrival, Wire};
 
 /// Filters of one connection.
 const FILTERS: usize = 1024;

@@ -164,3 +164,16 @@ fn a_backup_of_a_newer_program_or_of_a_device_is_refused() {
     assert!(matches!(error, BackupError::Sensor(_)), "{error}");
     assert!(!out.path().join("other").exists());
 }
+
+#[test]
+fn a_restore_that_was_given_up_at_its_end_takes_nobodys_place_later() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let to = out.path().join("backup");
+    let db = open(dir.path());
+    db.backup(&to, "", &mut go_on).unwrap();
+    fill(&db, 0, 3);
+    // There are no images, so this is asked once, when all is copied.
+    assert!(db.stage_restore(&to, &FORCE(), &mut |_, _| false).is_err());
+    drop(db);
+    assert_eq!(last(&open(dir.path())), "2");
+}

@@ -1,6 +1,7 @@
 //! One image to many: how fast it is delivered, and how long it takes until all have verified and kept it.
 
-use trireme_tests::bench::crowd::{Crowd, Crowds, Kind, Sink};
+use trireme_tests::bench::crowd::{Crowd, Kind, Sink};
+use trireme_tests::bench::crowds::Crowds;
 use trireme_tests::bench::measure::{Sample, seconds};
 use trireme_tests::bench::ours::Ours;
 use trireme_tests::bench::report::{Goal, Row};

@@ -1,6 +1,7 @@
 //! Ten thousand gateways: how long it takes until all are connected, and until all have a release.
 
-use trireme_tests::bench::crowd::{Crowd, Crowds, Kind, Sink};
+use trireme_tests::bench::crowd::{Crowd, Kind, Sink};
+use trireme_tests::bench::crowds::Crowds;
 use trireme_tests::bench::measure::{Sample, seconds};
 use trireme_tests::bench::ours::Ours;
 use trireme_tests::bench::report::{Goal, Row};

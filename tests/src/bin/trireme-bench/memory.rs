@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use trireme_tests::bench::crowd::{Crowds, Sink};
+use trireme_tests::bench::crowd::Sink;
+use trireme_tests::bench::crowds::Crowds;
 use trireme_tests::bench::measure::Sample;
 use trireme_tests::bench::ours::Ours;
 use trireme_tests::bench::report::{Goal, Row};

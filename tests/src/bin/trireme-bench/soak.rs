@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use trireme_tests::bench::crowd::{Crowds, Sink};
+use trireme_tests::bench::crowd::Sink;
+use trireme_tests::bench::crowds::Crowds;
 use trireme_tests::bench::ours::Ours;
 use trireme_tests::lab::image;
 
