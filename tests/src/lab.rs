@@ -171,6 +171,8 @@ impl Lab {
         let mut plan = RolePlan {
             name: kind.to_string(),
             factory: Box::new(move || Ok(native(kind))),
+            // As on the smallest machine with more than one core.
+            shards: if kind == RoleKind::Broker { vec![Box::new(move || Ok(native(kind)))] } else { vec![] },
             keys,
             grants: grants(kind),
             config: config.to_string().into_bytes(),
@@ -400,6 +402,7 @@ impl Lab {
         RolePlan {
             name: format!("sensor/{name}"),
             factory: Box::new(|| Ok(native(RoleKind::Sensor))),
+            shards: Vec::new(),
             keys,
             grants: grants(RoleKind::Sensor),
             config: config.to_string().into_bytes(),

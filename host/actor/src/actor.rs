@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use trireme_core::role::{LinkId, TimerId, code};
+use trireme_core::role::{LinkId, Shard, TimerId, code};
 use trireme_core::{Digest, Event, Fault, Role, Stamp};
 
 use crate::clock::ProvenTime;
@@ -13,6 +13,7 @@ use crate::handler::{Handler, Transaction};
 use crate::keyring::Keyring;
 use crate::links::Links;
 use crate::random::Random;
+use crate::shards::{Common, Membership, OwnKey};
 use crate::store::{Commit, Store, StoreError};
 
 /// Makes a role anew: at the start, and after a trap.
@@ -80,6 +81,7 @@ pub(crate) struct Context {
     /// Questions for the time since it was proven last.
     pub(crate) in_vain: u32,
     pub(crate) random: Random,
+    pub(crate) membership: Membership,
 }
 
 /// One role at work. See the crate's documentation for the order of calls.
@@ -146,6 +148,7 @@ impl Actor {
             challenge: None,
             in_vain: 0,
             random: Random::system(),
+            membership: Membership::default(),
         };
         Self {
             factory,
@@ -169,6 +172,13 @@ impl Actor {
         self
     }
 
+    /// One of several shards of its role.
+    #[must_use]
+    pub fn with_shard(mut self, shard: Shard, common: Common) -> Self {
+        self.context.membership = Membership { shard, common: Some(common) };
+        self
+    }
+
     /// Looks after the role's certificate and after what is trusted.
     #[must_use]
     pub fn with_custody(mut self, custody: Custody) -> Self {
@@ -184,7 +194,12 @@ impl Actor {
     pub fn start(&mut self, now_ms: u64) -> Result<Vec<Effect>, StoreError> {
         let mut effects = self.forget("the role starts anew");
         match self.store.load().and_then(|state| Ok((state, self.store.pins()?))) {
-            Ok((state, pins)) => (self.context.state, self.context.pins) = (state, pins),
+            Ok((state, pins)) => {
+                if let Some(common) = self.context.membership.said() {
+                    common.begin(&pins);
+                }
+                (self.context.state, self.context.pins) = (state, pins);
+            }
             Err(error) => {
                 self.fail(now_ms, "start", Fault::new(code::STORAGE, error.to_string()));
                 return Err(error);
@@ -277,6 +292,24 @@ impl Actor {
         self.falls
     }
 
+    /// Its certificate and key, as they are now.
+    #[must_use]
+    pub fn own_key(&self) -> OwnKey {
+        OwnKey { identity: self.context.keys.identity.clone(), signer: self.context.keys.signer.clone() }
+    }
+
+    /// Whether this is its certificate still.
+    #[must_use]
+    pub fn shows(&self, key: &OwnKey) -> bool {
+        self.context.keys.identity.certificate == key.identity.certificate
+    }
+
+    /// Another shard of the role has renewed certificate and key. The role hears of it with its next event.
+    pub fn switch_key(&mut self, key: OwnKey) {
+        (self.context.keys.identity, self.context.keys.signer) = (key.identity, key.signer);
+        self.custodian.switched_elsewhere();
+    }
+
     /// Whether the role keeps this blob.
     #[must_use]
     pub fn pins(&self, blob: &Digest) -> bool {
@@ -335,8 +368,15 @@ impl Actor {
         if commit.is_empty() {
             return Ok(effects);
         }
+        let common = self.context.membership.said().cloned().filter(|_| !commit.pins.is_empty());
+        let common = common.map(|common| (common, commit.pins.clone()));
         match self.store.commit(commit) {
-            Ok(()) => Ok(effects),
+            Ok(()) => {
+                if let Some((common, pins)) = common {
+                    common.change(pins);
+                }
+                Ok(effects)
+            }
             Err(error) => {
                 // What is in memory is ahead of what is durable now: start from the durable state again.
                 self.fail(now_ms, "commit", Fault::new(code::STORAGE, error.to_string()));
@@ -469,6 +509,7 @@ impl Belonging {
             }
             Event::Request(request) => (format!("the request {}", request.path), None, Some(request.id)),
             Event::TrustChanged => ("a change of what is trusted".into(), None, None),
+            Event::Told(shard, _) => (format!("what shard {shard} told"), None, None),
         };
         Self { what, link, request }
     }

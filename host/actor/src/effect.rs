@@ -153,6 +153,24 @@ pub enum Effect {
         /// JSON.
         body: Vec<u8>,
     },
+    /// Tell another shard of the role, as an event `Told`.
+    Tell {
+        /// Its number.
+        shard: u32,
+        /// At most 64 KiB.
+        payload: Vec<u8>,
+    },
+    /// Give the link to another shard, where it is opened and this message follows.
+    HandOver {
+        /// Which.
+        link: LinkId,
+        /// The shard's number.
+        shard: u32,
+        /// A kind of `trireme_core::message`.
+        kind: String,
+        /// At most 64 KiB.
+        payload: Vec<u8>,
+    },
     /// For the log: a handler failed, and what it belonged to.
     Failed {
         /// Which event it was.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use trireme_core::api::{TimeAnswer, path};
 use trireme_core::role::{
     Agreement, Certified, Delivery, Described, FIRST_HOST_LINK, Identity, Job, LARGEST_CALL, LinkId,
-    ListOrder, MadeIdentity, Reception, RequestId, Running, Then, TimerId, TrustItem, code,
+    ListOrder, MadeIdentity, Reception, RequestId, Running, Shard, Then, TimerId, TrustItem, code,
 };
 use trireme_core::{
     Digest, Event, Fault, Formula, Host, ModelName, NodeId, Point, RoleKind, SensorId, Signature, Tag, Token,
@@ -90,6 +90,11 @@ impl<'a> Handler<'a> {
         apply(&mut context.state, tx.commit.puts.clone());
         apply(&mut context.pins, tx.commit.pins.clone());
         apply(&mut context.timers, std::mem::take(&mut tx.timers));
+        for effect in &tx.effects {
+            if let Effect::HandOver { link, .. } = effect {
+                context.links.close(*link);
+            }
+        }
         Ok(tx)
     }
 
@@ -133,6 +138,13 @@ impl<'a> Handler<'a> {
         }
     }
 
+    fn other_shard(&self, shard: u32) -> Result<(), Fault> {
+        let own = self.context.membership.shard;
+        let known = shard < own.count && shard != own.number;
+        let detail = || format!("shard {} of {} has no other shard {shard}", own.number, own.count);
+        known.then_some(()).ok_or_else(|| Fault::new(code::UNKNOWN, detail()))
+    }
+
     fn element(&mut self, effect: Effect) {
         let grant = self.context.grants.element();
         self.granted(grant, effect, 0);
@@ -165,7 +177,8 @@ impl<'a> Handler<'a> {
             Some(Some(size)) => Some(*size),
             Some(None) | None => {
                 let carried = self.carried.filter(|(digest, _)| digest == blob).map(|(_, size)| size);
-                self.context.pins.get(blob).copied().or(carried)
+                let kept = self.context.pins.get(blob).copied();
+                kept.or(carried).or_else(|| self.context.membership.size_of(blob))
             }
         }
     }
@@ -559,5 +572,21 @@ impl Host for Handler<'_> {
         self.context.time.prove(unix_ms, self.now_ms);
         self.context.in_vain = 0;
         Ok(())
+    }
+
+    fn shard(&self) -> Shard {
+        self.context.membership.shard
+    }
+
+    fn tell(&mut self, shard: u32, payload: Vec<u8>) {
+        let bytes = payload.len();
+        let known = self.other_shard(shard);
+        self.granted(known, Effect::Tell { shard, payload }, bytes);
+    }
+
+    fn hand_over(&mut self, link: LinkId, shard: u32, kind: &str, payload: Vec<u8>) {
+        let bytes = payload.len();
+        let known = self.other_shard(shard);
+        self.granted(known, Effect::HandOver { link, shard, kind: kind.into(), payload }, bytes);
     }
 }

@@ -27,6 +27,22 @@ pub struct Keyring {
     pub sensor: Option<SensorKeys>,
 }
 
+impl Keyring {
+    /// What another shard of the same role gets: all but what only one may use, the keys of an authority and of a
+    /// sensor.
+    #[must_use]
+    pub fn for_shard(&self) -> Self {
+        Self {
+            identity: self.identity.clone(),
+            signer: self.signer.clone(),
+            trust: self.trust.clone(),
+            issuers: Vec::new(),
+            models: self.models.clone(),
+            sensor: None,
+        }
+    }
+}
+
 /// Whom a node trusts ([`TrustStore`]). Clones share what they know: one for a node.
 #[derive(Clone)]
 pub struct Trust {

@@ -23,6 +23,7 @@ mod issuing;
 mod keyring;
 mod links;
 mod random;
+mod shards;
 mod store;
 
 pub use actor::{Actor, Condition, RoleFactory};
@@ -32,4 +33,5 @@ pub use effect::{Effect, Shipment};
 pub use grants::Grants;
 pub use intake::{Intake, Work};
 pub use keyring::{Boot, BootView, Issuer, Keyring, ModelKeys, SensorKeys, Trust};
+pub use shards::{Common, OwnKey};
 pub use store::{Commit, MemoryStore, Store, StoreError};

@@ -24,7 +24,7 @@ struct Puppet;
 
 impl Role for Puppet {
     fn about(&self) -> About {
-        About { kind: "puppet".into(), version: "0".into() }
+        About { kind: "puppet".into(), version: "0".into(), sharded: false }
     }
 
     fn started(&mut self, host: &mut dyn Host, _: Stamp, _: &[u8]) -> Result<(), Fault> {

@@ -76,7 +76,7 @@ fn certified(
     plugins: &mut Plugins,
     policies: &Policies,
 ) -> Result<RolePlan, AssembleError> {
-    let (factory, grants) = plugins.role(config.role, &config.plugin)?;
+    let (factory, shards, grants) = plugins.role(config.role, &config.plugin, config.shards)?;
     let (custody, credentials) = custody::of(&config, passphrase)?;
     let mut models = ModelKeys::default();
     config.models.into_iter().for_each(|secrets| models.add(secrets));
@@ -100,6 +100,7 @@ fn certified(
     Ok(RolePlan {
         name: config.role.to_string(),
         factory,
+        shards,
         keys,
         grants,
         config: config.settings,
@@ -132,7 +133,7 @@ fn sensor(
     plugins: &mut Plugins,
     policies: &Policies,
 ) -> Result<RolePlan, AssembleError> {
-    let (factory, grants) = plugins.role(RoleKind::Sensor, &config.plugin)?;
+    let (factory, _, grants) = plugins.role(RoleKind::Sensor, &config.plugin, Some(1))?;
     let model = plugins.model(&config.model)?;
     let factory_state = provisioning::import(data, &config.id, &config.bundle, config.code.as_ref())?;
     let subject = Subject { role: RoleKind::Sensor, id: NodeId::new(config.id.as_str())? };
@@ -151,6 +152,7 @@ fn sensor(
     Ok(RolePlan {
         name: format!("sensor/{}", config.id),
         factory,
+        shards: Vec::new(),
         // The node adds the secure element together with the device.
         keys: Keyring {
             identity: Identity { subject, certificate: Vec::new() },

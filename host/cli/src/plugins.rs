@@ -61,6 +61,14 @@ pub enum PluginError {
         /// Whose table it is in.
         wanted: RoleKind,
     },
+    /// A component that cannot be run in shards.
+    #[error("the component of the {role} cannot be run in {shards} shards; leave `shards` out of its table")]
+    OnePiece {
+        /// Which role.
+        role: RoleKind,
+        /// What the configuration asks for.
+        shards: u32,
+    },
     /// A policy that does not answer the hook it is configured for.
     #[error("{} does not answer the hook {hook}; it answers {}", file.display(), if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") })]
     Hook {
@@ -89,6 +97,20 @@ enum Origin {
     File(PathBuf),
 }
 
+/// The most shards where nothing is said.
+const MOST_SHARDS: u32 = 16;
+
+fn cores() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores).map_or(MOST_SHARDS, |cores| cores.min(MOST_SHARDS))
+}
+
+fn instances(factory: trireme_wasm::RoleFactory) -> Box<dyn RoleFactory> {
+    let make =
+        move || factory.instantiate().map_err(|error| Fault::new(code::CONFIGURATION, error.to_string()));
+    Box::new(make)
+}
+
 impl Plugins {
     /// An engine, with a private cache in this folder.
     ///
@@ -106,7 +128,8 @@ impl Plugins {
         })
     }
 
-    /// What makes a role, and what it may do: as configured, or as the role that it replaces.
+    /// What makes a role and each of its other shards, and what it may do: as configured, or as the role that it
+    /// replaces. It runs in so many shards, where it can; in as many as there are cores, where nothing is said.
     ///
     /// # Errors
     /// [`PluginError`].
@@ -114,7 +137,8 @@ impl Plugins {
         &mut self,
         role: RoleKind,
         config: &PluginConfig,
-    ) -> Result<(Box<dyn RoleFactory>, Grants), PluginError> {
+        shards: Option<u32>,
+    ) -> Result<(Box<dyn RoleFactory>, Vec<Box<dyn RoleFactory>>, Grants), PluginError> {
         let name = format!("role-{role}");
         let grants = match &config.grants {
             Some(grants) => grants.clone(),
@@ -130,9 +154,14 @@ impl Plugins {
             }
             tracing::info!(%role, plugin = %file.display(), version = %about.version, "a component of the configuration");
         }
-        let make =
-            move || factory.instantiate().map_err(|error| Fault::new(code::CONFIGURATION, error.to_string()));
-        Ok((Box::new(make), grants))
+        let shards = match (factory.about().sharded, shards) {
+            (true, Some(shards)) => shards,
+            (true, None) => cores(),
+            (false, Some(shards)) if shards > 1 => return Err(PluginError::OnePiece { role, shards }),
+            (false, _) => 1,
+        };
+        let others = (1..shards).map(|_| instances(factory.clone())).collect();
+        Ok((instances(factory), others, grants))
     }
 
     fn role_factory(&mut self, origin: Origin) -> Result<trireme_wasm::RoleFactory, PluginError> {
@@ -297,10 +326,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut plugins = Plugins::new(&folder.path().join("cache")).unwrap();
         let plugin = |name: &str| PluginConfig { file: Some(fixture(name)), grants: Some(Grants::default()) };
-        let wrong = plugins.role(RoleKind::Broker, &plugin("echo-role.wasm"));
+        let wrong = plugins.role(RoleKind::Broker, &plugin("echo-role.wasm"), None);
         assert!(matches!(wrong, Err(PluginError::OtherRole { .. })), "{:?}", wrong.err());
         assert!(matches!(
-            plugins.role(RoleKind::Broker, &plugin("echo-model.wasm")),
+            plugins.role(RoleKind::Broker, &plugin("echo-model.wasm"), None),
             Err(PluginError::Load { .. })
         ));
     }

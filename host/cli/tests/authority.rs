@@ -55,6 +55,7 @@ impl Running {
         let plan = RolePlan {
             name: "authority".into(),
             factory: Box::new(make),
+            shards: Vec::new(),
             keys,
             grants,
             config: role.settings,

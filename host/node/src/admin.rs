@@ -80,20 +80,40 @@ impl Administrator {
 }
 
 fn role_status(cell: &Cell) -> serde_json::Value {
-    let (condition, why) = match cell.condition() {
-        Condition::Running => ("running", None),
-        Condition::Stopped => ("stopped", None),
-        Condition::Waiting { fault, .. } => ("waiting", Some(fault)),
-        Condition::Quarantined(fault) => ("quarantined", Some(fault)),
-    };
+    let (condition, why) = condition(cell);
     serde_json::json!({
         "name": cell.name,
         "id": cell.id,
         "condition": condition,
         "why": why,
-        "links": cell.ports.count(),
+        "links": cell.flock.all().map(|shard| shard.ports.count()).sum::<usize>(),
+        "shards": shards_status(cell),
         "front": cell.front.get().map(front_status),
     })
+}
+
+fn condition(cell: &Cell) -> (&'static str, Option<Fault>) {
+    match cell.condition() {
+        Condition::Running => ("running", None),
+        Condition::Stopped => ("stopped", None),
+        Condition::Waiting { fault, .. } => ("waiting", Some(fault)),
+        Condition::Quarantined(fault) => ("quarantined", Some(fault)),
+    }
+}
+
+/// How each shard of a role is, the main one first; nothing of a role in one piece.
+fn shards_status(cell: &Cell) -> Vec<serde_json::Value> {
+    let shards = cell.flock.all().filter(|_| cell.flock.count() > 1);
+    let status = shards.map(|shard| {
+        let (condition, why) = condition(&shard);
+        serde_json::json!({
+            "number": shard.shard,
+            "condition": condition,
+            "why": why,
+            "links": shard.ports.count(),
+        })
+    });
+    status.collect()
 }
 
 /// A broker's clients, and what was refused to whom: counted since it started.

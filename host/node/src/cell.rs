@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use trireme_actor::{Actor, Condition, Effect, StoreError};
-use trireme_core::role::{Answer, LinkId, Origin, Request, RequestId, Subject, Then, code};
+use trireme_core::role::{Answer, LinkId, Origin, Request, RequestId, Shard, Subject, Then, code};
 use trireme_core::{Digest, Event, Fault};
 use trireme_net::link::{Link, LinkEvent};
 use trireme_net::mqtt::front::Front;
@@ -15,6 +15,7 @@ use trireme_store::{Blobs, Held};
 use crate::checks::Checks;
 use crate::device::Device;
 use crate::executor::{Clock, Slot, Task};
+use crate::flock::{Flock, Followed, Place, Step};
 use crate::mailbox::{Letter, Mailbox};
 use crate::plan::{DoorPlan, Policy};
 use crate::ports::{Port, Ports, Waiting};
@@ -42,6 +43,10 @@ pub(crate) struct Cell {
     pub(crate) policies: BTreeMap<String, Vec<Arc<dyn Policy>>>,
     /// A broker's listener, set once it listens.
     pub(crate) front: OnceLock<Front>,
+    /// Its number among the shards of its role.
+    pub(crate) shard: u32,
+    pub(crate) flock: Arc<Flock>,
+    pub(crate) followed: Followed,
     pub(crate) mailbox: Mailbox,
     pub(crate) actor: Mutex<Actor>,
     pub(crate) slot: OnceLock<Weak<Slot>>,
@@ -56,15 +61,31 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
+    /// The main shard of its role.
+    pub(crate) fn main(self: &Arc<Self>) -> Option<Arc<Self>> {
+        if self.is_main() { Some(self.clone()) } else { self.flock.cell(Shard::MAIN) }
+    }
+
+    fn is_main(&self) -> bool {
+        self.shard == Shard::MAIN
+    }
+
     /// Starts the role. A configuration that cannot work is an error; other faults are tried again later.
     pub(crate) fn begin(self: &Arc<Self>) -> Result<(), Fault> {
         let mut actor = self.actor.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_main() {
+            self.flock.follow(&self.followed, &mut actor);
+        }
         let started = actor.start(self.clock.now_ms());
         let effects = started.map_err(|error| Fault::new(code::STORAGE, error.to_string()))?;
         if let Condition::Waiting { fault, .. } = actor.condition()
             && [code::CONFIGURATION, code::NOT_GRANTED].contains(&fault.code.as_ref())
         {
             return Err(fault.clone());
+        }
+        if self.is_main() {
+            self.flock.show_key(&actor);
+            self.flock.led(&actor);
         }
         let fell = actor.falls() > 0;
         carry_out(self, &mut actor, effects);
@@ -91,8 +112,14 @@ impl Cell {
         Ticket { cell: self.clone(), then: Some(then), life: self.ports.life() }
     }
 
-    /// An event of the network, in this life of the role; waits while too many wait already.
-    async fn deliver(&self, event: Event, life: u64) {
+    /// An event of the network, in this life of the role; waits while too many wait already, here or at the main shard,
+    /// which what happens here may be told to.
+    async fn deliver(self: &Arc<Self>, event: Event, life: u64) {
+        if !self.is_main()
+            && let Some(main) = self.main()
+        {
+            main.mailbox.room().await;
+        }
         self.mailbox.push_when_room(Letter { event, held: None, life }).await;
         self.wake();
     }
@@ -129,43 +156,41 @@ impl Cell {
     /// Follows a link: its events become the role's.
     pub(crate) fn follow(
         self: &Arc<Self>,
-        (id, life): (LinkId, u64),
+        id: LinkId,
+        life: u64,
         link: u64,
-        mut events: mpsc::Receiver<LinkEvent>,
+        events: mpsc::Receiver<LinkEvent>,
     ) {
-        let cell = self.clone();
-        self.runtime.spawn(async move {
-            let mut reason = String::from("the link ended");
-            while let Some(event) = events.recv().await {
-                match event {
-                    LinkEvent::Closed(why) => {
-                        reason = why;
-                        break;
-                    }
-                    // What a link still says after its number went to another, or after the role began anew, is nobody's.
-                    event if cell.ports.is(id, link) => cell.deliver(role_event(id, event), life).await,
-                    _ => {}
-                }
-            }
-            tracing::debug!(role = cell.name, link = id, reason, "link closed");
-            if cell.ports.gone(id, link) {
-                cell.deliver(Event::Closed(id, reason), life).await;
-            }
-        });
+        self.runtime.spawn(followed(Place { cell: self.clone(), id, life }, link, events));
     }
 
-    /// Takes a link in that another end opened.
+    /// Takes a link in that another end opened: it goes to the shard of whom the other end claims to be.
     pub(crate) fn adopt_incoming(
         self: &Arc<Self>,
         kind: &'static str,
         link: Link,
-        events: mpsc::Receiver<LinkEvent>,
+        mut events: mpsc::Receiver<LinkEvent>,
     ) {
         let number = link.id();
-        match self.ports.incoming(Port { link: link.clone(), kind }) {
-            Some(id) => self.follow(id, number, events),
-            None => link.close("the node stops"),
+        if self.flock.count() == 1 {
+            return match self.ports.incoming(Port { link: link.clone(), kind, info: None }) {
+                Some((id, life)) => self.follow(id, life, number, events),
+                None => link.close("the node stops"),
+            };
         }
+        let flock = self.flock.clone();
+        self.runtime.spawn(async move {
+            // Nobody has seen a link that ends before it opens.
+            let Some(LinkEvent::Opened(info)) = events.recv().await else { return };
+            let Some(cell) = flock.of(info.claims.as_deref(), number) else {
+                return link.close("the node stops");
+            };
+            let port = Port { link: link.clone(), kind, info: Some(info.clone()) };
+            let Some((id, life)) = cell.ports.incoming(port) else { return link.close("the node stops") };
+            drop(link);
+            cell.deliver(Event::Opened(id, *info), life).await;
+            followed(Place { cell, id, life }, number, events).await;
+        });
     }
 
     /// The role failed: it starts again by itself, and all that it had open or under way is ended.
@@ -182,6 +207,9 @@ impl Cell {
 
     /// Acts on what handlers led to. Everything of the life before is ended before anything of the next begins.
     fn act(self: &Arc<Self>, actor: &mut Actor, falls: u64, outcome: Result<Vec<Effect>, StoreError>) {
+        if self.is_main() {
+            self.flock.show_key(actor);
+        }
         match outcome {
             Ok(effects) => carry_out(self, actor, effects),
             Err(error) => {
@@ -190,6 +218,25 @@ impl Cell {
         }
         if actor.falls() > falls {
             self.fallen(actor);
+        }
+        if self.is_main() {
+            self.flock.led(actor);
+        }
+    }
+
+    /// Does what the main shard did: a shard lives no longer than it.
+    fn keep_up(self: &Arc<Self>, actor: &mut Actor) {
+        if self.is_main() {
+            return;
+        }
+        match self.flock.follow(&self.followed, actor) {
+            Step::Stay => {}
+            Step::Start => restart(self, actor, "the role starts anew"),
+            Step::Stop => {
+                let why = "the main shard of the role is down";
+                self.ports.renew(why, &Fault::new(code::INTERNAL, why));
+                drop(actor.stop());
+            }
         }
     }
 }
@@ -260,6 +307,7 @@ impl Task for CellTask {
         let cell = &self.0;
         let mut actor = cell.actor.lock().unwrap_or_else(PoisonError::into_inner);
         let now = cell.clock.now_ms();
+        cell.keep_up(&mut actor);
         // First, and acted on before anything else: a timer may end the life that letters were written in.
         let falls = actor.falls();
         let fired = actor.fire(now);
@@ -295,13 +343,13 @@ fn carry_out(cell: &Arc<Cell>, actor: &mut Actor, effects: Vec<Effect>) {
         }
     }
     if reboot {
-        restart(cell, actor);
+        restart(cell, actor, "the device restarts");
     }
 }
 
-/// Power off, power on: links and all that waited are gone, the boot loader decides what runs.
-fn restart(cell: &Arc<Cell>, actor: &mut Actor) {
-    cell.ports.renew("the device restarts", &Fault::new(code::NETWORK, "the device restarts"));
+/// Power off, power on: links and all that waited are gone, the boot loader of a device decides what runs.
+fn restart(cell: &Arc<Cell>, actor: &mut Actor, why: &'static str) {
+    cell.ports.renew(why, &Fault::new(code::NETWORK, why));
     if let Some(Err(fault)) = cell.device.as_ref().map(|device| device.boot()) {
         tracing::error!(role = cell.name, %fault, "the device does not boot; it stays off until the node starts again");
         drop(actor.stop());
@@ -322,6 +370,40 @@ fn restart(cell: &Arc<Cell>, actor: &mut Actor) {
             tracing::error!(role = cell.name, %error, "the role cannot start; it is tried again after a pause");
         }
     }
+}
+
+/// Follows a link to its end, to whichever shard it goes.
+async fn followed(mut at: Place, link: u64, mut events: mpsc::Receiver<LinkEvent>) {
+    let mut reason = String::from("the link ended");
+    while let Some(event) = events.recv().await {
+        let here = at.cell.ports.is(at.id, link);
+        if let Some(place) = (!here).then(|| at.cell.flock.moved_to(link)).flatten() {
+            at = place;
+        }
+        match event {
+            LinkEvent::Closed(why) => {
+                reason = why;
+                break;
+            }
+            // What a link still says after its number went to another, or after the role began anew, is nobody's.
+            event if at.cell.ports.is(at.id, link) => {
+                if matches!(event, LinkEvent::Subscribed(_)) {
+                    at.cell.ports.stays(at.id);
+                }
+                at.cell.deliver(role_event(at.id, event), at.life).await;
+            }
+            _ => {}
+        }
+    }
+    tracing::debug!(role = at.cell.name, link = at.id, reason, "link closed");
+    if !at.cell.ports.gone(at.id, link) {
+        // It may have been handed over meanwhile.
+        match at.cell.flock.moved_to(link) {
+            Some(place) if place.cell.ports.gone(place.id, link) => at = place,
+            _ => return,
+        }
+    }
+    at.cell.deliver(Event::Closed(at.id, reason), at.life).await;
 }
 
 fn role_event(id: LinkId, event: LinkEvent) -> Event {

@@ -25,7 +25,9 @@ pub(crate) fn carry_out(cell: &Arc<Cell>, effect: Effect) {
         Effect::Connect { address, link } => connect(cell, &address, link),
         Effect::Close { link, reason } => close(cell, link, &reason),
         Effect::Adopt { link, peer } => {
-            if let (Some(front), Some(link)) = (cell.front.get(), cell.ports.link(link)) {
+            let main = cell.main();
+            let front = main.as_ref().and_then(|main| main.front.get());
+            if let (Some(front), Some(link)) = (front, cell.ports.link(link)) {
                 front.adopt(&link, &peer);
             }
         }
@@ -47,6 +49,10 @@ pub(crate) fn carry_out(cell: &Arc<Cell>, effect: Effect) {
         Effect::Revert { done } => on_device(cell, cell.job(done), |device| device.revert()),
         Effect::Reply { to, result } => cell.ports.answer(to, result),
         Effect::Progress { to, body } => cell.ports.progress(to, body),
+        Effect::Tell { shard, payload } => cell.flock.tell(cell.shard, shard, payload),
+        Effect::HandOver { link, shard, kind, payload } => {
+            cell.flock.hand_over(cell, link, shard, kind, payload);
+        }
         Effect::Failed { during, fault } => {
             tracing::warn!(role = cell.name, during, code = %fault.code, "{}", fault.detail);
         }
@@ -66,8 +72,8 @@ fn connect(cell: &Arc<Cell>, address: &str, id: LinkId) {
         ("mqtt", mqtt::client::connect(address, config, events))
     };
     let number = link.id();
-    let life = cell.ports.outgoing(id, Port { link, kind });
-    cell.follow((id, life), number, receiver);
+    let life = cell.ports.outgoing(id, Port { link, kind, info: None });
+    cell.follow(id, life, number, receiver);
 }
 
 fn close(cell: &Arc<Cell>, link: LinkId, reason: &str) {

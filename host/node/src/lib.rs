@@ -20,6 +20,7 @@ mod checks;
 mod device;
 mod effects;
 mod executor;
+mod flock;
 mod mailbox;
 mod node;
 mod plan;

@@ -35,17 +35,23 @@ impl Mailbox {
 
     /// For the network: waits while there is no room, so that a peer cannot fill the memory.
     pub(crate) async fn push_when_room(&self, letter: Letter) {
+        if self.room().await {
+            self.push(letter);
+        }
+    }
+
+    /// Waits until there is room; `false`: nobody reads letters any more.
+    pub(crate) async fn room(&self) -> bool {
         loop {
             let room = self.room.notified();
             if self.shut.load(Ordering::Acquire) {
-                return;
+                return false;
             }
             if self.with(|letters| letters.len()) < CAPACITY {
-                break;
+                return true;
             }
             room.await;
         }
-        self.push(letter);
     }
 
     pub(crate) fn take(&self, most: usize) -> Vec<Letter> {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
-use trireme_actor::{Actor, Condition, ProvenTime, SensorKeys, Trust};
+use trireme_actor::{Actor, Common, Condition, ProvenTime, SensorKeys, Trust};
 use trireme_core::Fault;
-use trireme_core::role::{Certified, Origin, code};
+use trireme_core::role::{Certified, Origin, Shard, code};
 use trireme_net::admin::AdminServer;
 use trireme_net::http::{self, Access, HttpConfig, HttpServer};
 use trireme_net::lan::{LanConfig, LanListener};
@@ -25,6 +25,7 @@ use crate::cell::{Cell, CellTask};
 use crate::checks::Checks;
 use crate::device::Device;
 use crate::executor::{Clock, Executor, Slot};
+use crate::flock::{Flock, Followed};
 use crate::mailbox::Mailbox;
 use crate::plan::{DoorPlan, Listen, Plan, RolePlan};
 use crate::ports::Ports;
@@ -71,7 +72,10 @@ pub enum NodeError {
 
 /// A running node. Dropping it stops it; what is durable stays.
 pub struct Node {
+    /// One for each role: its main shard.
     cells: Vec<Arc<Cell>>,
+    /// The other shards.
+    shards: Vec<Arc<Cell>>,
     /// The cells' places in the executor's queue; it holds them weakly.
     slots: Vec<Arc<Slot>>,
     listeners: Vec<Listener>,
@@ -112,6 +116,7 @@ impl Node {
         let clock = own_time.then(|| keep_time(time.clone(), executor.clock()));
         let mut node = Self {
             cells: Vec::new(),
+            shards: Vec::new(),
             slots: Vec::new(),
             listeners: Vec::new(),
             addresses: Vec::new(),
@@ -125,15 +130,17 @@ impl Node {
         let mut listens = Vec::new();
         for role in roles {
             listens.push(role.listen.clone());
-            let cell = node.cell(&executor, &time, role)?;
-            let slot = executor.add(|| Box::new(CellTask(cell.clone())));
-            // Set once, here.
-            let _ = cell.slot.set(Arc::downgrade(&slot));
-            node.cells.push(cell);
-            node.slots.push(slot);
+            let cells = node.shards_of(&executor, &time, role)?;
+            for (number, cell) in cells.into_iter().enumerate() {
+                let slot = executor.add(|| Box::new(CellTask(cell.clone())));
+                // Set once, here.
+                let _ = cell.slot.set(Arc::downgrade(&slot));
+                if number == 0 { &mut node.cells } else { &mut node.shards }.push(cell);
+                node.slots.push(slot);
+            }
         }
         node.executor = Some(executor);
-        for cell in &node.cells {
+        for cell in node.cells.iter().chain(&node.shards) {
             cell.begin().map_err(|fault| NodeError::Role { role: cell.name.clone(), fault })?;
         }
         for (cell, listens) in node.cells.clone().into_iter().zip(listens) {
@@ -170,10 +177,57 @@ impl Node {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    fn cell(&self, executor: &Executor, time: &ProvenTime, plan: RolePlan) -> Result<Arc<Cell>, NodeError> {
+    /// The shards of a role, the main one first.
+    fn shards_of(
+        &self,
+        executor: &Executor,
+        time: &ProvenTime,
+        mut plan: RolePlan,
+    ) -> Result<Vec<Arc<Cell>>, NodeError> {
+        let others = std::mem::take(&mut plan.shards);
+        let count = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
+        let (common, flock) = (Common::default(), Arc::new(Flock::default()));
+        let mut cells = Vec::new();
+        // Of what only the main shard has, the others have none: listeners, a device, somebody to look after lists and
+        // certificate.
+        let twins: Vec<RolePlan> = others
+            .into_iter()
+            .map(|factory| RolePlan {
+                name: plan.name.clone(),
+                factory,
+                shards: Vec::new(),
+                keys: plan.keys.for_shard(),
+                grants: plan.grants.clone(),
+                config: plan.config.clone(),
+                listen: Vec::new(),
+                doors: DoorPlan::default(),
+                open: Vec::new(),
+                custody: None,
+                credentials: plan.credentials.clone(),
+                device: None,
+                policies: plan.policies.clone(),
+            })
+            .collect();
+        for (number, plan) in (0..).zip(std::iter::once(plan).chain(twins)) {
+            let shard = Shard { number, count };
+            cells.push(self.cell(executor, time, plan, shard, (&common, &flock))?);
+        }
+        flock.gather(&cells);
+        Ok(cells)
+    }
+
+    fn cell(
+        &self,
+        executor: &Executor,
+        time: &ProvenTime,
+        plan: RolePlan,
+        shard: Shard,
+        (common, flock): (&Common, &Arc<Flock>),
+    ) -> Result<Arc<Cell>, NodeError> {
         let RolePlan {
             name,
             factory,
+            shards: _,
             mut keys,
             grants,
             config,
@@ -202,8 +256,13 @@ impl Node {
             let own = credentials.unwrap_or_else(|| Credentials::new(chain, signer));
             TlsIdentity { own, verifier: Arc::new(verifier) }
         });
-        let namespace = self.database.namespace(&name);
-        let mut actor = Actor::boxed(factory, keys, grants, Box::new(namespace), time.clone(), config);
+        // What a shard other than the main one keeps is its own.
+        let space = if shard.is_main() { name.clone() } else { format!("{name}#{}", shard.number) };
+        let namespace = Box::new(self.database.namespace(&space));
+        let mut actor = Actor::boxed(factory, keys, grants, namespace, time.clone(), config);
+        if shard.count > 1 {
+            actor = actor.with_shard(shard, common.clone());
+        }
         if let Some(custody) = custody {
             actor = actor.with_custody(custody);
         }
@@ -220,6 +279,9 @@ impl Node {
             device,
             policies,
             front: OnceLock::new(),
+            shard: shard.number,
+            flock: flock.clone(),
+            followed: Followed::default(),
             mailbox: Mailbox::default(),
             actor: Mutex::new(actor),
             slot: OnceLock::new(),
@@ -281,7 +343,7 @@ impl Node {
         // Joins the workers: no handler runs after this.
         self.executor = None;
         self.slots.clear();
-        for cell in self.cells.drain(..) {
+        for cell in self.cells.drain(..).chain(self.shards.drain(..)) {
             cell.stopping.send_replace(true);
             cell.ports.end("the node stops", &Fault::new(code::NETWORK, "the node stops"));
             cell.mailbox.shut();

@@ -37,6 +37,9 @@ pub struct RolePlan {
     pub name: String,
     /// Makes the role: from a component, or natively in tests.
     pub factory: Box<dyn RoleFactory>,
+    /// Makes each of its other shards; nothing for a role in one piece. Only roles that say so of themselves can be run
+    /// in several ([`trireme_core::role::About::sharded`]).
+    pub shards: Vec<Box<dyn RoleFactory>>,
     /// Its keys.
     pub keys: Keyring,
     /// What it may do.

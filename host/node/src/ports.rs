@@ -10,6 +10,8 @@ use trireme_core::Fault;
 use trireme_core::role::{FIRST_HOST_LINK, LinkId, RequestId};
 use trireme_net::link::{Link, LinkCommand};
 
+use crate::flock::Info;
+
 /// Links and requests of one actor.
 #[derive(Default)]
 pub(crate) struct Ports {
@@ -29,10 +31,11 @@ struct Open {
 }
 
 /// A link, and of which kind it is.
-#[derive(Clone)]
 pub(crate) struct Port {
     pub(crate) link: Link,
     pub(crate) kind: &'static str,
+    /// Of a link that can be handed over to another shard.
+    pub(crate) info: Info,
 }
 
 /// Whoever asked, and waits.
@@ -83,6 +86,17 @@ impl Ports {
 
     pub(crate) fn of_kind(&self, kind: &str) -> Vec<Link> {
         self.open().links.values().filter(|port| port.kind == kind).map(|port| port.link.clone()).collect()
+    }
+
+    /// Takes a link out, for another shard.
+    pub(crate) fn take(&self, id: LinkId) -> Option<Port> {
+        self.open().links.remove(&id)
+    }
+
+    /// The link stays where it is from now on.
+    pub(crate) fn stays(&self, id: LinkId) {
+        let info = self.open().links.get_mut(&id).and_then(|port| port.info.take());
+        drop(info);
     }
 
     /// Whether the number still is this link's.

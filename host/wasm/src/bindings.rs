@@ -43,6 +43,14 @@ pub(crate) mod trust {
     });
 }
 
+pub(crate) mod shards {
+    wasmtime::component::bindgen!({
+        path: ["../../wit/host", "../../wit/role"],
+        world: "trireme:role/face-shards",
+        with: { "trireme:host": crate::bindings::imports::trireme::host },
+    });
+}
+
 pub(crate) mod model {
     wasmtime::component::bindgen!({
         path: "../../wit/model",

@@ -121,6 +121,7 @@ pub(crate) fn event_size(event: &Event) -> usize {
         Event::Message(_, kind, payload) => kind.len() + payload.len(),
         Event::BodyOffered(_, header, _) => header.len(),
         Event::Request(request) => request.path.len() + request.body.len(),
+        Event::Told(_, payload) => payload.len(),
     }
 }
 

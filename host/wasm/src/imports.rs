@@ -10,7 +10,7 @@ use wasmtime::{
 };
 
 use crate::{
-    bindings::imports::trireme::host::{element, keys, sessions, state, trust, tx, types as wit},
+    bindings::imports::trireme::host::{element, keys, sessions, shards, state, trust, tx, types as wit},
     convert::{self, fixed, formula, parse},
     error::Error,
     limits::{Cap, Imports},
@@ -32,7 +32,7 @@ pub(crate) fn check(
             Some("sessions") => granted.sessions,
             Some("element") => granted.element,
             Some("state") => granted.state,
-            Some("tx") => granted.tx,
+            Some("tx" | "shards") => granted.tx,
             _ => {
                 let reason = "no role gets; build it without, or with another version of the SDK".into();
                 return Err(Error::Import { name: name.into(), reason });
@@ -53,7 +53,8 @@ pub(crate) fn link(linker: &mut Linker<Cap>) -> Result<()> {
     sessions::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
     element::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
     state::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
-    tx::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)
+    tx::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)?;
+    shards::add_to_linker::<_, HasSelf<Cap>>(linker, |cap| cap)
 }
 
 /// What a function with a fault gives.
@@ -388,5 +389,22 @@ impl tx::Host for Cap {
                 .map_err(|error| format!("it gave what is no answer of an authority: {error}"))?;
             Ok(host.prove_time(&read)?)
         })
+    }
+}
+
+impl shards::Host for Cap {
+    fn this(&mut self) -> Result<shards::Shard> {
+        scope::host(|host| {
+            let shard = host.shard();
+            shards::Shard { number: shard.number, count: shard.count }
+        })
+    }
+
+    fn tell(&mut self, shard: u32, payload: Vec<u8>) -> Result<()> {
+        scope::host(|host| host.tell(shard, payload))
+    }
+
+    fn hand_over(&mut self, link: u32, shard: u32, kind: String, payload: Vec<u8>) -> Result<()> {
+        scope::host(|host| host.hand_over(link, shard, &kind, payload))
     }
 }

@@ -40,7 +40,7 @@ pub struct Imports {
     pub element: bool,
     /// `state`: the role's own keys and values.
     pub state: bool,
-    /// `tx`: everything with an effect.
+    /// `tx` and `shards`: everything with an effect.
     pub tx: bool,
 }
 

@@ -11,6 +11,7 @@ use crate::{
         lifecycle::{FaceLifecycle, FaceLifecyclePre},
         links::{FaceLinks, FaceLinksPre},
         requests::{FaceRequests, FaceRequestsPre},
+        shards::{FaceShards, FaceShardsPre},
         trust::{FaceTrust, FaceTrustPre},
     },
     convert,
@@ -79,7 +80,7 @@ impl RoleFactory {
             reason: format!("this version does not have: {error:#}"),
         })?;
         check_exports(engine, component, &pre)?;
-        let about = About { kind: Cow::Borrowed(""), version: Cow::Borrowed("") };
+        let about = About { kind: Cow::Borrowed(""), version: Cow::Borrowed(""), sharded: false };
         let mut factory = Self { engine: engine.clone(), pre, limits, about };
         factory.about = factory.describe()?;
         Ok(factory)
@@ -93,6 +94,7 @@ impl RoleFactory {
         Ok(About {
             kind: Cow::Owned(cut_text(description.kind)),
             version: Cow::Owned(cut_text(description.version)),
+            sharded: description.sharded,
         })
     }
 
@@ -104,6 +106,7 @@ impl RoleFactory {
                 links: FaceLinks::new(&mut *store, instance).ok(),
                 requests: FaceRequests::new(&mut *store, instance).ok(),
                 trust: FaceTrust::new(&mut *store, instance).ok(),
+                shards: FaceShards::new(&mut *store, instance).ok(),
             })
         })
     }
@@ -115,6 +118,7 @@ struct Faces {
     links: Option<FaceLinks>,
     requests: Option<FaceRequests>,
     trust: Option<FaceTrust>,
+    shards: Option<FaceShards>,
 }
 
 fn check_exports(engine: &Engine, component: &Component, pre: &InstancePre<Cap>) -> Result<(), Error> {
@@ -129,6 +133,9 @@ fn check_exports(engine: &Engine, component: &Component, pre: &InstancePre<Cap>)
         }
         if name.starts_with("trireme:role/trust-events@") {
             FaceTrustPre::new(pre.clone()).map_err(wrong)?;
+        }
+        if name.starts_with("trireme:role/shards@") {
+            FaceShardsPre::new(pre.clone()).map_err(wrong)?;
         }
     }
     Ok(())
@@ -181,6 +188,10 @@ impl Role for Instance {
                     let Some(trust) = &faces.trust else { return Ok(Ok(())) };
                     return trust.trireme_role_trust_events().call_changed(store, now);
                 }
+                Event::Told(shard, payload) => {
+                    let Some(shards) = &faces.shards else { return Ok(Err(absent("shards"))) };
+                    return shards.trireme_role_shards().call_told(store, now, shard, &payload);
+                }
                 of_a_link => of_a_link,
             };
             let Some(links) = &faces.links else { return Ok(Err(absent("links"))) };
@@ -194,7 +205,11 @@ impl Role for Instance {
                 Event::BodyOffered(link, header, size) => {
                     links.call_body_offered(store, now, link, &header, size)
                 }
-                Event::Timer(_) | Event::Done(..) | Event::Request(_) | Event::TrustChanged => Ok(Ok(())),
+                Event::Timer(_)
+                | Event::Done(..)
+                | Event::Request(_)
+                | Event::TrustChanged
+                | Event::Told(..) => Ok(Ok(())),
             }
         })
     }

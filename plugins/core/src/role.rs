@@ -72,6 +72,38 @@ pub struct About {
     pub kind: Cow<'static, str>,
     /// Version of the role's code.
     pub version: Cow<'static, str>,
+    /// Whether it may be run as several instances; see [`Shard`].
+    pub sharded: bool,
+}
+
+/// Which of a role's instances this is. A role that is [`About::sharded`] runs as several, each with links, timers and
+/// jobs of its own; an incoming link goes to one by whom it claims to be. Number 0 is the main one: requests go there,
+/// all may open the blobs that it pins, and when it ends, all others start anew after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0.
+    pub number: u32,
+    /// At least 1.
+    pub count: u32,
+}
+
+impl Shard {
+    /// The number of the main shard.
+    pub const MAIN: u32 = 0;
+    /// A role in one piece.
+    pub const ALONE: Self = Self { number: Self::MAIN, count: 1 };
+
+    /// Whether this is the main one.
+    #[must_use]
+    pub fn is_main(self) -> bool {
+        self.number == Self::MAIN
+    }
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self::ALONE
+    }
 }
 
 /// The time of an event.
@@ -220,6 +252,8 @@ pub enum Event {
     /// What is trusted changed: a revocation list, a root, or the role's own certificate. Links whose peer counts no
     /// more are closed by the host; what a role accepted and keeps is its own to judge anew.
     TrustChanged,
+    /// Another shard of the role (its number) tells something.
+    Told(u32, Vec<u8>),
 }
 
 /// One side of a key agreement, with all that its peer said.
@@ -562,4 +596,19 @@ pub trait Host {
     /// # Errors
     /// `authentication` when it is not the authority's or not for our nonce.
     fn prove_time(&mut self, answer: &crate::api::TimeAnswer) -> Result<(), Fault>;
+
+    // The shards of a role.
+
+    /// Which shard this is; the same for as long as the role runs.
+    fn shard(&self) -> Shard {
+        Shard::ALONE
+    }
+    /// Tells another shard something, at most [`LARGEST_CALL`] bytes. What one shard tells another arrives in order, each
+    /// as an [`Event::Told`], unless either of them ends before.
+    fn tell(&mut self, _shard: u32, _payload: Vec<u8>) {}
+    /// Gives an incoming link to another shard, as if it had just been opened there and this message were the first
+    /// thing on it. Once its peer has subscribed to anything, the link is closed instead.
+    fn hand_over(&mut self, link: LinkId, _shard: u32, _kind: &str, _payload: Vec<u8>) {
+        self.close(link, "this role has no shards");
+    }
 }

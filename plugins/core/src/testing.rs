@@ -15,8 +15,8 @@ use crate::formula::{self, Formula, ImageFormula, SessionKey, d2, session_key};
 use crate::names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
 use crate::role::{
     Agreement, Answer, Certified, Delivery, Described, Event, Fault, Host, Identity, Job, JobKey, LinkId,
-    LinkInfo, ListOrder, MadeIdentity, Origin, Reception, Request, RequestId, Role, Running, Stamp, Subject,
-    Then, TimerId, TrustItem, code,
+    LinkInfo, ListOrder, MadeIdentity, Origin, Reception, Request, RequestId, Role, Running, Shard, Stamp,
+    Subject, Then, TimerId, TrustItem, code,
 };
 use crate::version::Version;
 
@@ -79,6 +79,10 @@ pub enum Act {
     Reply(RequestId, Result<Vec<u8>, Fault>),
     /// `progress`.
     Progress(RequestId, Vec<u8>),
+    /// `tell`: shard and payload.
+    Tell(u32, Vec<u8>),
+    /// `hand_over`: link, shard, kind, payload.
+    HandOver(LinkId, u32, String, Vec<u8>),
 }
 
 /// A host that records. Handlers are called through [`Fake::start`] and [`Fake::handle`], which drop what a
@@ -99,6 +103,8 @@ pub struct Fake {
     pub labels: Vec<String>,
     /// The time that events carry.
     pub now: Stamp,
+    /// Which shard of its role this is.
+    pub shard: Shard,
     /// Serial numbers ([`serial`]) of certificates that a list revoked.
     pub revoked: BTreeSet<Vec<u8>>,
     /// When certificates end, by their serial numbers, milliseconds since 1970; those that are not here never do.
@@ -133,6 +139,7 @@ impl Fake {
             generations: BTreeMap::new(),
             labels: Vec::new(),
             now: Stamp { monotonic_ms: 0, unix_ms: None },
+            shard: Shard::ALONE,
             revoked: BTreeSet::new(),
             listed: BTreeSet::new(),
             ends: BTreeMap::new(),
@@ -568,5 +575,14 @@ impl Host for Fake {
             return Ok(());
         }
         Err(Fault::new(code::AUTHENTICATION, "not the authority's time"))
+    }
+    fn shard(&self) -> Shard {
+        self.shard
+    }
+    fn tell(&mut self, shard: u32, payload: Vec<u8>) {
+        self.acts.push(Act::Tell(shard, payload));
+    }
+    fn hand_over(&mut self, link: LinkId, shard: u32, kind: &str, payload: Vec<u8>) {
+        self.acts.push(Act::HandOver(link, shard, kind.into(), payload));
     }
 }

@@ -210,7 +210,7 @@ mod tests {
 
     impl Role for Under<'_> {
         fn about(&self) -> crate::role::About {
-            crate::role::About { kind: "relay".into(), version: "1".into() }
+            crate::role::About { kind: "relay".into(), version: "1".into(), sharded: false }
         }
 
         fn started(&mut self, _: &mut dyn Host, _: Stamp, _: &[u8]) -> Result<(), Fault> {

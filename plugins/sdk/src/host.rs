@@ -9,13 +9,13 @@ use trireme_core::formula::Formula;
 use trireme_core::names::{ModelName, NodeId, RoleKind, SensorId};
 use trireme_core::role::{
     Agreement, Certified, Delivery, Described, Fault, Host, Identity, Job, LinkId, ListOrder, MadeIdentity,
-    Reception, RequestId, Running, Then, TimerId, TrustItem, code,
+    Reception, RequestId, Running, Shard, Then, TimerId, TrustItem, code,
 };
 use trireme_core::version::Version;
 
 use crate::broken;
 use crate::convert::{self, digest, fault, fault_out, fixed, formula};
-use crate::role_bindings::trireme::host::{element, keys, sessions, state, trust, tx};
+use crate::role_bindings::trireme::host::{element, keys, sessions, shards, state, trust, tx};
 
 /// The host of the component that runs.
 pub(crate) struct Imports;
@@ -263,5 +263,18 @@ impl Host for Imports {
         let answer = serde_json::to_vec(answer)
             .map_err(|error| Fault::new(code::INTERNAL, alloc::format!("the answer is no JSON: {error}")))?;
         tx::prove_time(&answer).map_err(fault)
+    }
+
+    fn shard(&self) -> Shard {
+        let shards::Shard { number, count } = shards::this();
+        Shard { number, count }
+    }
+
+    fn tell(&mut self, shard: u32, payload: Vec<u8>) {
+        shards::tell(shard, &payload);
+    }
+
+    fn hand_over(&mut self, link: LinkId, shard: u32, kind: &str, payload: Vec<u8>) {
+        shards::hand_over(link, shard, kind, &payload);
     }
 }

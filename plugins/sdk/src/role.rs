@@ -61,7 +61,11 @@ impl<P: Place> Exported<P> {
 impl<P: Place> exports::about::Guest for Exported<P> {
     fn describe() -> exports::about::Description {
         let about = P::with(|role| role.about());
-        exports::about::Description { kind: about.kind.into_owned(), version: about.version.into_owned() }
+        exports::about::Description {
+            kind: about.kind.into_owned(),
+            version: about.version.into_owned(),
+            sharded: about.sharded,
+        }
     }
 }
 
@@ -119,6 +123,12 @@ impl<P: Place> exports::requests::Guest for Exported<P> {
 impl<P: Place> exports::trust_events::Guest for Exported<P> {
     fn changed(now: wit::Stamp) -> Result<(), wit::Fault> {
         Self::handle(now, Event::TrustChanged)
+    }
+}
+
+impl<P: Place> exports::shards::Guest for Exported<P> {
+    fn told(now: wit::Stamp, shard: u32, payload: Vec<u8>) -> Result<(), wit::Fault> {
+        Self::handle(now, Event::Told(shard, payload))
     }
 }
 

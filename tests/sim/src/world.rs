@@ -439,6 +439,8 @@ impl World {
             Effect::Confirm { done: then } => self.later(5, Happening::Job(place, life, Work::Confirm(then))),
             Effect::Revert { done: then } => self.later(5, Happening::Job(place, life, Work::Revert(then))),
             Effect::Reply { to, result } => self.reply(place, to, result),
+            // Roles are in one piece here, and their actors refuse both.
+            Effect::Tell { .. } | Effect::HandOver { .. } => {}
             Effect::Failed { during, fault } => {
                 let name = self.name(place).unwrap_or_default();
                 self.note(format!("{name}: {during}: {fault}"));

@@ -127,6 +127,11 @@ impl Custodian {
         tx
     }
 
+    /// Another shard of the role has renewed the certificate.
+    pub(crate) fn switched_elsewhere(&mut self) {
+        self.renewal.switched_elsewhere();
+    }
+
     /// Its timer ran out, or something happened that it should look at.
     pub(crate) fn tick(&mut self, context: &mut Context, now_ms: u64) -> Transaction {
         let mut tx = Transaction::default();

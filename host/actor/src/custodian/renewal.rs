@@ -52,6 +52,11 @@ impl Renewal {
         *self = Self::default();
     }
 
+    /// Another shard of the role has renewed it.
+    pub(super) fn switched_elsewhere(&mut self) {
+        (self.validity, self.switched) = (None, true);
+    }
+
     /// Whether the certificate changed since this was asked last.
     pub(super) fn switched(&mut self) -> bool {
         std::mem::take(&mut self.switched)

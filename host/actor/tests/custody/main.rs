@@ -28,7 +28,7 @@ struct Witness;
 
 impl Role for Witness {
     fn about(&self) -> About {
-        About { kind: "witness".into(), version: "0".into() }
+        About { kind: "witness".into(), version: "0".into(), sharded: false }
     }
 
     fn started(&mut self, host: &mut dyn Host, _: Stamp, _: &[u8]) -> Result<(), Fault> {

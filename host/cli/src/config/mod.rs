@@ -109,6 +109,8 @@ pub struct RoleConfig {
     pub mqtt: Vec<(Carrier, SocketAddr)>,
     /// Broker: who may come in there.
     pub doors: DoorPlan,
+    /// Broker: in how many shards it runs; as many as there are cores, where nothing is said.
+    pub shards: Option<u32>,
     /// Its component.
     pub plugin: PluginConfig,
     /// The role's own settings, as JSON.

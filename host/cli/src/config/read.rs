@@ -351,6 +351,7 @@ fn certified_role(
             .filter(|_| role != RoleKind::Broker),
         mqtt: if role == RoleKind::Broker { section.doors("listen") } else { Vec::new() },
         doors: if role == RoleKind::Broker { doors(section, problems) } else { DoorPlan::default() },
+        shards: section.number("shards").and_then(|shards| shards.try_into().ok()),
         plugin,
         settings: section.settings(roles::keys(role)),
         care: care(section, role),

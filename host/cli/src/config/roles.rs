@@ -387,6 +387,12 @@ const BROKER: &[Key] = &[
         Absent::Nothing("\"access.toml\""),
         "who may publish and subscribe which ordinary messages (docs/access.md); everybody all, where nothing is said",
     ),
+    host(
+        "shards",
+        Kind::Number(1, 64),
+        Absent::Nothing("4"),
+        "instances that share its gateways, and so the cores; as many as there are cores where nothing is said",
+    ),
     optional("authority", Kind::Url("https"), "\"https://127.0.0.1:8443\"", TIME_FROM),
     role("largest_image", IMAGE, LARGEST, "the largest image taken, in bytes"),
     role("releases", COUNT, "4096", "the most releases kept, one for each topic and model"),

@@ -90,7 +90,11 @@ enum Reply {
 
 impl Role for Authority {
     fn about(&self) -> About {
-        About { kind: Cow::Borrowed("authority"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
+        About {
+            kind: Cow::Borrowed("authority"),
+            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+            sharded: false,
+        }
     }
 
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {

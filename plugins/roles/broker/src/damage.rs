@@ -6,6 +6,7 @@ use alloc::string::String;
 use trireme_core::role::{Answer, code};
 use trireme_core::{Fault, Host, Stamp};
 
+use crate::shards::Say;
 use crate::{Broker, Work};
 
 impl Broker {
@@ -26,10 +27,8 @@ impl Broker {
         if fault.code != code::DAMAGED && !gone {
             return false;
         }
-        if self.store.uses(&digest) {
-            let why: String = fault.detail.chars().take(256).collect();
-            self.store.lose(host, &digest, &why);
-        }
+        let why: String = fault.detail.chars().take(256).collect();
+        self.say(host, Say::Lost { image: digest, why });
         if let Some(link) = self.links.get_mut(&id) {
             // Its session is spent, for its header may be made already.
             link.used = true;

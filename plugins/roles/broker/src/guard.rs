@@ -20,8 +20,9 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn new(config: &Config) -> Self {
-        let in_all = Rate::per_minute(config.pushes_in_all);
+    /// For one of so many shards, each of which has its share of the rate for all.
+    pub(crate) fn new(config: &Config, shards: u32) -> Self {
+        let in_all = Rate::per_minute((config.pushes_in_all / shards.max(1)).max(1));
         Self { per_address: config.pushes_per_address, in_all, addresses: BTreeMap::new() }
     }
 
@@ -52,7 +53,7 @@ impl Guard {
 
 impl Default for Guard {
     fn default() -> Self {
-        Self::new(&Config::default())
+        Self::new(&Config::default(), 1)
     }
 }
 
@@ -62,7 +63,8 @@ mod tests {
 
     #[test]
     fn a_flood_from_one_address_leaves_the_others_their_share() {
-        let mut guard = Guard::new(&Config { pushes_per_address: 3, pushes_in_all: 5, ..Config::default() });
+        let mut guard =
+            Guard::new(&Config { pushes_per_address: 3, pushes_in_all: 5, ..Config::default() }, 1);
         let admitted = (0..10).filter(|port| guard.admits(&alloc::format!("10.0.0.1:{port}"), 0)).count();
         assert_eq!(admitted, 3);
         assert!(guard.admits("[::1]:9", 0) && guard.admits_ours(0));

@@ -5,6 +5,7 @@
 //! | [`tier1`] | 5.6.3: key agreement with a manufacturer, verification of a release, storage |
 //! | [`tier2`] | 5.6.4: key agreement with each subscribed gateway, delivery, acknowledgement |
 //! | [`queue`] | whose turn it is |
+//! | [`shards`], [`desk`] | what the shards of a broker tell each other, and what the main one does for all |
 //! | [`receipts`] | what sensors reported, kept for their manufacturers |
 //! | [`damage`] | images that are of no use any more |
 //! | [`quota`] | what each manufacturer may keep |
@@ -19,11 +20,13 @@ extern crate alloc;
 
 mod config;
 mod damage;
+mod desk;
 mod guard;
 mod link;
 mod queue;
 mod quota;
 mod receipts;
+mod shards;
 mod status;
 mod store;
 #[cfg(test)]
@@ -42,15 +45,17 @@ use trireme_core::api::path;
 use trireme_core::exchange::{self, Backoff};
 use trireme_core::message::{PUSH, RESPONSE, Response, Talk, Verdict};
 use trireme_core::release::Channel;
-use trireme_core::role::{About, Answer, LinkInfo, Request, Then, TimerId, code};
+use trireme_core::role::{About, Answer, LinkInfo, Request, Shard, Then, TimerId, code};
 use trireme_core::timekeeping::Clock;
 use trireme_core::{Event, Fault, Host, LinkId, NodeId, Role, Stamp, cbor, json};
 
 pub use config::{Config, LargestOf, Quota, QuotaOf};
+use desk::Desk;
 use guard::Guard;
-use link::Link;
+use link::{Link, Transfer};
 use queue::{Queue, Soon};
 use receipts::Receipts;
+use shards::{Note, Say};
 use store::Store;
 use trust::Aftermath;
 
@@ -80,6 +85,8 @@ const BACKOFF: Backoff = Backoff { first_ms: 1000, most_ms: 300_000 };
 #[derive(Debug, Default)]
 pub struct Broker {
     config: Config,
+    shard: Shard,
+    /// What is kept; of it, shards other than the main one have the releases.
     store: Store,
     receipts: Receipts,
     links: BTreeMap<LinkId, Link>,
@@ -89,8 +96,13 @@ pub struct Broker {
     soon: Soon,
     /// Channels whose deliveries are to be cut, and why.
     cut: VecDeque<(Channel, &'static str)>,
-    /// Deliveries, and links with something due and no place.
+    /// Deliveries of all shards, and links with something due and no place.
     queue: Queue,
+    desk: Desk,
+    /// What this shard has told itself.
+    notes: VecDeque<Note>,
+    /// Whether [`TICK`] is armed.
+    ticking: bool,
     /// Gateways whose last delivery failed: how often in a row, and when the next may begin.
     failures: BTreeMap<NodeId, (u32, u64)>,
     clock: Clock,
@@ -117,76 +129,73 @@ enum Work {
 
 impl Role for Broker {
     fn about(&self) -> About {
-        About { kind: Cow::Borrowed("broker"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
+        About {
+            kind: Cow::Borrowed("broker"),
+            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+            sharded: true,
+        }
     }
 
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
         let config: Config = json::configuration(config)?;
         config.check()?;
-        *self = Self {
-            clock: Clock::new(config.authority.clone()),
-            store: Store::load(host),
-            receipts: Receipts::load(host),
-            guard: Guard::new(&config),
-            config,
-            ..Self::default()
-        };
-        self.ask_time(host);
-        self.judge_all(host, now);
+        *self = Self { shard: host.shard(), ..Self::default() };
+        self.guard = Guard::new(&config, self.shard.count);
+        self.config = config;
+        if self.shard.is_main() {
+            self.clock = Clock::new(self.config.authority.clone());
+            self.store = Store::load(host);
+            self.receipts = Receipts::load(host);
+            self.ask_time(host);
+            self.judge_all(host);
+            self.read_notes(host, now);
+        } else {
+            self.say(host, Say::Hello);
+        }
         Ok(())
     }
 
     fn handle(&mut self, host: &mut dyn Host, now: Stamp, event: Event) -> Result<(), Fault> {
+        let outcome = self.react(host, now, event);
+        if outcome.is_ok() {
+            self.read_notes(host, now);
+        } else {
+            // What the handler did is dropped whole.
+            self.notes.clear();
+            self.ticking = false;
+        }
+        outcome
+    }
+}
+
+impl Broker {
+    fn react(&mut self, host: &mut dyn Host, now: Stamp, event: Event) -> Result<(), Fault> {
         match event {
-            Event::Opened(link, info) => {
-                self.opened(host, now, link, &info);
-                Ok(())
-            }
-            Event::Closed(link, _) => {
-                self.forget(host, now, link);
-                Ok(())
-            }
+            Event::Opened(link, info) => self.opened(host, now, link, &info),
+            Event::Closed(link, _) => self.forget(host, now, link),
             Event::Subscribed(link, filters) => {
                 let result = self.subscribed(host, now, link, &filters);
-                self.dropped_with(host, now, link, result)
+                return self.ended_with(link, result);
             }
-            Event::Unsubscribed(link, filters) => {
-                self.unsubscribed(host, link, &filters);
-                Ok(())
-            }
+            Event::Unsubscribed(link, filters) => self.unsubscribed(host, link, &filters),
+            Event::Message(link, ..) | Event::BodyOffered(link, ..) if self.has_ended(link) => {}
             Event::Message(link, kind, payload) => {
-                let result = self.message(host, now, link, &kind, &payload);
-                self.dropped_with(host, now, link, result)
+                let result = self.message(host, now, link, &kind, payload);
+                return self.ended_with(link, result);
             }
             Event::BodyOffered(link, header, follows) => {
                 let result = self.offered_release(host, now, link, &header, follows);
-                self.dropped_with(host, now, link, result)
+                return self.ended_with(link, result);
             }
-            Event::Done(then, result) => {
-                self.done(host, now, then, result);
-                Ok(())
-            }
-            Event::Timer(CLOCK) => {
-                self.ask_time(host);
-                Ok(())
-            }
-            Event::Timer(MORE) => {
-                self.go_on(host, now);
-                Ok(())
-            }
-            Event::Timer(_) => {
-                self.tick(host, now);
-                Ok(())
-            }
-            Event::Request(request) => {
-                self.request(host, &request);
-                Ok(())
-            }
-            Event::TrustChanged => {
-                self.trust_changed(host, now);
-                Ok(())
-            }
+            Event::Done(then, result) => self.done(host, now, then, result),
+            Event::Timer(CLOCK) => self.ask_time(host),
+            Event::Timer(MORE) => self.go_on(host, now),
+            Event::Timer(_) => self.tick(host, now),
+            Event::Request(request) => self.request(host, now, &request),
+            Event::TrustChanged => self.trust_changed(host, now),
+            Event::Told(from, payload) => return self.told(host, now, from, &payload),
         }
+        Ok(())
     }
 }
 
@@ -196,12 +205,17 @@ impl Broker {
             host.close(id, "a broker serves MQTT links only");
             return;
         }
-        if self.links.is_empty() {
-            host.arm(TICK, TICK_MS);
-        }
+        self.keep_ticking(host);
         let link = Link::new(info, now.monotonic_ms);
         self.links.insert(id, link);
-        self.greet(host, now, id);
+        self.greet(host, id);
+    }
+
+    /// Deadlines are looked after from now on.
+    fn keep_ticking(&mut self, host: &mut dyn Host) {
+        if !core::mem::replace(&mut self.ticking, true) {
+            host.arm(TICK, TICK_MS);
+        }
     }
 
     /// PUSH and RESPONSE: whoever sends the first PUSH on a link decides its tier.
@@ -211,18 +225,19 @@ impl Broker {
         now: Stamp,
         link: LinkId,
         kind: &str,
-        payload: &[u8],
+        payload: Vec<u8>,
     ) -> Result<(), Fault> {
         match kind {
-            PUSH => self.accept_manufacturer(host, now, link, payload),
-            RESPONSE => match exchange::parse(payload)? {
+            PUSH if self.shard.is_main() => self.accept_manufacturer(host, now, link, &payload),
+            PUSH => self.give_to_main(host, link, payload),
+            RESPONSE => match exchange::parse(&payload)? {
                 Response::Agreement(response) => self.conclude_gateway(host, now, link, &response),
                 Response::Ack(ack) => self.acknowledged(host, now, link, &ack),
                 Response::Sealed(sealed) => {
                     let known = self.links.get_mut(&link).ok_or_else(unknown_link)?;
                     let session = known.session.as_mut().ok_or_else(no_session)?;
                     match session.open(host, link, &sealed)? {
-                        Talk::Receipts(batch) => self.keep_receipts(host, now, link, batch),
+                        Talk::Receipts(batch) => self.keep_receipts(host, link, batch),
                         Talk::Collect(number) => self.collect(host, link, number),
                         talk @ (Talk::TrustKnown(_) | Talk::Trust(_)) => {
                             self.trust_said(host, now, link, &talk)
@@ -233,6 +248,18 @@ impl Broker {
             },
             _ => Err(Fault::new(code::UNEXPECTED, format!("no message {kind:?} on an MQTT link"))),
         }
+    }
+
+    /// A manufacturer: its releases are the main shard's.
+    fn give_to_main(&mut self, host: &mut dyn Host, id: LinkId, push: Vec<u8>) -> Result<(), Fault> {
+        let link = self.links.get(&id).ok_or_else(unknown_link)?;
+        if link.offered.is_some() || link.peer.is_some() || !link.channels.is_empty() {
+            return Err(Fault::new(code::UNEXPECTED, "a PUSH in the middle of something else"));
+        }
+        self.links.remove(&id);
+        self.soon.forget(id);
+        host.hand_over(id, Shard::MAIN, PUSH, push);
+        Ok(())
     }
 
     fn done(&mut self, host: &mut dyn Host, now: Stamp, then: Then, result: Result<Answer, Fault>) {
@@ -273,12 +300,15 @@ impl Broker {
             self.drop_link(host, now, id, reason);
         }
         self.queue.slow_down(now.monotonic_ms, &self.config.places());
+        self.answer_late(host, now);
         self.go_on(host, now);
         self.look_after_trust(host, now);
         self.guard.forget_idle(now.monotonic_ms);
         self.failures.retain(|_, (_, until)| until.saturating_add(BACKOFF.most_ms) > now.monotonic_ms);
-        if !self.links.is_empty() || self.aftermath.unfinished() {
-            host.arm(TICK, TICK_MS);
+        self.ticking = false;
+        let waits = !self.queue.is_empty() || !self.desk.asks.is_empty();
+        if waits || !self.links.is_empty() || self.aftermath.unfinished() {
+            self.keep_ticking(host);
         }
     }
 
@@ -291,18 +321,23 @@ impl Broker {
             let Some(id) = self.soon.next() else { break };
             self.advance(host, now, id);
         }
+        self.catch_up(host);
         self.serve_waiting(host, now);
         if !self.soon.is_empty() || !self.cut.is_empty() {
             host.arm(MORE, 0);
         }
     }
 
-    fn request(&mut self, host: &mut dyn Host, request: &Request) {
-        let result = match request.path.as_str() {
-            path::STATUS if request.origin == trireme_core::role::Origin::Admin => self.status(host),
-            other => Err(Fault::new(code::UNKNOWN, format!("a broker does not answer {other}"))),
-        };
-        host.reply(request.id, result);
+    fn request(&mut self, host: &mut dyn Host, now: Stamp, request: &Request) {
+        match request.path.as_str() {
+            path::STATUS if request.origin == trireme_core::role::Origin::Admin => {
+                self.ask_for_links(host, now, request.id);
+            }
+            other => {
+                let fault = Fault::new(code::UNKNOWN, format!("a broker does not answer {other}"));
+                host.reply(request.id, Err(fault));
+            }
+        }
     }
 
     fn ask_time(&mut self, host: &mut dyn Host) {
@@ -325,47 +360,32 @@ impl Broker {
         self.forget(host, now, link);
     }
 
-    /// After a fault the host ends the link; what was known of it goes with it.
-    fn dropped_with(
-        &mut self,
-        host: &mut dyn Host,
-        now: Stamp,
-        link: LinkId,
-        result: Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        if result.is_err() {
-            self.forget(host, now, link);
+    /// After a fault the host ends the link. What it had goes with it in an event of its own: what this handler did is
+    /// dropped.
+    fn ended_with(&mut self, link: LinkId, result: Result<(), Fault>) -> Result<(), Fault> {
+        if let (Err(_), Some(link)) = (&result, self.links.get_mut(&link)) {
+            link.ended = true;
         }
         result
     }
 
+    fn has_ended(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|link| link.ended)
+    }
+
     fn forget(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
-        self.queue.leave(id);
-        self.queue.end(id);
         let Some(link) = self.links.remove(&id) else { return };
-        let Some(transfer) = link.transfer else { return };
-        if let Some(peer) = link.peer.filter(|_| transfer.begun) {
+        if link.wants.is_some() || link.transfer.is_some() {
+            self.say(host, Say::Ended { link: id });
+        }
+        if !link.held.is_empty() {
+            self.say(host, Say::Left { link: id });
+        }
+        if let (Some(peer), Some(Transfer { begun: true, .. })) = (link.peer, link.transfer) {
             let count = self.failures.get(&peer.subject.id).map_or(1, |(count, _)| count.saturating_add(1));
             let until = now.monotonic_ms + BACKOFF.pause(host, count);
             self.failures.insert(peer.subject.id, (count, until));
         }
-        self.let_go(host, &transfer.stored.mark.digest);
-        if self.queue.waiting() > 0 {
-            host.arm(MORE, 0);
-        }
-    }
-
-    /// Lets a superseded image go when no delivery reads it any more.
-    fn let_go(&mut self, host: &mut dyn Host, digest: &trireme_core::Digest) {
-        if self.store.is_doomed(digest) && !self.reads(digest) {
-            self.store.release_image(host, digest);
-        }
-    }
-
-    /// Whether a delivery reads this image.
-    fn reads(&self, digest: &trireme_core::Digest) -> bool {
-        let mut running = self.queue.running().filter_map(|id| self.links.get(&id));
-        running.any(|link| link.reads(digest))
     }
 }
 

@@ -4,14 +4,14 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use trireme_core::NodeId;
 use trireme_core::exchange::Exchange;
 use trireme_core::message::{Header, Held};
 use trireme_core::release::{Channel, Mark};
 use trireme_core::role::{Certified, LinkInfo};
 use trireme_core::trust::Relay;
-use trireme_core::{Digest, NodeId};
 
-use crate::store::Stored;
+use crate::store::{Standing, Stored};
 
 /// An open link.
 #[derive(Debug)]
@@ -33,12 +33,16 @@ pub(crate) struct Link {
     pub(crate) trust: Relay,
     /// Whether the session has carried its one release.
     pub(crate) used: bool,
-    /// Subscriptions of this link; `true` for those that were new, until their first delivery.
-    pub(crate) channels: BTreeMap<Channel, bool>,
+    /// Subscriptions of this link.
+    pub(crate) channels: BTreeMap<Channel, Known>,
+    /// Answers of the main shard about them that are to come; until then nobody knows what is due.
+    pub(crate) awaits: u32,
     /// What the gateway said it holds.
     pub(crate) held: Vec<Held>,
     /// Tier 1: the release that comes in.
     pub(crate) incoming: Option<Incoming>,
+    /// Tier 2: the channel whose release waits for a place to go out.
+    pub(crate) wants: Option<Channel>,
     /// Tier 2: the release that goes out.
     pub(crate) transfer: Option<Transfer>,
     /// Policies put these off until then.
@@ -49,6 +53,17 @@ pub(crate) struct Link {
     pub(crate) kept: Vec<u64>,
     /// When the link is closed, because it was refused.
     pub(crate) leaving: Option<u64>,
+    /// A fault ended it: nothing that it says counts until it is gone.
+    pub(crate) ended: bool,
+}
+
+/// A subscription of a link.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Whether it was new, until its first delivery.
+    pub(crate) new: bool,
+    /// What the gateway answered last.
+    pub(crate) standing: Option<Standing>,
 }
 
 /// A release that a manufacturer sends.
@@ -88,13 +103,16 @@ impl Link {
             trust: Relay::default(),
             used: false,
             channels: BTreeMap::new(),
+            awaits: 0,
             held: Vec::new(),
             incoming: None,
+            wants: None,
             transfer: None,
             postponed: BTreeMap::new(),
             again: None,
             kept: Vec::new(),
             leaving: None,
+            ended: false,
         }
     }
 
@@ -119,9 +137,10 @@ impl Link {
         }
     }
 
-    /// Whether a delivery of this link reads the image.
-    pub(crate) fn reads(&self, digest: &Digest) -> bool {
-        self.transfer.as_ref().is_some_and(|transfer| transfer.stored.mark.digest == *digest)
+    /// Whether something has to happen first before it goes a step further.
+    pub(crate) fn busy(&self) -> bool {
+        let under_way = self.offered.is_some() || self.wants.is_some() || self.transfer.is_some();
+        under_way || self.awaits > 0 || self.leaving.is_some() || self.ended
     }
 
     /// Wakes the link at `at_ms` at the latest.

@@ -7,7 +7,10 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use trireme_core::{LinkId, NodeId};
+use trireme_core::release::Channel;
+use trireme_core::{Digest, LinkId, NodeId};
+
+use crate::shards::Seat;
 
 /// How many deliveries there may be at a time.
 #[derive(Debug, Clone, Copy)]
@@ -25,10 +28,10 @@ pub(crate) struct Places {
 /// Deliveries, and who waits for one.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    running: BTreeMap<LinkId, Running>,
-    lines: BTreeMap<NodeId, VecDeque<LinkId>>,
-    /// Who waits in which line; a link that is in a line and not here has left.
-    waiting: BTreeMap<LinkId, NodeId>,
+    running: BTreeMap<Seat, Running>,
+    lines: BTreeMap<NodeId, VecDeque<Seat>>,
+    /// Who waits in which line, and for what; one that is in a line and not here has left.
+    waiting: BTreeMap<Seat, (NodeId, Channel)>,
     /// Deliveries with a place, of each manufacturer.
     placed: BTreeMap<NodeId, usize>,
     slow: usize,
@@ -39,6 +42,8 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 struct Running {
     manufacturer: NodeId,
+    /// What it reads, unless it goes without an image.
+    image: Option<Digest>,
     since_ms: u64,
     slow: bool,
 }
@@ -59,14 +64,14 @@ impl Queue {
         self.waiting.len()
     }
 
-    /// Links with a delivery.
-    pub(crate) fn running(&self) -> impl Iterator<Item = LinkId> {
-        self.running.keys().copied()
+    /// Whether nobody has or wants a delivery.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether a delivery of this manufacturer's may begin.
-    pub(crate) fn has_place(&self, manufacturer: &NodeId, places: &Places) -> bool {
-        self.active() < places.in_all && self.has_share(manufacturer, places)
+    /// Whether a delivery reads this image.
+    pub(crate) fn reads(&self, image: &Digest) -> bool {
+        self.running.values().any(|running| running.image.as_ref() == Some(image))
     }
 
     fn has_share(&self, manufacturer: &NodeId, places: &Places) -> bool {
@@ -74,38 +79,49 @@ impl Queue {
     }
 
     /// A delivery begins.
-    pub(crate) fn begin(&mut self, link: LinkId, manufacturer: &NodeId, now_ms: u64) {
-        self.leave(link);
-        self.end(link);
+    pub(crate) fn begin(&mut self, seat: Seat, manufacturer: &NodeId, image: Option<Digest>, now_ms: u64) {
+        self.leave(seat);
+        self.end(seat);
         *self.placed.entry(manufacturer.clone()).or_default() += 1;
-        let running = Running { manufacturer: manufacturer.clone(), since_ms: now_ms, slow: false };
-        self.running.insert(link, running);
+        let running = Running { manufacturer: manufacturer.clone(), image, since_ms: now_ms, slow: false };
+        self.running.insert(seat, running);
     }
 
-    /// It has ended.
-    pub(crate) fn end(&mut self, link: LinkId) {
-        match self.running.remove(&link) {
-            Some(Running { slow: true, .. }) => self.slow -= 1,
-            Some(running) => self.give_back(&running.manufacturer),
-            None => {}
+    /// It has ended; gives the image that it read.
+    pub(crate) fn end(&mut self, seat: Seat) -> Option<Digest> {
+        let running = self.running.remove(&seat)?;
+        if running.slow {
+            self.slow -= 1;
+        } else {
+            self.give_back(&running.manufacturer);
         }
+        running.image
+    }
+
+    /// Whatever a shard had or wanted has ended; gives the images that were read.
+    pub(crate) fn end_all(&mut self, shard: u32) -> Vec<Digest> {
+        let own = (shard, LinkId::MIN)..=(shard, LinkId::MAX);
+        let waiting: Vec<Seat> = self.waiting.range(own.clone()).map(|(seat, _)| *seat).collect();
+        waiting.into_iter().for_each(|seat| self.leave(seat));
+        let running: Vec<Seat> = self.running.range(own).map(|(seat, _)| *seat).collect();
+        running.into_iter().filter_map(|seat| self.end(seat)).collect()
     }
 
     /// The link waits for a place for a release of this manufacturer.
-    pub(crate) fn wait(&mut self, link: LinkId, manufacturer: &NodeId) {
-        if self.waiting.get(&link) != Some(manufacturer) {
-            self.waiting.insert(link, manufacturer.clone());
-            self.lines.entry(manufacturer.clone()).or_default().push_back(link);
+    pub(crate) fn wait(&mut self, seat: Seat, manufacturer: &NodeId, channel: Channel) {
+        let before = self.waiting.insert(seat, (manufacturer.clone(), channel));
+        if before.is_none_or(|(line, _)| line != *manufacturer) {
+            self.lines.entry(manufacturer.clone()).or_default().push_back(seat);
         }
     }
 
     /// The link waits no longer.
-    pub(crate) fn leave(&mut self, link: LinkId) {
-        self.waiting.remove(&link);
+    pub(crate) fn leave(&mut self, seat: Seat) {
+        self.waiting.remove(&seat);
     }
 
     /// Takes out who is next, if there is a place for it.
-    pub(crate) fn next(&mut self, places: &Places) -> Option<LinkId> {
+    pub(crate) fn next(&mut self, places: &Places) -> Option<(Seat, Channel)> {
         if self.active() >= places.in_all {
             return None;
         }
@@ -115,9 +131,9 @@ impl Queue {
         let turns: Vec<NodeId> =
             later.chain(earlier).filter(|line| self.has_share(line, places)).cloned().collect();
         for manufacturer in turns {
-            if let Some(link) = self.first_of(&manufacturer) {
+            if let Some(first) = self.first_of(&manufacturer) {
                 self.turn = Some(manufacturer);
-                return Some(link);
+                return Some(first);
             }
         }
         None
@@ -139,12 +155,13 @@ impl Queue {
         !freed.is_empty()
     }
 
-    fn first_of(&mut self, manufacturer: &NodeId) -> Option<LinkId> {
+    fn first_of(&mut self, manufacturer: &NodeId) -> Option<(Seat, Channel)> {
         let line = self.lines.get_mut(manufacturer)?;
-        while let Some(link) = line.pop_front() {
-            if self.waiting.get(&link) == Some(manufacturer) {
-                self.waiting.remove(&link);
-                return Some(link);
+        while let Some(seat) = line.pop_front() {
+            if self.waiting.get(&seat).is_some_and(|(line, _)| line == manufacturer)
+                && let Some((_, channel)) = self.waiting.remove(&seat)
+            {
+                return Some((seat, channel));
             }
         }
         self.lines.remove(manufacturer);
@@ -183,6 +200,13 @@ impl Soon {
         Some(link)
     }
 
+    /// A link that is to be taken no further.
+    pub(crate) fn forget(&mut self, link: LinkId) {
+        if self.known.remove(&link) {
+            self.order.retain(|other| *other != link);
+        }
+    }
+
     /// Whether nobody is to be taken further.
     pub(crate) fn is_empty(&self) -> bool {
         self.order.is_empty()
@@ -199,31 +223,67 @@ mod tests {
         NodeId::new(name).unwrap()
     }
 
+    fn channel() -> Channel {
+        "trireme/fw/acme/MD-1".parse().unwrap()
+    }
+
+    /// A queue whose links are all of one shard.
+    #[derive(Default)]
+    struct Line(Queue);
+
+    impl Line {
+        fn wait(&mut self, link: LinkId, manufacturer: &NodeId) {
+            self.0.wait((0, link), manufacturer, channel());
+        }
+
+        fn next(&mut self, places: &Places) -> Option<LinkId> {
+            self.0.next(places).map(|((_, link), _)| link)
+        }
+
+        fn begin(&mut self, link: LinkId, manufacturer: &NodeId, now_ms: u64) {
+            self.0.begin((0, link), manufacturer, None, now_ms);
+        }
+
+        fn end(&mut self, link: LinkId) {
+            self.0.end((0, link));
+        }
+    }
+
     #[test]
     fn manufacturers_take_turns_and_each_keeps_its_order() {
-        let (mut queue, places) = (Queue::default(), Places { of_one: 9, in_all: 9, ..PLACES });
+        let (mut queue, places) = (Line::default(), Places { of_one: 9, in_all: 9, ..PLACES });
         (1..=3).for_each(|link| queue.wait(link, &maker("acme")));
         queue.wait(11, &maker("bolt"));
         queue.wait(1, &maker("acme"));
         let order: Vec<LinkId> = core::iter::from_fn(|| queue.next(&places)).collect();
         assert_eq!(order, [1, 11, 2, 3]);
-        assert_eq!(queue.waiting(), 0);
+        assert_eq!(queue.0.waiting(), 0);
     }
 
     #[test]
     fn one_manufacturer_never_has_all_places() {
-        let mut queue = Queue::default();
-        for link in 1..=2 {
-            assert!(queue.has_place(&maker("acme"), &PLACES));
-            queue.begin(link, &maker("acme"), 0);
-        }
-        assert!(!queue.has_place(&maker("acme"), &PLACES) && queue.has_place(&maker("bolt"), &PLACES));
+        let mut queue = Line::default();
+        (1..=2).for_each(|link| queue.begin(link, &maker("acme"), 0));
         queue.wait(3, &maker("acme"));
         assert_eq!(queue.next(&PLACES), None);
         queue.wait(4, &maker("bolt"));
         assert_eq!(queue.next(&PLACES), Some(4));
         queue.end(1);
         assert_eq!(queue.next(&PLACES), Some(3));
+    }
+
+    #[test]
+    fn what_a_shard_had_ends_with_it_and_the_others_keep_theirs() {
+        let (mut queue, image) = (Queue::default(), Digest([7; 32]));
+        queue.begin((1, 5), &maker("acme"), Some(image), 0);
+        queue.begin((2, 5), &maker("acme"), Some(image), 0);
+        queue.wait((1, 6), &maker("bolt"), channel());
+        queue.wait((2, 6), &maker("bolt"), channel());
+        assert_eq!(queue.end_all(1), [image]);
+        assert!(queue.reads(&image) && queue.waiting() == 1 && queue.active() == 1);
+        assert_eq!(queue.next(&PLACES), Some(((2, 6), channel())));
+        assert_eq!(queue.end((2, 5)), Some(image));
+        assert!(!queue.reads(&image) && queue.is_empty());
     }
 
     #[test]
@@ -239,28 +299,27 @@ mod tests {
 
     #[test]
     fn who_has_left_is_passed_over() {
-        let mut queue = Queue::default();
+        let mut queue = Line::default();
         queue.wait(1, &maker("acme"));
         queue.wait(2, &maker("acme"));
-        queue.leave(1);
+        queue.0.leave((0, 1));
         assert_eq!(queue.next(&PLACES), Some(2));
         assert_eq!(queue.next(&PLACES), None);
     }
 
     #[test]
     fn a_slow_delivery_goes_on_without_a_place_and_there_are_only_so_many_of_those() {
-        let mut queue = Queue::default();
+        let mut queue = Line::default();
         queue.begin(1, &maker("acme"), 0);
         queue.begin(2, &maker("acme"), 0);
         queue.begin(3, &maker("bolt"), 0);
-        assert!(!queue.has_place(&maker("cog"), &PLACES) && !queue.slow_down(999, &PLACES));
-        assert!(queue.slow_down(1000, &PLACES));
-        assert_eq!((queue.active(), queue.slow()), (1, 2));
-        assert!(queue.has_place(&maker("acme"), &PLACES) && !queue.slow_down(2000, &PLACES));
-        queue.end(1);
-        queue.end(2);
-        queue.end(3);
-        assert_eq!((queue.active(), queue.slow(), queue.running().count()), (0, 0, 0));
-        assert!(queue.placed.is_empty());
+        queue.wait(4, &maker("cog"));
+        assert!(!queue.0.slow_down(999, &PLACES) && queue.next(&PLACES).is_none());
+        assert!(queue.0.slow_down(1000, &PLACES));
+        assert_eq!((queue.0.active(), queue.0.slow()), (1, 2));
+        assert!(queue.next(&PLACES) == Some(4) && !queue.0.slow_down(2000, &PLACES));
+        (1..=3).for_each(|link| queue.end(link));
+        assert_eq!((queue.0.active(), queue.0.slow()), (0, 0));
+        assert!(queue.0.is_empty() && queue.0.placed.is_empty());
     }
 }

@@ -17,8 +17,9 @@ use alloc::vec::Vec;
 use trireme_core::message::{Batch, LARGEST_MESSAGE, Numbered, RESPONSE, SignedBatch, Spread, Talk};
 use trireme_core::release::Mark;
 use trireme_core::role::code;
-use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, cbor, formula};
+use trireme_core::{Digest, Fault, Host, LinkId, NodeId, RoleKind, Stamp, cbor, formula};
 
+use crate::shards::Say;
 use crate::store::keys;
 use crate::{Broker, no_session, unknown_link};
 
@@ -73,7 +74,6 @@ impl Broker {
     pub(crate) fn keep_receipts(
         &mut self,
         host: &mut dyn Host,
-        now: Stamp,
         id: LinkId,
         signed: SignedBatch,
     ) -> Result<(), Fault> {
@@ -92,30 +92,41 @@ impl Broker {
         if batch.receipts.len() > Batch::MOST || bytes.len() > LARGEST_BATCH {
             return Err(Fault::new(code::LIMIT, "a batch has more receipts than one may have"));
         }
-        let seen = format!("batch/{gateway}/{}", batch.manufacturer);
+        let digest = host.hash(&formula::batch(&signed.batch));
+        let Batch { manufacturer, sequence, .. } = batch;
+        self.say(host, Say::Receipts { link: id, gateway, manufacturer, sequence, digest, signed: bytes });
+        Ok(())
+    }
+
+    /// A batch whose signature was verified; whether it is kept from now on, or was before.
+    pub(crate) fn store_receipts(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        gateway: &NodeId,
+        manufacturer: &NodeId,
+        digest: &Digest,
+        signed: Vec<u8>,
+    ) -> bool {
+        let seen = format!("batch/{gateway}/{manufacturer}");
         // A gateway repeats only the last one. By its content: one that has lost its state numbers anew from 1, and
         // must not be told that what is not here were kept. The manufacturer knows receipts by their own counters.
-        let digest = host.hash(&formula::batch(&signed.batch));
         if host.get(&seen).as_deref() == Some(digest.as_bytes()) {
-            return self.say_kept(host, id, batch.sequence);
+            return true;
         }
-        if !self.has_room(&batch.manufacturer) {
+        if !self.has_room(manufacturer) {
             // No answer: the gateway keeps them, and tries again later.
-            host.audit(&format!(
-                "no room for more receipts of {}; it has to collect them",
-                batch.manufacturer
-            ));
-            return Ok(());
+            host.audit(&format!("no room for more receipts of {manufacturer}; it has to collect them"));
+            return false;
         }
-        self.say_kept(host, id, batch.sequence)?;
-        let last = format!("number/{}", batch.manufacturer);
+        let last = format!("number/{manufacturer}");
         let next = number(host, &last).saturating_add(1);
         host.put(&last, cbor::encode(&next));
         host.put(&seen, digest.as_bytes().into());
-        host.put(&key(&batch.manufacturer, next), bytes);
-        self.age_receipts(host, now, &batch.manufacturer, next);
-        *self.receipts.counts.entry(batch.manufacturer).or_default() += 1;
-        Ok(())
+        host.put(&key(manufacturer, next), signed);
+        self.age_receipts(host, now, manufacturer, next);
+        *self.receipts.counts.entry(manufacturer.clone()).or_default() += 1;
+        true
     }
 
     fn has_room(&self, manufacturer: &NodeId) -> bool {
@@ -126,8 +137,8 @@ impl Broker {
     }
 
     /// Between a PUSH and its RESPONSE the broker says nothing, so it says this after it.
-    fn say_kept(&mut self, host: &mut dyn Host, id: LinkId, sequence: u64) -> Result<(), Fault> {
-        let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
+    pub(crate) fn say_kept(&mut self, host: &mut dyn Host, id: LinkId, sequence: u64) -> Result<(), Fault> {
+        let Some(link) = self.links.get_mut(&id).filter(|link| !link.ended) else { return Ok(()) };
         if link.offered.is_some() {
             if link.kept.len() >= 16 {
                 return Err(Fault::new(code::LIMIT, "receipts come faster than they can be acknowledged"));
@@ -148,10 +159,10 @@ impl Broker {
         let lead = lead(host, &manufacturer, have)?;
         let have = have.saturating_sub(lead);
         let (page, more) = page(host, &manufacturer, have, lead);
-        self.say(host, id, &Talk::Collected(page, more))?;
+        self.talk(host, id, &Talk::Collected(page, more))?;
         // Once, with the last page.
         for part in self.spread(&manufacturer).into_iter().filter(|_| !more) {
-            self.say(host, id, &Talk::Spread(part))?;
+            self.talk(host, id, &Talk::Spread(part))?;
         }
         let prefix = format!("receipts/{manufacturer}/");
         let up_to = key(&manufacturer, have);
@@ -209,7 +220,7 @@ impl Broker {
         messages
     }
 
-    fn say(&mut self, host: &mut dyn Host, id: LinkId, talk: &Talk) -> Result<(), Fault> {
+    fn talk(&mut self, host: &mut dyn Host, id: LinkId, talk: &Talk) -> Result<(), Fault> {
         let link = self.links.get_mut(&id).ok_or_else(unknown_link)?;
         let session = link.session.as_mut().ok_or_else(no_session)?;
         let payload = session.seal(host, id, talk)?;

@@ -178,10 +178,13 @@ impl Store {
     }
 
     /// An image is of no use any more: what was kept with it has lost it, and waits for it to be sent again.
-    pub(crate) fn lose(&mut self, host: &mut dyn Host, digest: &Digest, why: &str) {
+    /// Gives its channels.
+    pub(crate) fn lose(&mut self, host: &mut dyn Host, digest: &Digest, why: &str) -> Vec<Channel> {
+        let mut lost = Vec::new();
         let kept = |stored: &Stored| stored.image() && stored.mark.digest == *digest;
         for (channel, stored) in self.releases.iter_mut().filter(|(_, stored)| kept(stored)) {
             stored.lost = true;
+            lost.push(channel.clone());
             host.put(&channel.key("release"), cbor::encode(stored));
             host.audit(&format!(
                 "the image {} of {channel} {} is lost: {why}; {} is asked for it again",
@@ -190,7 +193,10 @@ impl Store {
                 stored.manufacturer
             ));
         }
-        host.unpin(digest);
+        if !lost.is_empty() {
+            host.unpin(digest);
+        }
+        lost
     }
 
     /// Keeps a release in place of the channel's earlier one, whose image goes when nothing uses it any more.
@@ -306,6 +312,11 @@ impl Store {
         }
     }
 
+    /// Whether a gateway has this subscription.
+    pub(crate) fn subscribes(&self, gateway: &NodeId, channel: &Channel) -> bool {
+        self.channels.get(gateway).is_some_and(|channels| channels.contains(channel))
+    }
+
     /// Channels of a gateway.
     pub(crate) fn channels(&self, gateway: &NodeId) -> Vec<Channel> {
         self.channels.get(gateway).into_iter().flatten().cloned().collect()
@@ -316,10 +327,9 @@ impl Store {
         self.subscribers.get(channel)?.standings.get(gateway)?.as_ref()
     }
 
-    /// The channel's release, where this gateway has not answered for it in this state yet.
-    pub(crate) fn due(&self, gateway: &NodeId, channel: &Channel) -> Option<&Stored> {
+    /// The channel's release, where a gateway that answered this last has not answered for it in this state yet.
+    pub(crate) fn due(&self, channel: &Channel, standing: Option<&Standing>) -> Option<&Stored> {
         let stored = self.releases.get(channel).filter(|stored| !stored.revoked && !stored.lost)?;
-        let standing = self.subscribers.get(channel)?.standings.get(gateway)?.as_ref();
         let answered = standing.is_some_and(|standing| standing.mark == stored.mark);
         (!answered).then_some(stored)
     }

@@ -17,6 +17,7 @@ use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
 use trireme_core::{Digest, Fault, Host, LinkId, RoleKind, Stamp, Suite, cbor, formula};
 
 use crate::link::Incoming;
+use crate::shards::Why;
 use crate::store::Stored;
 use crate::{Broker, LINGER_MS, Work, no_session, unknown_link};
 
@@ -270,13 +271,11 @@ impl Broker {
             if let Err(fault) = host.certificate(&incoming.certificate) {
                 return self.refuse(host, now, id, incoming, &fault);
             }
-            let channel = self.keep(host, now, &incoming, mark);
+            self.keep(host, &incoming, mark);
             if let Some(link) = self.links.get_mut(&id) {
                 link.incoming = Some(incoming);
             }
-            self.answer(host, now, id, Ack::STORED)?;
-            self.distribute(host, now, &channel);
-            return Ok(());
+            return self.answer(host, now, id, Ack::STORED);
         }
         if let Some(link) = self.links.get_mut(&id) {
             link.incoming = Some(incoming);
@@ -320,20 +319,16 @@ impl Broker {
             self.within_quota(novelty, &incoming.header, incoming.withdrawn)?;
             Ok(novelty)
         });
-        let kept = match verdict {
-            Ok(Novelty::New | Novelty::Refresh) => Some(self.keep(host, now, &incoming, mark)),
-            Ok(_) => None,
+        match verdict {
+            Ok(Novelty::New | Novelty::Refresh) => self.keep(host, &incoming, mark),
+            Ok(_) => {}
             Err(fault) => return self.refuse(host, now, id, incoming, &fault),
-        };
+        }
         if let Some(link) = self.links.get_mut(&id) {
             link.incoming = Some(incoming);
         }
         host.acknowledge(id);
-        self.answer(host, now, id, Ack::STORED)?;
-        if let Some(channel) = kept {
-            self.distribute(host, now, &channel);
-        }
-        Ok(())
+        self.answer(host, now, id, Ack::STORED)
     }
 
     /// What brings nothing that is not counted already is always within it: a refresh of what is kept, a withdrawal.
@@ -349,8 +344,8 @@ impl Broker {
         self.store.releases.get(&channel).is_none_or(|known| known.suite == Suite::Thesis)
     }
 
-    /// Keeps the release, in its channel.
-    fn keep(&mut self, host: &mut dyn Host, now: Stamp, incoming: &Incoming, mark: Mark) -> Channel {
+    /// Keeps the release in its channel; everyone who subscribes to it is next.
+    fn keep(&mut self, host: &mut dyn Host, incoming: &Incoming, mark: Mark) {
         let header = &incoming.header;
         let stored = Stored {
             suite: header.suite,
@@ -366,12 +361,10 @@ impl Broker {
         let channel = channel(header);
         let what = if incoming.withdrawn { "withdrawn" } else { "kept" };
         host.audit(&format!("release {channel} {} of {} is {what}", header.version, header.id));
-        let Self { store, links, .. } = self;
-        store.put(host, &channel, stored, |digest| links.values().any(|link| link.reads(digest)));
-        if incoming.withdrawn {
-            self.end_deliveries(host, now, &channel, "the release in delivery was withdrawn");
-        }
-        channel
+        let Self { store, queue, .. } = self;
+        store.put(host, &channel, stored, |digest| queue.reads(digest));
+        let why = if incoming.withdrawn { Why::Withdrawn } else { Why::Kept };
+        self.announce(host, &channel, why);
     }
 
     /// `A` for the release in hand. A body that was not read ends the link, after a while.

@@ -14,7 +14,8 @@ use trireme_core::release::{Channel, head_tag};
 use trireme_core::role::{Answer, Delivery, Job, JobKey, code};
 use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp, Suite, Tag, Version, cbor, formula};
 
-use crate::link::{Link, Transfer};
+use crate::link::{Known, Link, Transfer};
+use crate::shards::{Say, Subscription, parts};
 use crate::store::{Standing, Stored};
 use crate::{Broker, Work, no_session, unknown_link};
 
@@ -26,10 +27,9 @@ const MOST_UNPROVEN: usize = 1024;
 impl Broker {
     /// A returning gateway has its subscriptions here already (Clean Session 0), so it subscribes to nothing and
     /// still gets its PUSH.
-    pub(crate) fn greet(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
-        let claims = self.links.get(&id).and_then(|link| link.claims.clone());
-        if claims.is_some_and(|gateway| !self.store.channels(&gateway).is_empty()) {
-            self.advance(host, now, id);
+    pub(crate) fn greet(&mut self, host: &mut dyn Host, id: LinkId) {
+        if let Some(gateway) = self.links.get(&id).and_then(|link| link.claims.clone()) {
+            self.say(host, Say::Claims { link: id, gateway });
         }
     }
 
@@ -49,35 +49,63 @@ impl Broker {
         if link.channels.len() + channels.len() > 2 * MOST_UNPROVEN {
             return Err(Fault::new(code::LIMIT, "more subscriptions than a link may have"));
         }
-        for channel in channels {
-            link.channels.entry(channel).or_insert(false);
+        for channel in &channels {
+            link.channels.entry(channel.clone()).or_default();
         }
-        self.subscriptions_last(host, id);
-        self.advance(host, now, id);
+        match link.peer.as_ref().map(|peer| peer.subject.id.clone()) {
+            Some(gateway) => self.subscriptions_last(host, id, &gateway, channels),
+            None => self.advance(host, now, id),
+        }
         Ok(())
     }
 
     pub(crate) fn unsubscribed(&mut self, host: &mut dyn Host, id: LinkId, filters: &[String]) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        for channel in filters.iter().filter_map(|filter| filter.parse::<Channel>().ok()) {
-            link.channels.remove(&channel);
-            if let Some(peer) = link.peer.as_ref().filter(|peer| peer.subject.role == RoleKind::Gateway) {
-                self.store.unsubscribe(host, &peer.subject.id, &channel);
-            }
+        let channels: Vec<Channel> = filters.iter().filter_map(|filter| filter.parse().ok()).collect();
+        for channel in &channels {
+            link.channels.remove(channel);
+        }
+        let peer = link.peer.as_ref().filter(|peer| peer.subject.role == RoleKind::Gateway);
+        let Some(gateway) = peer.map(|peer| peer.subject.id.clone()) else { return };
+        for channels in parts(channels) {
+            self.say(host, Say::Unsubscribes { gateway: gateway.clone(), channels });
         }
     }
 
-    /// Once `M4` has proven the gateway, its subscriptions are durable.
-    fn subscriptions_last(&mut self, host: &mut dyn Host, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let Some(gateway) = link.peer.as_ref().map(|peer| &peer.subject.id) else { return };
-        for (channel, new) in &mut link.channels {
-            if self.store.subscribe(host, gateway, channel, self.config.subscriptions_per_gateway) {
-                *new = true;
+    /// Subscriptions of a gateway that `M4` has proven become durable; the main shard says what it answered on them.
+    fn subscriptions_last(
+        &mut self,
+        host: &mut dyn Host,
+        id: LinkId,
+        gateway: &NodeId,
+        channels: Vec<Channel>,
+    ) {
+        for channels in parts(channels) {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.awaits += 1;
             }
+            self.say(host, Say::Subscribes { link: id, gateway: gateway.clone(), channels });
         }
-        for channel in self.store.channels(gateway) {
-            link.channels.entry(channel).or_insert(false);
+    }
+
+    /// What the main shard knows of a gateway's channels.
+    pub(crate) fn standings(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        channels: Vec<Subscription>,
+        last: bool,
+    ) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        for Subscription { channel, new, standing } in channels {
+            let known = link.channels.entry(channel).or_default();
+            known.new |= new;
+            known.standing = standing;
+        }
+        if last {
+            link.awaits = link.awaits.saturating_sub(1);
+            self.advance(host, now, id);
         }
     }
 
@@ -85,7 +113,7 @@ impl Broker {
     /// new session when this one has carried its release.
     pub(crate) fn advance(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
         let Some(link) = self.links.get(&id) else { return };
-        let busy = link.offered.is_some() || link.transfer.is_some() || link.leaving.is_some();
+        let busy = link.busy();
         let manufacturer = link.peer.as_ref().is_some_and(|peer| peer.subject.role != RoleKind::Gateway);
         if busy || manufacturer {
             return;
@@ -117,8 +145,11 @@ impl Broker {
             (None, _) => self.push(host, now, id),
             (Some(_), None) => Ok(()),
             (Some(_), Some(_)) if link.used => self.push(host, now, id),
-            (Some(_), Some((channel, stored))) => {
-                self.begin(host, now, id, channel, stored);
+            (Some(_), Some((channel, _))) => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.wants = Some(channel.clone());
+                }
+                self.say(host, Say::Wants { link: id, channel });
                 Ok(())
             }
         };
@@ -142,15 +173,16 @@ impl Broker {
         }
         let mut held_back = false;
         let waits = |channel: &Channel| link.postponed.get(channel).is_some_and(|at| *at > now.monotonic_ms);
-        let channels = link.channels.keys().filter(|channel| !waits(channel));
-        for channel in channels {
-            let Some(stored) = self.store.due(gateway, channel) else { continue };
+        let channels = link.channels.iter().filter(|(channel, _)| !waits(channel));
+        for (channel, known) in channels {
+            let standing = known.standing.as_ref();
+            let Some(stored) = self.store.due(channel, standing) else { continue };
             // Another broker was quicker with something newer.
             if holds(link, channel, |version| version > stored.mark.version) {
                 continue;
             }
             // A withdrawal matters to those that have something to withdraw.
-            if stored.withdrawn && !self.has_heard_of(link, gateway, channel, stored) {
+            if stored.withdrawn && !has_heard_of(link, standing, channel, stored) {
                 continue;
             }
             if !counts(host, stored) {
@@ -160,12 +192,6 @@ impl Broker {
             return (Some((channel.clone(), stored.clone())), held_back);
         }
         (None, held_back)
-    }
-
-    fn has_heard_of(&self, link: &Link, gateway: &NodeId, channel: &Channel, stored: &Stored) -> bool {
-        let standing = self.store.standing(gateway, channel);
-        link.held.contains(&stored.held(channel))
-            || standing.is_some_and(|standing| standing.mark.digest == stored.mark.digest)
     }
 
     /// 5.6.4.1, step 1: `PUSH(Cert_BK, M3, ID_BK, Q_BK)`.
@@ -211,42 +237,39 @@ impl Broker {
         if let Some((_, until)) = self.failures.get(&gateway).filter(|(_, until)| *until > now.monotonic_ms) {
             link.wake(*until);
         }
-        self.subscriptions_last(host, id);
-        self.believe_what_it_holds(host, id, &gateway);
-        self.advance(host, now, id);
+        link.awaits += 1;
+        let (channels, held) = (link.channels.keys().cloned().collect(), link.held.clone());
+        let mut channels = parts(channels);
+        let last = channels.pop().unwrap_or_default();
+        for channels in channels {
+            self.subscriptions_last(host, id, &gateway, channels);
+        }
+        self.say(host, Say::Proven { link: id, gateway, channels: last, held });
         Ok(())
     }
 
-    /// A gateway that acknowledged a release and does not list it any more has lost it: it is due again.
-    fn believe_what_it_holds(&mut self, host: &mut dyn Host, id: LinkId, gateway: &NodeId) {
-        let Some(link) = self.links.get(&id) else { return };
-        if link.held.len() >= exchange::MOST_HELD {
-            return;
+    /// Its turn has come: the hook `deliver` is asked, unless the release is not due any more.
+    pub(crate) fn go(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        id: LinkId,
+        channel: Channel,
+        [active, pending, holding]: [u32; 3],
+    ) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.wants = None;
         }
-        for channel in link.channels.keys() {
-            let Some(stored) = self.store.releases.get(channel).filter(|stored| stored.image()) else {
-                continue;
-            };
-            let acknowledged = self
-                .store
-                .standing(gateway, channel)
-                .is_some_and(|standing| standing.result == Ack::STORED && standing.mark == stored.mark);
-            if acknowledged && !holds(link, channel, |version| version >= stored.mark.version) {
-                self.store.forget(host, gateway, channel);
-            }
-        }
-    }
-
-    /// A delivery takes its place, and the hook `deliver` is asked.
-    fn begin(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId, channel: Channel, stored: Stored) {
-        if !self.queue.has_place(&stored.manufacturer, &self.config.places()) {
-            self.queue.wait(id, &stored.manufacturer);
-            return;
-        }
-        let active = self.queue.active();
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let Some(peer) = &link.peer else { return };
-        let (pending, holding) = self.store.reach(&channel);
+        let due = self.links.get(&id).filter(|link| !link.busy() && !link.used).and_then(|link| {
+            let peer = link.peer.as_ref()?;
+            let (due, _) = self.due(host, link, &peer.subject.id, now);
+            due.filter(|(due, _)| *due == channel).map(|(_, stored)| (peer.subject.id.clone(), stored))
+        });
+        let Some(((gateway, stored), link)) = due.zip(self.links.get_mut(&id)) else {
+            self.say(host, Say::Ended { link: id });
+            return self.advance(host, now, id);
+        };
+        let held = link.channels.get(&channel).and_then(|known| known.standing.as_ref());
         let question = json!({
             "release": {
                 "manufacturer": stored.manufacturer,
@@ -260,14 +283,13 @@ impl Broker {
                 "withdrawn": stored.withdrawn,
             },
             "subject": {
-                "gateway": peer.subject.id,
-                "held": self.store.standing(&peer.subject.id, &channel).map(|standing| standing.mark.version),
+                "gateway": gateway,
+                "held": held.map(|standing| standing.mark.version),
             },
             "counts": { "active": active, "pending": pending, "holding": holding },
             "unix_ms": now.unix_ms,
         });
         let deadline = now.monotonic_ms.saturating_add(self.config.delivery_ms);
-        self.queue.begin(id, &stored.manufacturer, now.monotonic_ms);
         link.transfer = Some(Transfer { channel, stored, begun: false, deadline });
         let then = self.job(Work::MayDeliver(id));
         host.ask("deliver", [question.to_string().into_bytes()].into(), then);
@@ -343,7 +365,7 @@ impl Broker {
         let bodiless = header.offset == header.size;
         let delivery = Delivery {
             topic: &transfer.channel.to_string(),
-            retain: link.channels.get(&transfer.channel).copied().unwrap_or(false),
+            retain: link.channels.get(&transfer.channel).is_some_and(|known| known.new),
             header: &cbor::encode(&header),
             blob: (!bodiless).then_some(transfer.stored.mark.digest),
             trailer: &trailer,
@@ -380,45 +402,31 @@ impl Broker {
         session.check_ack(host, id, ack, &stored.held(channel), stored.mark.size)?;
         let gateway = &peer.subject.id;
         let result: String = ack.result.chars().take(64).collect();
-        host.audit(&format!("{gateway} answers for {channel} {}: {result:?}", stored.mark.version));
         if exchange::passing(&result) {
             // Tried again as after a failure, with a pause.
+            host.audit(&format!("{gateway} answers for {channel} {}: {result:?}", stored.mark.version));
             self.drop_link(host, now, id, &format!("the gateway answered {result}"));
             return Ok(());
         }
         let standing = Standing { mark: stored.mark.clone(), result };
-        self.store.record(host, gateway, channel, standing);
-        self.failures.remove(gateway);
+        let (gateway, channel) = (gateway.clone(), channel.clone());
+        self.failures.remove(&gateway);
         // Not where it has unsubscribed meanwhile.
-        if let Some(new) = link.channels.get_mut(channel) {
-            *new = false;
+        if let Some(known) = link.channels.get_mut(&channel) {
+            *known = Known { new: false, standing: Some(standing.clone()) };
         }
-        self.end_transfer(host, now, id);
+        link.transfer = None;
+        self.say(host, Say::Answered { link: id, gateway, channel, standing });
+        self.advance(host, now, id);
         Ok(())
     }
 
-    /// Frees the delivery's place for whoever waits, and looks for what is due next on this link.
+    /// Gives the delivery's place back, and looks for what is due next on this link.
     pub(crate) fn end_transfer(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
-        let ended = self.links.get_mut(&id).and_then(|link| link.transfer.take());
-        if let Some(transfer) = ended {
-            self.queue.end(id);
-            self.let_go(host, &transfer.stored.mark.digest);
+        if self.links.get_mut(&id).and_then(|link| link.transfer.take()).is_some() {
+            self.say(host, Say::Ended { link: id });
         }
-        self.serve_waiting(host, now);
         self.advance(host, now, id);
-    }
-
-    /// Gives free places to links that wait for one.
-    pub(crate) fn serve_waiting(&mut self, host: &mut dyn Host, now: Stamp) {
-        let places = self.config.places();
-        let waiting = self.queue.waiting();
-        for _ in 0..waiting.min(crate::AT_ONCE) {
-            let Some(next) = self.queue.next(&places) else { return };
-            self.advance(host, now, next);
-        }
-        if waiting > crate::AT_ONCE {
-            host.arm(crate::MORE, 0);
-        }
     }
 
     /// Takes every gateway's link one step further.
@@ -430,11 +438,11 @@ impl Broker {
 
     /// A release has come: everyone who subscribes to its channel and is connected is next, at once or spread over
     /// some time.
-    pub(crate) fn distribute(&mut self, host: &mut dyn Host, now: Stamp, channel: &Channel) {
+    pub(crate) fn distribute(&mut self, host: &mut dyn Host, now: Stamp, channel: &Channel, spread_ms: u64) {
         let gateways = self.links.iter().filter(|(_, link)| link.channels.contains_key(channel));
         let ids: Vec<LinkId> = gateways.map(|(id, _)| *id).collect();
         let image = self.store.releases.get(channel).is_some_and(Stored::image);
-        let most_ms = if image { self.config.spread_ms } else { 0 };
+        let most_ms = if image { spread_ms } else { 0 };
         for id in ids {
             let pause = spread(host, most_ms);
             if let Some(link) = self.links.get_mut(&id).filter(|_| pause > 0) {
@@ -447,6 +455,12 @@ impl Broker {
         }
         self.go_on(host, now);
     }
+}
+
+/// Whether a gateway has, or was told of, the image that is withdrawn.
+fn has_heard_of(link: &Link, standing: Option<&Standing>, channel: &Channel, stored: &Stored) -> bool {
+    link.held.contains(&stored.held(channel))
+        || standing.is_some_and(|standing| standing.mark.digest == stored.mark.digest)
 }
 
 /// `Cert_MF` must be valid now; a claimed issue time excuses nothing. Suite 1 has no manifest to sign anew when its

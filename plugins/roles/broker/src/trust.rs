@@ -10,8 +10,9 @@ use trireme_core::message::Talk;
 use trireme_core::release::Channel;
 use trireme_core::role::code;
 use trireme_core::trust::Budget;
-use trireme_core::{Fault, Host, LinkId, NodeId, RoleKind, Stamp};
+use trireme_core::{Fault, Host, LinkId, NodeId, Stamp};
 
+use crate::shards::{Say, Why, Word};
 use crate::{Broker, no_session, unknown_link};
 
 /// The most releases that one handler judges: a transaction of the host is bounded.
@@ -56,18 +57,24 @@ impl Broker {
 
     /// Something is revoked, or a root came or went. The host has closed the links of those who count no more.
     pub(crate) fn trust_changed(&mut self, host: &mut dyn Host, now: Stamp) {
-        self.aftermath.judging = Some(None);
+        // The other shards look as well, and the main one at what is kept.
+        if self.shard.is_main() {
+            self.aftermath.judging = Some(None);
+            self.word_to_others(host, &Word::Trust);
+        } else {
+            self.say(host, Say::Trust);
+        }
         self.look_after_trust(host, now);
         self.spread_trust(host, now);
         // What waited for a fresh list can go now.
         self.advance_all(host, now);
-        host.arm(crate::TICK, crate::TICK_MS);
+        self.keep_ticking(host);
     }
 
     /// The next part of what is left to do.
     pub(crate) fn look_after_trust(&mut self, host: &mut dyn Host, now: Stamp) {
         if let Some(after) = self.aftermath.judging.take() {
-            self.judge_releases(host, now, after);
+            self.judge_releases(host, after);
         }
         if self.aftermath.spreading {
             self.spread_trust(host, now);
@@ -75,10 +82,10 @@ impl Broker {
     }
 
     /// At the start: lists may have come while the role was not there.
-    pub(crate) fn judge_all(&mut self, host: &mut dyn Host, now: Stamp) {
-        self.judge_releases(host, now, None);
+    pub(crate) fn judge_all(&mut self, host: &mut dyn Host) {
+        self.judge_releases(host, None);
         if self.aftermath.unfinished() {
-            host.arm(crate::TICK, crate::TICK_MS);
+            self.keep_ticking(host);
         }
     }
 
@@ -103,7 +110,7 @@ impl Broker {
         budget: &mut Budget,
     ) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let silent = link.offered.is_some() || link.leaving.is_some();
+        let silent = link.offered.is_some() || link.leaving.is_some() || link.ended;
         let Some(session) = link.session.as_mut().filter(|_| !silent) else { return };
         if let Err(fault) = link.trust.pass_on(host, id, session, items, budget) {
             self.drop_link(host, now, id, &fault.to_string());
@@ -112,7 +119,7 @@ impl Broker {
 
     /// Purges what a revoked certificate stands behind. One that has only expired, or whose issuer's list is out of
     /// date, keeps its place: it is not delivered until it counts again, or the release is signed anew.
-    fn judge_releases(&mut self, host: &mut dyn Host, now: Stamp, after: Option<Channel>) {
+    fn judge_releases(&mut self, host: &mut dyn Host, after: Option<Channel>) {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let part: Vec<Channel> =
@@ -131,9 +138,9 @@ impl Broker {
                 "release {channel} {} of {} is purged: {fault}",
                 stored.mark.version, stored.manufacturer
             ));
-            let Self { store, links, .. } = self;
-            store.purge(host, &channel, |digest| links.values().any(|link| link.reads(digest)));
-            self.end_deliveries(host, now, &channel, "the release in delivery was revoked");
+            let Self { store, queue, .. } = self;
+            store.purge(host, &channel, |digest| queue.reads(digest));
+            self.announce(host, &channel, Why::Revoked);
         }
     }
 
@@ -156,11 +163,10 @@ impl Broker {
         }
         for id in ids.into_iter().take(crate::AT_ONCE) {
             // It is no failure of the gateway's, so it does not have to pause.
-            let ended = self.links.get_mut(&id).and_then(|link| link.transfer.take());
-            self.drop_link(host, now, id, reason);
-            if let Some(transfer) = ended {
-                self.let_go(host, &transfer.stored.mark.digest);
+            if self.links.get_mut(&id).and_then(|link| link.transfer.take()).is_some() {
+                self.say(host, Say::Ended { link: id });
             }
+            self.drop_link(host, now, id, reason);
         }
     }
 
@@ -169,10 +175,8 @@ impl Broker {
     pub(crate) fn spread_of(&self, channel: &Channel) -> (Vec<NodeId>, Vec<NodeId>) {
         let Some(stored) = self.store.releases.get(channel) else { return Default::default() };
         let held = stored.held(channel);
-        let holders = self.links.values().filter(|link| link.held.contains(&held));
-        let peers = holders.filter_map(|link| link.peer.as_ref()).map(|peer| &peer.subject);
-        let gateways = peers.filter(|subject| subject.role == RoleKind::Gateway);
-        let hold: BTreeSet<&NodeId> = gateways.map(|subject| &subject.id).collect();
+        let holders = self.desk.present.values().filter(|(_, held_there)| held_there.contains(&held));
+        let hold: BTreeSet<&NodeId> = holders.map(|(gateway, _)| gateway).collect();
         self.store.spread(channel, |gateway| hold.contains(gateway))
     }
 }

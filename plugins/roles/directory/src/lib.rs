@@ -98,7 +98,11 @@ pub struct ListStatus {
 
 impl Role for Directory {
     fn about(&self) -> About {
-        About { kind: Cow::Borrowed("directory"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
+        About {
+            kind: Cow::Borrowed("directory"),
+            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+            sharded: false,
+        }
     }
 
     fn started(&mut self, host: &mut dyn Host, _: Stamp, config: &[u8]) -> Result<(), Fault> {

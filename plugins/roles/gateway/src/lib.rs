@@ -156,7 +156,11 @@ enum Work {
 
 impl Role for Gateway {
     fn about(&self) -> About {
-        About { kind: Cow::Borrowed("gateway"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
+        About {
+            kind: Cow::Borrowed("gateway"),
+            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+            sharded: false,
+        }
     }
 
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
@@ -224,7 +228,7 @@ impl Role for Gateway {
                 self.trust_changed(host, now);
                 Ok(())
             }
-            Event::Subscribed(..) | Event::Unsubscribed(..) => {
+            Event::Subscribed(..) | Event::Unsubscribed(..) | Event::Told(..) => {
                 Err(Fault::new(code::UNEXPECTED, "nobody subscribes to a gateway"))
             }
         }

@@ -153,7 +153,11 @@ struct Broker {
 
 impl Role for Manufacturer {
     fn about(&self) -> About {
-        About { kind: Cow::Borrowed("manufacturer"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
+        About {
+            kind: Cow::Borrowed("manufacturer"),
+            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+            sharded: false,
+        }
     }
 
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
@@ -180,7 +184,11 @@ impl Role for Manufacturer {
             }
             Event::Request(request) => self.request(host, now, &request)?,
             Event::TrustChanged => self.trust_changed(host, now),
-            Event::Message(..) | Event::BodyOffered(..) | Event::Subscribed(..) | Event::Unsubscribed(..) => {
+            Event::Message(..)
+            | Event::BodyOffered(..)
+            | Event::Subscribed(..)
+            | Event::Unsubscribed(..)
+            | Event::Told(..) => {
                 return Err(Fault::new(code::UNEXPECTED, "a manufacturer has no use for this"));
             }
         }

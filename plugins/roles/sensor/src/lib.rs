@@ -103,7 +103,11 @@ enum Stage {
 
 impl Role for Sensor {
     fn about(&self) -> About {
-        About { kind: Cow::Borrowed("sensor"), version: Cow::Borrowed(env!("CARGO_PKG_VERSION")) }
+        About {
+            kind: Cow::Borrowed("sensor"),
+            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+            sharded: false,
+        }
     }
 
     fn started(&mut self, host: &mut dyn Host, _now: Stamp, config: &[u8]) -> Result<(), Fault> {
@@ -130,7 +134,7 @@ impl Role for Sensor {
             Event::Timer(timer) => self.timer(host, timer),
             Event::Request(request) => self.request(host, &request),
             // A sensor trusts its own secrets alone.
-            Event::TrustChanged => Ok(()),
+            Event::TrustChanged | Event::Told(..) => Ok(()),
             Event::Subscribed(link, _) | Event::Unsubscribed(link, _) => Err(Fault::new(
                 code::UNEXPECTED,
                 format!("link {link} subscribed; a sensor serves no topics"),

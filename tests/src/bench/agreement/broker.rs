@@ -110,8 +110,9 @@ impl<'a> Bench<'a> {
         let dir = tempfile::tempdir_in(&self.folder).map_err(|error| error.to_string())?;
         if linked == Linked::Component {
             let plugins = Plugins::new(&dir.path().join("cache"));
-            let role = plugins.and_then(|mut all| all.role(RoleKind::Broker, &PluginConfig::default()));
-            (plan.factory, plan.grants) = role.map_err(|error| error.to_string())?;
+            let one = Some(1);
+            let role = plugins.and_then(|mut all| all.role(RoleKind::Broker, &PluginConfig::default(), one));
+            (plan.factory, plan.shards, plan.grants) = role.map_err(|error| error.to_string())?;
         }
         let database = Database::open(dir.path().join("state")).map_err(|error| error.to_string())?;
         let trust = plan.keys.trust.clone().ok_or("a broker without trust")?;

@@ -132,6 +132,7 @@ fn a_gateway_that_sends_bad_lists_keeps_its_link_for_a_while_and_then_loses_it()
     }
     let event = peer.says(&Talk::Trust(b"forged".to_vec()));
     assert_eq!(bench.handle(event).unwrap_err().code, code::LIMIT);
+    bench.handle(Event::Closed(GW, String::new())).unwrap();
     assert!(bench.broker.links.is_empty());
 }
 

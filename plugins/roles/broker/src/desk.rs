@@ -1,0 +1,263 @@
+//! What the main shard does on behalf of all: subscriptions, places for deliveries, what gateways answered.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::vec::Vec;
+
+use trireme_core::exchange;
+use trireme_core::message::{Ack, Held};
+use trireme_core::release::Channel;
+use trireme_core::role::RequestId;
+use trireme_core::{Digest, Host, NodeId, Stamp};
+
+use crate::Broker;
+use crate::shards::{MOST_CHANNELS, Say, Seat, Subscription, Why, Word};
+
+/// Releases that a shard which has started is told of in one handler.
+const MOST_TOLD: usize = 128;
+
+/// What only the main shard has, beside the store.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    /// Gateways that are connected and said that they hold something.
+    pub(crate) present: BTreeMap<Seat, (NodeId, Vec<Held>)>,
+    /// Shards that are to be told of the releases after this one.
+    pub(crate) catching_up: VecDeque<(u32, Option<Channel>)>,
+    /// Questions of the administrator that other shards have not answered.
+    pub(crate) asks: BTreeMap<u64, Ask>,
+    pub(crate) next_ask: u64,
+}
+
+/// A question of the administrator.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) request: RequestId,
+    /// What was told so far.
+    pub(crate) links: Vec<serde_json::Value>,
+    pub(crate) left_out: u64,
+    /// Shards that have not answered.
+    pub(crate) missing: u32,
+    pub(crate) deadline: u64,
+}
+
+impl Broker {
+    /// The main shard hears something.
+    pub(crate) fn heard(&mut self, host: &mut dyn Host, now: Stamp, from: u32, say: Say) {
+        match say {
+            Say::Hello => self.shard_began(host, now, from),
+            Say::Claims { link, gateway } => {
+                if !self.store.channels(&gateway).is_empty() {
+                    self.word(host, from, Word::Known { link });
+                }
+            }
+            Say::Subscribes { link, gateway, channels } => {
+                let known = self.subscribe(host, &gateway, channels);
+                self.tell_standings(host, (from, link), known);
+            }
+            Say::Proven { link, gateway, channels, held } => {
+                self.proven(host, (from, link), gateway, channels, held);
+            }
+            Say::Unsubscribes { gateway, channels } => {
+                for channel in &channels {
+                    self.store.unsubscribe(host, &gateway, channel);
+                }
+            }
+            Say::Wants { link, channel } => {
+                self.wants(host, now, (from, link), channel);
+                self.keep_ticking(host);
+            }
+            Say::Answered { link, gateway, channel, standing } => {
+                host.audit(&format!(
+                    "{gateway} answers for {channel} {}: {:?}",
+                    standing.mark.version, standing.result
+                ));
+                self.store.record(host, &gateway, &channel, standing);
+                self.free(host, now, (from, link));
+            }
+            Say::Ended { link } => self.free(host, now, (from, link)),
+            Say::Left { link } => {
+                self.desk.present.remove(&(from, link));
+            }
+            Say::Lost { image, why } => {
+                for channel in self.store.lose(host, &image, &why) {
+                    self.announce(host, &channel, Why::Lost);
+                }
+            }
+            Say::Receipts { link, gateway, manufacturer, sequence, digest, signed } => {
+                if self.store_receipts(host, now, &gateway, &manufacturer, &digest, signed) {
+                    self.word(host, from, Word::Kept { link, sequence });
+                }
+            }
+            // The host has seen it before this message: what follows is an event of its own.
+            Say::Trust => {}
+            Say::Links { ask, links, left_out } => self.links_came(host, ask, &links, left_out),
+        }
+    }
+
+    /// Whatever a shard had before is gone; it is to know all releases.
+    fn shard_began(&mut self, host: &mut dyn Host, now: Stamp, shard: u32) {
+        self.desk.present.retain(|(of, _), _| *of != shard);
+        for image in self.queue.end_all(shard) {
+            self.let_go(host, &image);
+        }
+        self.desk.catching_up.retain(|(other, _)| *other != shard);
+        self.desk.catching_up.push_back((shard, None));
+        self.catch_up(host);
+        self.serve_waiting(host, now);
+    }
+
+    /// Tells a shard that has started of some more releases.
+    pub(crate) fn catch_up(&mut self, host: &mut dyn Host) {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let Some((shard, after)) = self.desk.catching_up.pop_front() else { return };
+        let from = after.map_or(Unbounded, Excluded);
+        let part = self.store.releases.range((from, Unbounded)).take(MOST_TOLD);
+        let words: Vec<Word> = part
+            .map(|(channel, stored)| Word::Release {
+                channel: channel.clone(),
+                stored: stored.clone(),
+                why: Why::Known,
+            })
+            .collect();
+        if let (true, Some(Word::Release { channel, .. })) = (words.len() == MOST_TOLD, words.last()) {
+            self.desk.catching_up.push_back((shard, Some(channel.clone())));
+        }
+        words.into_iter().for_each(|word| self.word(host, shard, word));
+        if !self.desk.catching_up.is_empty() {
+            host.arm(crate::MORE, 0);
+        }
+    }
+
+    /// Makes subscriptions durable; those that are.
+    fn subscribe(
+        &mut self,
+        host: &mut dyn Host,
+        gateway: &NodeId,
+        channels: Vec<Channel>,
+    ) -> Vec<Subscription> {
+        let most = self.config.subscriptions_per_gateway;
+        let mut known = Vec::new();
+        for channel in channels {
+            let new = self.store.subscribe(host, gateway, &channel, most);
+            if self.store.subscribes(gateway, &channel) {
+                let standing = self.store.standing(gateway, &channel).cloned();
+                known.push(Subscription { channel, new, standing });
+            }
+        }
+        known
+    }
+
+    /// Once `M4` has proven a gateway, its subscriptions are durable.
+    fn proven(
+        &mut self,
+        host: &mut dyn Host,
+        seat: Seat,
+        gateway: NodeId,
+        channels: Vec<Channel>,
+        held: Vec<Held>,
+    ) {
+        let mut known = self.subscribe(host, &gateway, channels);
+        for channel in self.store.channels(&gateway) {
+            self.believe_what_it_holds(host, &gateway, &channel, &held);
+            if known.iter().all(|named| named.channel != channel) {
+                known.push(Subscription { channel, new: false, standing: None });
+            }
+        }
+        for subscription in &mut known {
+            subscription.standing = self.store.standing(&gateway, &subscription.channel).cloned();
+        }
+        if held.is_empty() {
+            self.desk.present.remove(&seat);
+        } else {
+            self.desk.present.insert(seat, (gateway, held));
+        }
+        self.tell_standings(host, seat, known);
+    }
+
+    /// A gateway that acknowledged a release and does not list it any more has lost it: it is due again.
+    fn believe_what_it_holds(
+        &mut self,
+        host: &mut dyn Host,
+        gateway: &NodeId,
+        channel: &Channel,
+        held: &[Held],
+    ) {
+        if held.len() >= exchange::MOST_HELD {
+            return;
+        }
+        let Some(stored) = self.store.releases.get(channel).filter(|stored| stored.image()) else { return };
+        let acknowledged = self
+            .store
+            .standing(gateway, channel)
+            .is_some_and(|standing| standing.result == Ack::STORED && standing.mark == stored.mark);
+        let version = stored.mark.version;
+        let listed = held.iter().any(|held| held.model == channel.model && held.version >= version);
+        if acknowledged && !listed {
+            self.store.forget(host, gateway, channel);
+        }
+    }
+
+    fn tell_standings(&mut self, host: &mut dyn Host, (shard, link): Seat, mut known: Vec<Subscription>) {
+        loop {
+            let rest = known.split_off(known.len().min(MOST_CHANNELS));
+            let last = rest.is_empty();
+            self.word(host, shard, Word::Standings { link, channels: known, last });
+            if last {
+                return;
+            }
+            known = rest;
+        }
+    }
+
+    /// A delivery is due: it has its place at once, or waits for one.
+    fn wants(&mut self, host: &mut dyn Host, now: Stamp, seat: Seat, channel: Channel) {
+        let Some(stored) = self.store.releases.get(&channel).filter(|stored| !stored.revoked && !stored.lost)
+        else {
+            return self.word(host, seat.0, Word::Nothing { link: seat.1 });
+        };
+        let manufacturer = stored.manufacturer.clone();
+        self.queue.wait(seat, &manufacturer, channel);
+        self.serve_waiting(host, now);
+    }
+
+    /// Gives free places to those who wait for one.
+    pub(crate) fn serve_waiting(&mut self, host: &mut dyn Host, now: Stamp) {
+        let places = self.config.places();
+        for _ in 0..crate::AT_ONCE {
+            let Some((seat, channel)) = self.queue.next(&places) else { return };
+            let Some(stored) = self.store.releases.get(&channel) else {
+                self.word(host, seat.0, Word::Nothing { link: seat.1 });
+                continue;
+            };
+            let active = count(self.queue.active());
+            let image = stored.image().then_some(stored.mark.digest);
+            self.queue.begin(seat, &stored.manufacturer, image, now.monotonic_ms);
+            let (pending, holding) = self.store.reach(&channel);
+            let (pending, holding) = (count(pending), count(holding));
+            self.word(host, seat.0, Word::Go { link: seat.1, channel, active, pending, holding });
+        }
+        if self.queue.waiting() > 0 {
+            host.arm(crate::MORE, 0);
+        }
+    }
+
+    /// Frees a delivery's place for whoever waits.
+    fn free(&mut self, host: &mut dyn Host, now: Stamp, seat: Seat) {
+        self.queue.leave(seat);
+        if let Some(image) = self.queue.end(seat) {
+            self.let_go(host, &image);
+        }
+        self.serve_waiting(host, now);
+    }
+
+    /// Lets a superseded image go when no delivery reads it any more.
+    fn let_go(&mut self, host: &mut dyn Host, image: &Digest) {
+        if self.store.is_doomed(image) && !self.queue.reads(image) {
+            self.store.release_image(host, image);
+        }
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
