@@ -351,6 +351,24 @@ fn when_the_issuer_is_revoked_the_certificate_is_renewed_at_once() {
 }
 
 #[test]
+fn a_shard_shows_the_certificate_that_its_main_one_has_renewed() {
+    let scene = Scene::new();
+    let (store, mut shard) = (scene.store.clone(), scene.actor());
+    shard.start(0).unwrap();
+    let key = Arc::new(SoftwareKey::generate().unwrap());
+    let mut renewed = shard.own_key();
+    let request = issue::request(key.as_ref(), &renewed.identity.subject).unwrap();
+    renewed.identity.certificate =
+        scene.issuing.certify(&request, RoleKind::Broker, "bk-1", NOW, NOW + 90 * DAY);
+    renewed.signer = Some(key);
+    assert!(!shard.shows(&renewed) && store.value("changes").is_none());
+    shard.switch_key(renewed.clone());
+    shard.handle(1, Event::Told(0, vec![])).unwrap();
+    assert!(shard.shows(&renewed) && store.value("changes").unwrap() == [1]);
+    assert_eq!(store.value("certificate").unwrap(), renewed.identity.certificate);
+}
+
+#[test]
 fn a_role_whose_certificate_counts_no_more_starts_and_is_renewed() {
     let scene = Scene::new();
     scene.time.prove(NOW + DAY, 0);
