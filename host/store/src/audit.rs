@@ -33,6 +33,10 @@ const KEPT_LINES: u64 = 512;
 /// The most lines that wait in the database while the file cannot be written.
 const MOST_KEPT_LINES: u64 = 16 * 1024;
 const HEAD: &str = "audit-head";
+/// What is known to be wrong with the log: named at every start, until the log is whole again.
+const DAMAGE: &str = "audit-damage";
+/// The most characters of what is wrong with a log: a damaged line may say anything.
+const LONGEST_DAMAGE: usize = 512;
 
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +110,20 @@ pub fn verify(path: &Path) -> Result<Summary, AuditError> {
     let mut lines = Lines::open(path)?;
     lines.try_for_each(|line| line.map(|_| ()))?;
     Ok(lines.summary())
+}
+
+/// What is wrong with a log that should end with this entry; `None` where it is whole.
+pub(crate) fn damage_of(path: &Path, entries: u64, head: &Digest) -> io::Result<Option<String>> {
+    let wrong = match verify(path) {
+        Ok(found) if (found.entries, &found.head) == (entries, head) => return Ok(None),
+        Ok(found) => format!(
+            "it ends with entry {} ({}) and not with entry {entries} ({head})",
+            found.entries, found.head
+        ),
+        Err(AuditError::Read(error)) => return Err(error),
+        Err(error) => error.to_string(),
+    };
+    Ok(Some(wrong.chars().take(LONGEST_DAMAGE).collect()))
 }
 
 /// The lines of a log, each checked against the one before it; ends with the first that is not as it was written. The
@@ -217,21 +235,25 @@ pub(crate) struct Addition {
 }
 
 impl Log {
-    /// Opens the log and writes what a crash kept from it. Also says if the file lost lines that were on disk.
+    /// Opens the log and writes what a crash kept from it. Also says what is wrong with it, where the file lost lines
+    /// that were on disk, or damage is known: from an earlier start, or because the log is `suspect`.
     pub(crate) fn open(
         home: &crate::home::Home,
         engine: &mut Engine,
+        suspect: bool,
     ) -> Result<(Self, Option<String>), OpenError> {
         let path = home.path(FILE);
+        let at = |source| OpenError::Directory { dir: path.clone(), source };
         let file = private_file()
             .create(true)
             .truncate(false)
             .open(&path)
-            .and_then(|file| Ok((file.metadata()?.len(), file)))
-            .map_err(|source| OpenError::Directory { dir: path, source });
-        let (length, file) = file?;
-        let stored = engine.read(|read| {
-            Ok(read.open_table(META)?.get(HEAD)?.map(|value| Head::from_bytes(value.value())))
+            .and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (length, file) = file.map_err(at)?;
+        let (stored, known) = engine.read(|read| {
+            let meta = read.open_table(META)?;
+            let known = meta.get(DAMAGE)?.is_some();
+            Ok((meta.get(HEAD)?.map(|value| Head::from_bytes(value.value())), known))
         })?;
         let mut head = match stored {
             None => Head { sequence: 0, hash: Digest([0; 32]), durable: 0 },
@@ -242,11 +264,28 @@ impl Log {
             .then(|| format!("it was cut: {} bytes are left of {} that were on disk", length, head.durable));
         head.durable = head.durable.min(length);
         let mut log = Self { file, head, length, kept: 0, behind: true };
-        match log.repair(engine) {
-            Err(StoreError::Full(why)) => tracing::warn!(why, "the audit log is behind the database"),
+        let noted = match &lost {
+            // Or else the next start would take the lines that come now for ones of before, and write them again.
+            Some(lost) => engine.write(|write| note_damage(write, head, Some(lost))),
+            None => Ok(()),
+        };
+        match noted.and_then(|()| log.repair(engine)) {
+            Err(StoreError::Full(why)) => {
+                tracing::warn!(why, "the audit log is behind the database");
+                return Ok((log, lost));
+            }
             other => other?,
         }
-        Ok((log, lost))
+        if lost.is_none() && !known && !suspect {
+            return Ok((log, None));
+        }
+        let found = damage_of(&path, head.sequence, &head.hash).map_err(at)?;
+        let damage = found.map(|found| match lost {
+            Some(lost) => format!("{lost}; {found}"),
+            None => found,
+        });
+        engine.write(|write| note_damage(write, head, damage.as_deref()))?;
+        Ok((log, damage))
     }
 
     /// After a crash or a failure: the end of the file, anew from the database.
@@ -330,6 +369,17 @@ impl Log {
             }
         }
     }
+}
+
+/// Keeps what is wrong with the log, and from where on its lines are in the database.
+fn note_damage(write: &WriteTransaction, head: Head, damage: Option<&str>) -> Result<(), redb::Error> {
+    let mut meta = write.open_table(META)?;
+    meta.insert(HEAD, head.to_bytes().as_slice())?;
+    match damage {
+        Some(damage) => meta.insert(DAMAGE, damage.as_bytes())?,
+        None => meta.remove(DAMAGE)?,
+    };
+    Ok(())
 }
 
 impl Addition {

@@ -25,7 +25,7 @@ use trireme_core::Digest;
 
 use crate::audit;
 use crate::blobs::{Blobs, Held};
-use crate::database::{Database, OpenError};
+use crate::database::{Damage, Database, OpenError};
 use crate::home::{free_space, private_dir, private_file, sync_dir};
 use crate::schema::{self, AUDIT, META, PINS, STATE};
 
@@ -69,6 +69,9 @@ pub struct Manifest {
     pub images: BTreeMap<Digest, u64>,
     /// Images that the state names and that were damaged or gone: roles have them sent again.
     pub lost: Vec<Digest>,
+    /// What was wrong with the audit log when it was copied: it is here as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_damage: Option<String>,
 }
 
 /// A file of a backup.
@@ -185,7 +188,13 @@ impl Database {
         drop(read);
         let state = part_of(&file).map_err(io_at(&file))?;
         let log = self.file(audit::FILE);
-        let audit = copy(&log, &dir.join(audit::FILE), length).map_err(io_at(&log))?;
+        let copied = dir.join(audit::FILE);
+        let audit = copy(&log, &copied, length).map_err(io_at(&log))?;
+        // All else is worth keeping also where the log does not hold any more.
+        let audit_damage = audit::damage_of(&copied, entries, &head).map_err(io_at(&copied))?;
+        if let Some(damage) = &audit_damage {
+            self.found(Damage::Audit(damage.clone()));
+        }
         let (mut images, mut lost, mut done) = (BTreeMap::new(), Vec::new(), 0);
         for image in held {
             let digest = image.digest();
@@ -212,6 +221,7 @@ impl Database {
             head,
             images,
             lost,
+            audit_damage,
         };
         write_manifest(dir, &manifest)?;
         Ok(manifest)
@@ -278,7 +288,7 @@ fn copy_image(blobs: &Blobs, dir: &Path, image: &Held) -> Result<(), BackupError
     let path = image_path(dir, &digest);
     let shelf = path.parent().unwrap_or(dir);
     let copied = private_dir(shelf).and_then(|()| {
-        let written = write_from(&mut from, &path, u64::MAX)?;
+        let written = write_from(&mut from, &path)?;
         sync_dir(shelf)?;
         Ok(written)
     });
@@ -298,21 +308,20 @@ pub(crate) fn image_path(dir: &Path, digest: &Digest) -> PathBuf {
 }
 
 /// Size and digest of a file.
-pub(crate) fn part_of(path: &Path) -> io::Result<Part> {
+fn part_of(path: &Path) -> io::Result<Part> {
     let file = File::open(path)?;
     Ok(Part { size: file.metadata()?.len(), digest: crate::blobs::hash(file)? })
 }
 
 /// The first `length` bytes of a file as a new one, durable.
-pub(crate) fn copy(from: &Path, to: &Path, length: u64) -> io::Result<Part> {
-    write_from(&mut File::open(from)?, to, length)
+fn copy(from: &Path, to: &Path, length: u64) -> io::Result<Part> {
+    write_from(&mut File::open(from)?.take(length), to)
 }
 
-/// A new durable file of at most `length` bytes; says what was written.
-pub(crate) fn write_from(from: &mut impl Read, to: &Path, length: u64) -> io::Result<Part> {
+/// A new durable file with all that there is to read; says what was written.
+pub(crate) fn write_from(from: &mut dyn Read, to: &Path) -> io::Result<Part> {
     let mut file = private_file().create_new(true).open(to)?;
     let (mut hasher, mut size, mut window) = (Sha256::new(), 0, vec![0; WINDOW]);
-    let mut from = from.take(length);
     loop {
         let count = match from.read(&mut window) {
             Ok(0) => break,
