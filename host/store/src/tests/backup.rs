@@ -284,3 +284,32 @@ fn a_file_of_a_backup_that_is_longer_than_it_was_is_refused_before_all_of_it_is_
     std::os::unix::fs::symlink("/dev/zero", to.join("state.redb")).unwrap();
     refused("is no file");
 }
+
+#[test]
+fn what_a_killed_backup_left_is_removed_by_the_next_one() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let db = open(dir.path());
+    fill(&db, 0, 1);
+    let make = |name: &str, file: &str| {
+        let left = out.path().join(name);
+        fs::create_dir_all(left.join("blobs/ab")).unwrap();
+        fs::write(left.join(file), b"half").unwrap();
+        left
+    };
+    let left = make(".trireme-backup-killed", "state.redb");
+    let in_use = make(".trireme-backup-in-use", "state.redb");
+    let somebodys = make(".trireme-backup-somebodys", "notes.txt");
+    let lock = fs::File::open(&in_use).unwrap();
+    lock.lock().unwrap();
+    db.backup(&out.path().join("monday"), "bk-1", &mut |_, _| {
+        assert!(!left.exists());
+        // The one that is being made is not swept by another.
+        db.backup(&out.path().join("meanwhile"), "bk-1", &mut go_on).is_ok()
+    })
+    .unwrap();
+    assert!(in_use.exists() && somebodys.exists());
+    drop(lock);
+    db.backup(&out.path().join("tuesday"), "bk-1", &mut go_on).unwrap();
+    assert!(!in_use.exists() && somebodys.exists());
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 4);
+}
