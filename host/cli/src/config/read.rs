@@ -289,6 +289,7 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
         }
     }
     sensors::distinct(source, &config.sensors, problems);
+    identity::distinct_keys(sections, problems);
     if !sections.iter().any(|section| role_of(&section.name).is_some()) {
         let names: Vec<String> = roles::ROLES.iter().map(ToString::to_string).collect();
         let what = format!("the file has no role; add a table for one of {}", names.join(", "));

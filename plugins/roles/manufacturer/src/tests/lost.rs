@@ -33,7 +33,7 @@ fn a_broker_that_has_it_or_something_newer_is_left_alone() {
 #[test]
 fn a_list_that_could_not_name_all_is_believed_as_far_as_it_goes() {
     let other = |prefix: &str, count: usize| -> Vec<Held> {
-        let model = |number| ModelName::new(&alloc::format!("{prefix}-{number:03}")).unwrap();
+        let model = |number| ModelName::new(alloc::format!("{prefix}-{number:03}")).unwrap();
         (0..count).map(|number| Held { model: model(number), ..release() }).collect()
     };
     let sent_again = |held: Vec<Held>| {
