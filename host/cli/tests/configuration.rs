@@ -310,6 +310,7 @@ fn two_roles_with_one_key_are_told() {
     let mut text = fs::read_to_string(&file).unwrap();
     let line = text.lines().count() + 3;
     text.push_str("[gateway]\ncertificate = \"certificates/gw-1.pem\"\nkey = \"./keys/../keys/bk-1.key\"\n");
+    text.push_str("lan = \"127.0.0.1:0\"\ndirectory = \"https://127.0.0.1:1\"\n");
     fs::write(&file, text).unwrap();
     let problems = net.problems("bk-1.toml");
     let shared = problems.iter().find(|problem| problem.what.contains("is also the key of [broker]"));

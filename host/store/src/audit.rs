@@ -112,6 +112,36 @@ pub fn verify(path: &Path) -> Result<Summary, AuditError> {
     Ok(lines.summary())
 }
 
+/// Entries of a damaged log that follow one another: of what lies between two of them nothing is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// The number of its first entry.
+    pub first: u64,
+    /// The number of its last one.
+    pub last: u64,
+    /// The hash of the last one.
+    pub head: Digest,
+}
+
+/// What holds after the first damage of a log, as far as [`MOST_STRETCHES`] go: the chain goes on behind it.
+///
+/// # Errors
+/// What the system says.
+pub fn after_damage(path: &Path) -> Result<Vec<Stretch>, AuditError> {
+    let mut lines = Lines::open(path)?;
+    let mut stretches = Vec::new();
+    lines.by_ref().for_each(drop);
+    while let Some(first) = lines.go_on().filter(|_| stretches.len() < MOST_STRETCHES) {
+        lines.by_ref().for_each(drop);
+        let Summary { entries: last, head } = lines.summary();
+        stretches.push(Stretch { first: first.sequence, last, head });
+    }
+    Ok(stretches)
+}
+
+/// The most stretches that are told.
+pub const MOST_STRETCHES: usize = 8;
+
 /// What is wrong with a log that should end with this entry; `None` where it is whole.
 pub(crate) fn damage_of(path: &Path, entries: u64, head: &Digest) -> io::Result<Option<String>> {
     let wrong = match verify(path) {
@@ -121,7 +151,12 @@ pub(crate) fn damage_of(path: &Path, entries: u64, head: &Digest) -> io::Result<
             found.entries, found.head
         ),
         Err(AuditError::Read(error)) => return Err(error),
-        Err(error) => error.to_string(),
+        Err(error) => match after_damage(path).ok().and_then(|rest| rest.last().cloned()) {
+            Some(Stretch { first, last, head }) => {
+                format!("{error}; entries {first} to {last} hold, up to the head {head}")
+            }
+            None => error.to_string(),
+        },
     };
     Ok(Some(wrong.chars().take(LONGEST_DAMAGE).collect()))
 }
@@ -132,6 +167,8 @@ pub struct Lines {
     reader: BufReader<File>,
     summary: Summary,
     ended: bool,
+    /// One that is whole, and does not follow the one before it.
+    stray: Option<Line>,
 }
 
 impl Lines {
@@ -141,7 +178,24 @@ impl Lines {
     /// [`AuditError::Read`].
     pub fn open(path: &Path) -> Result<Self, AuditError> {
         let summary = Summary { entries: 0, head: Digest([0; 32]) };
-        Ok(Self { reader: BufReader::new(File::open(path)?), summary, ended: false })
+        Ok(Self { reader: BufReader::new(File::open(path)?), summary, ended: false, stray: None })
+    }
+
+    /// Goes on behind damage, with the next line that is whole by itself: those after it are checked against it.
+    pub fn go_on(&mut self) -> Option<Line> {
+        let line = match self.stray.take() {
+            Some(line) => line,
+            None => loop {
+                match self.parse() {
+                    Ok(None) | Err(AuditError::Read(_)) => return None,
+                    Ok(Some(line)) if line.hash == line.expected_hash() => break line,
+                    Ok(Some(_)) | Err(_) => {}
+                }
+            },
+        };
+        self.summary = Summary { entries: line.sequence, head: line.hash };
+        self.ended = false;
+        Some(line)
     }
 
     /// What was read so far.
@@ -150,8 +204,8 @@ impl Lines {
         self.summary.clone()
     }
 
-    fn read(&mut self) -> Result<Option<Line>, AuditError> {
-        let number = self.summary.entries + 1;
+    fn parse(&mut self) -> Result<Option<Line>, AuditError> {
+        let number = self.summary.entries.saturating_add(1);
         let mut text = String::new();
         let bad = |reason: String| AuditError::Line { line: number, reason };
         match self.reader.by_ref().take(LONGEST_LINE).read_line(&mut text) {
@@ -161,7 +215,14 @@ impl Lines {
             Err(error) => return Err(error.into()),
         }
         let line = text.strip_suffix('\n').ok_or(AuditError::Unfinished { line: number })?;
-        let parsed: Line = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+        serde_json::from_str(line).map(Some).map_err(|error| bad(error.to_string()))
+    }
+
+    fn read(&mut self) -> Result<Option<Line>, AuditError> {
+        let number = self.summary.entries.saturating_add(1);
+        let bad = |reason: String| AuditError::Line { line: number, reason };
+        let Some(parsed) = self.parse()? else { return Ok(None) };
+        self.stray = Some(parsed.clone()).filter(|line| line.hash == line.expected_hash());
         if parsed.sequence != number {
             return Err(bad(format!(
                 "it has number {}: lines were removed, added or moved",
@@ -174,6 +235,7 @@ impl Lines {
         if parsed.hash != parsed.expected_hash() {
             return Err(bad("its hash does not fit what it says".into()));
         }
+        self.stray = None;
         self.summary = Summary { entries: number, head: parsed.hash };
         Ok(Some(parsed))
     }
