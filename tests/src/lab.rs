@@ -217,6 +217,7 @@ impl Lab {
             workers: Some(2),
             own_time,
             disk_reserve,
+            scrub: None,
             roles,
         };
         let node = Node::start(plan).await.map_err(|error| error.to_string())?;

@@ -63,6 +63,7 @@ pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
         workers: config.workers,
         own_time,
         disk_reserve: config.disk_reserve,
+        scrub: config.scrub,
         roles: plans,
     })
 }

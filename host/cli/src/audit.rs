@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use trireme_core::Digest;
-use trireme_store::audit::{AuditError, FILE, Line, Lines};
+use trireme_store::audit::{AuditError, FILE, Line, Lines, MOST_STRETCHES, Stretch, after_damage};
 
 /// A line that a running node is writing is looked at again so often, after such a pause.
 const AGAIN: usize = 20;
@@ -16,12 +16,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The log.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {source}{}", file.display(), rest(after))]
     Log {
         /// Its file.
         file: PathBuf,
         /// What is wrong.
         source: AuditError,
+        /// What holds after it.
+        after: Vec<Stretch>,
     },
     /// Its end is not all there, and nobody is writing it.
     #[error("{}: line {line} of the audit log has no end: it was cut off", file.display())]
@@ -133,7 +135,13 @@ pub fn show(log: &Path, filter: &Filter, mut give: impl FnMut(Line)) -> Result<(
 
 /// Reads all lines, once each. A last line that is being written is waited for.
 fn read(log: &Path, mut give: impl FnMut(Line)) -> Result<(), LogError> {
-    let failed = |source| LogError::Log { file: log.into(), source };
+    let failed = |source| {
+        let after = match source {
+            AuditError::Line { .. } => after_damage(log).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        LogError::Log { file: log.into(), source, after }
+    };
     let mut given = 0;
     let mut unfinished = 0;
     for _ in 0..AGAIN {
@@ -155,6 +163,17 @@ fn read(log: &Path, mut give: impl FnMut(Line)) -> Result<(), LogError> {
         std::thread::sleep(PAUSE);
     }
     Err(LogError::Cut { file: log.into(), line: unfinished })
+}
+
+/// What holds after damage, in words.
+fn rest(after: &[Stretch]) -> String {
+    let one = |stretch: &Stretch| format!("{} to {} (head {})", stretch.first, stretch.last, stretch.head);
+    let all: Vec<String> = after.iter().map(one).collect();
+    match all.as_slice() {
+        [] => String::new(),
+        all if all.len() == MOST_STRETCHES => format!("; after it hold entries {} …", all.join(", ")),
+        all => format!("; after it hold entries {}", all.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +221,12 @@ mod tests {
             std::fs::write(&log, &damaged).unwrap();
             let told = verify(&log, None).unwrap_err().to_string();
             assert!(told.contains(&format!("line {line} ")), "byte {at}: {told}");
+            let rest = format!("after it hold entries {} to 6", line + 1);
+            assert_eq!(
+                told.contains(&rest),
+                line < 6 && damaged[at] != b'\n' && whole[at] != b'\n',
+                "{told}"
+            );
         }
     }
 

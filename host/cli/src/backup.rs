@@ -51,6 +51,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A path that cannot be told to a node that runs.
+    #[error("{} is no UTF-8 text, and a node that runs can be told no other names: name another folder", .0.display())]
+    NoText(PathBuf),
     /// There is nothing to back up.
     #[error("{} has no state of a node", .0.display())]
     Empty(PathBuf),
@@ -78,7 +81,7 @@ pub type Shown<'a> = &'a mut dyn FnMut(u64, u64);
 /// [`Error`]; nothing stays behind then.
 pub async fn backup(node: &Node, to: &Path, show: Shown<'_>) -> Result<Done, Error> {
     let to = absolute(to)?;
-    if let Some(done) = ask(node, BACKUP, json!({ "to": to }), show).await? {
+    if let Some(done) = ask(node, BACKUP, || Ok(json!({ "to": text(&to)? })), show).await? {
         return Ok(done);
     }
     let data = data(node)?;
@@ -100,7 +103,8 @@ pub async fn backup(node: &Node, to: &Path, show: Shown<'_>) -> Result<Done, Err
 /// [`Error`]; the state is as it was then.
 pub async fn restore(node: &Node, from: &Path, force: bool, show: Shown<'_>) -> Result<Done, Error> {
     let from = absolute(from)?;
-    if let Some(done) = ask(node, RESTORE, json!({ "from": from, "force": force }), show).await? {
+    let wanted = || Ok(json!({ "from": text(&from)?, "force": force }));
+    if let Some(done) = ask(node, RESTORE, wanted, show).await? {
         return Ok(done);
     }
     let wish = Wish { node: node.name.clone(), force };
@@ -152,8 +156,14 @@ pub fn advice(manifest: &Manifest) -> Vec<&'static str> {
 }
 
 /// Asks the node; `None` where none answers.
-async fn ask(node: &Node, path: &str, body: Value, show: Shown<'_>) -> Result<Option<Done>, Error> {
+async fn ask(
+    node: &Node,
+    path: &str,
+    body: impl FnOnce() -> Result<Value, Error>,
+    show: Shown<'_>,
+) -> Result<Option<Done>, Error> {
     let Some(socket) = &node.socket else { return Ok(None) };
+    let body = body()?;
     let progress = |progress| {
         if let Progress::Said(said) = progress {
             let number = |key: &str| said.get(key).and_then(Value::as_u64).unwrap_or_default();
@@ -185,7 +195,35 @@ fn data(node: &Node) -> Result<&Path, Error> {
     Ok(node.data.as_deref().ok_or_else(unknown)?)
 }
 
+fn text(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| Error::NoText(path.into()))
+}
+
 /// The node has another working folder.
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|source| Error::Path { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[tokio::test]
+    async fn a_folder_whose_name_is_no_text_is_refused_where_a_node_has_to_be_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join(OsStr::from_bytes(b"monday-\xff"));
+        let data = dir.path().join("data");
+        drop(trireme_store::Database::open(&data).unwrap());
+        let mut node = Node { socket: Some(dir.path().join("socket")), data: Some(data), name: None };
+        let error = backup(&node, &odd, &mut |_, _| {}).await.unwrap_err();
+        assert!(error.to_string().contains("is no UTF-8"), "{error}");
+        let error = restore(&node, &odd, false, &mut |_, _| {}).await.unwrap_err();
+        assert!(matches!(error, Error::NoText(_)), "{error}");
+        // Here it is any folder.
+        node.socket = None;
+        backup(&node, &odd, &mut |_, _| {}).await.unwrap();
+        assert!(odd.join("backup.json").exists());
+    }
 }

@@ -10,6 +10,7 @@ use trireme_node::{Node, NodeError};
 use crate::assemble::{self, AssembleError};
 use crate::authority::online::{Online, OnlineError};
 use crate::config::{self, Problems};
+use crate::enrol;
 use crate::logging;
 
 /// How long a node may take to stop.
@@ -68,11 +69,16 @@ pub struct Options {
 /// # Errors
 /// [`RunError`].
 pub fn run(file: &Path, options: &Options) -> Result<(), RunError> {
+    // A new key whose certificate is not in its place yet fits nothing that is there.
+    let finished = config::named(file).ok().map_or(Ok(()), |node| enrol::finish(&node));
     let config = config::load(file)?;
     let log = options.log.as_deref().unwrap_or(&config.log);
     let filter = logging::filter(log)
         .map_err(|error| Problems::of_file(file, format!("the log filter {log:?}: {error}")))?;
     logging::start(filter, options.log_json);
+    if let Err(error) = finished {
+        tracing::warn!(%error, "a new key that lies beside the present one was not put in its place");
+    }
     let name = config.name.clone();
     let admin = config.admin.clone();
     let register = config.roles.iter().find_map(|role| role.issued.clone());

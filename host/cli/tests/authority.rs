@@ -74,6 +74,7 @@ impl Running {
             workers: Some(2),
             own_time: true,
             disk_reserve: 0,
+            scrub: None,
             roles: vec![plan],
         };
         let node = Node::start(plan).await.unwrap();

@@ -299,8 +299,23 @@ fn two_nodes_with_one_address_or_identity_are_told() {
     fs::write(net.file("twin.toml"), text.replace("name = \"bk-1\"", "name = \"twin\"")).unwrap();
     let Err(problems) = config::check(&names(&net.path)) else { panic!("two nodes with one identity") };
     let keys: Vec<&str> = problems.0.iter().map(|problem| problem.key.as_str()).collect();
-    assert_eq!(keys, ["node.data", "node.admin", "broker.certificate", "broker.listen"]);
+    assert_eq!(keys, ["node.data", "node.admin", "broker.certificate", "broker.key", "broker.listen"]);
     assert!(problems.0[0].what.contains("bk-1.toml"));
+}
+
+#[test]
+fn two_roles_with_one_key_are_told() {
+    let net = net();
+    let file = net.file("bk-1.toml");
+    let mut text = fs::read_to_string(&file).unwrap();
+    let line = text.lines().count() + 3;
+    text.push_str("[gateway]\ncertificate = \"certificates/gw-1.pem\"\nkey = \"./keys/../keys/bk-1.key\"\n");
+    text.push_str("lan = \"127.0.0.1:0\"\ndirectory = \"https://127.0.0.1:1\"\n");
+    fs::write(&file, text).unwrap();
+    let problems = net.problems("bk-1.toml");
+    let shared = problems.iter().find(|problem| problem.what.contains("is also the key of [broker]"));
+    let shared = shared.unwrap_or_else(|| panic!("{problems:?}"));
+    assert_eq!((shared.key.as_str(), shared.line), ("gateway.key", line));
 }
 
 #[test]

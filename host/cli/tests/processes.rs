@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use trireme::init::{Counts, Network};
+
 const TRIREME: &str = env!("CARGO_BIN_EXE_trireme");
 
 fn trireme(folder: &Path, arguments: &[&str]) -> Output {
@@ -173,4 +175,24 @@ fn a_network_runs_publishes_and_ends_together() {
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     assert!(running.0.wait().unwrap().success());
     assert!(!sockets("acme") && !sockets("bk-1"), "every node took its socket away");
+}
+
+#[test]
+fn a_new_key_whose_switch_was_cut_off_is_taken_by_the_node_that_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let counts = Counts { brokers: 2, ..Counts::SMALL };
+    let net = folder.path().join("net");
+    Network::of(counts).unwrap().write(&net).unwrap();
+    // The key was put in place, the certificate not yet.
+    fs::copy(net.join("keys/bk-2.key"), net.join("keys/bk-1.key")).unwrap();
+    let certificate = net.join("certificates/bk-1.pem");
+    fs::copy(net.join("certificates/bk-2.pem"), net.join("certificates/bk-1.pem.enrol")).unwrap();
+    let (code, error) = failed(folder.path(), &["config", "check", "net/bk-1.toml"]);
+    assert!(code == 78 && error.contains("broker.key"), "{error}");
+    // Standard input has ended, so it stops as soon as it runs.
+    let run = trireme(folder.path(), &["run", "net/bk-1.toml", "--leash"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert_eq!(fs::read(&certificate).unwrap(), fs::read(net.join("certificates/bk-2.pem")).unwrap());
+    assert!(!net.join("certificates/bk-1.pem.enrol").exists());
+    done(folder.path(), &["config", "check", "net/bk-1.toml"]);
 }

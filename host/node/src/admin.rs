@@ -13,7 +13,7 @@ use trireme_net::link::BodySink;
 use trireme_net::mqtt::front::Front;
 use trireme_store::{Blobs, Database, Held};
 
-use crate::backup::Archive;
+use crate::backup::{Archive, blocking};
 use crate::body::{IntoStore, Shelf, take};
 use crate::cell::Cell;
 
@@ -63,19 +63,23 @@ impl Administrator {
         Ok((cell.clone(), rest.to_owned()))
     }
 
-    fn status(&self) -> Result<Vec<u8>, Fault> {
-        let roles: Vec<_> = self.cells.iter().map(|cell| role_status(cell)).collect();
-        let status = serde_json::json!({
-            "node": self.node,
-            "roles": roles,
-            "memory_bytes": resident_bytes(),
-            "transactions": self.database.transactions(),
-            "damage": self.database.check().iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "set_aside": self.database.blobs().aside().iter().map(|(digest, bytes)| {
-                serde_json::json!({ "digest": digest, "bytes": bytes })
-            }).collect::<Vec<_>>(),
-        });
-        serde_json::to_vec(&status).map_err(|error| Fault::new(code::INTERNAL, error.to_string()))
+    /// Looks at every image's file, so it takes a thread of its own and not one that messages wait for.
+    fn status(&self) -> impl Future<Output = Result<Vec<u8>, Fault>> + Send + use<> {
+        let (node, cells, database) = (self.node.clone(), self.cells.clone(), self.database.clone());
+        blocking(move || {
+            let roles: Vec<_> = cells.iter().map(|cell| role_status(cell)).collect();
+            let status = serde_json::json!({
+                "node": node,
+                "roles": roles,
+                "memory_bytes": resident_bytes(),
+                "transactions": database.transactions(),
+                "damage": database.check().iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "set_aside": database.blobs().aside().iter().map(|(digest, bytes)| {
+                    serde_json::json!({ "digest": digest, "bytes": bytes })
+                }).collect::<Vec<_>>(),
+            });
+            serde_json::to_vec(&status).map_err(|error| Fault::new(code::INTERNAL, error.to_string()))
+        })
     }
 }
 
@@ -144,8 +148,7 @@ impl AdminHandler for Administrator {
 
     fn handle(&self, request: AdminRequest, reports: Reports) -> Answered {
         if request.path == STATUS {
-            let status = self.status();
-            return Box::pin(async move { status });
+            return Box::pin(self.status());
         }
         match request.path.as_str() {
             BACKUP => return Box::pin(self.archive.clone().back_up(request.body, reports)),

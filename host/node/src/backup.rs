@@ -128,7 +128,8 @@ fn absolute(path: &std::path::Path) -> Result<(), Fault> {
     Err(Fault::new(code::MALFORMED, format!("{} is no absolute path", path.display())))
 }
 
-async fn blocking<T: Send + 'static>(
+/// Does what waits for the disk where nobody else waits for it.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     let ended = |_| Fault::new(code::INTERNAL, "it ended early");

@@ -34,12 +34,30 @@ impl Checks {
 }
 
 /// A check under way; whoever waits for it is answered at the latest when it is dropped.
-struct UnderWay(Arc<Checks>, Digest);
+struct UnderWay {
+    checks: Arc<Checks>,
+    digest: Digest,
+    /// Whoever waits from now on waits for another check.
+    answered: bool,
+}
+
+impl UnderWay {
+    fn new(checks: Arc<Checks>, digest: Digest) -> Self {
+        Self { checks, digest, answered: false }
+    }
+
+    fn answer(mut self, found: &Result<BlobReader, Fault>) {
+        self.answered = true;
+        self.checks.answer(&self.digest, found);
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let ended = Fault::new(code::INTERNAL, "checking the image ended early");
-        self.0.answer(&self.1, &Err(ended));
+        if !self.answered {
+            let ended = Fault::new(code::INTERNAL, "checking the image ended early");
+            self.checks.answer(&self.digest, &Err(ended));
+        }
     }
 }
 
@@ -67,13 +85,13 @@ pub(crate) fn checked(
         return;
     }
     let (under_way, blobs, seats) =
-        (UnderWay(cell.checks.clone(), digest), cell.blobs.clone(), cell.seats.clone());
+        (UnderWay::new(cell.checks.clone(), digest), cell.blobs.clone(), cell.seats.clone());
     cell.runtime.spawn(async move {
         // The seats are never closed.
         let _seat = seats.acquire_owned().await;
         let job = tokio::task::spawn_blocking(move || {
             let found = blobs.verify(&digest).map_err(|error| of_store(&error));
-            under_way.0.answer(&digest, &found);
+            under_way.answer(&found);
         });
         // One that ended in a fault has answered when it was dropped.
         let _ = job.await;
@@ -104,7 +122,24 @@ mod tests {
         checks.answer(&digest, &Err(Fault::new(code::DAMAGED, "")));
         assert_eq!(answers.try_iter().count(), 1000);
         assert!(ask(), "who comes later begins another");
-        drop(UnderWay(checks.clone(), digest));
+        drop(UnderWay::new(checks.clone(), digest));
         assert_eq!(answers.try_iter().collect::<Vec<_>>(), [false], "nobody waits for ever");
+    }
+
+    #[test]
+    fn a_check_that_ended_answers_nobody_who_waits_for_the_next() {
+        let checks = Arc::new(Checks::default());
+        let (digest, (sender, answers)) = (Digest([7; 32]), mpsc::channel());
+        let (again, first) = (checks.clone(), sender.clone());
+        // Who is answered asks again at once: the image was damaged, and came anew.
+        let ask = move |_| {
+            first.send("the first").unwrap();
+            assert!(again.wait(digest, Box::new(move |_| sender.send("the second").unwrap())));
+        };
+        checks.wait(digest, Box::new(ask));
+        UnderWay::new(checks.clone(), digest).answer(&Err(Fault::new(code::DAMAGED, "")));
+        assert_eq!(answers.try_iter().collect::<Vec<_>>(), ["the first"]);
+        UnderWay::new(checks, digest).answer(&Err(Fault::new(code::DAMAGED, "")));
+        assert_eq!(answers.try_iter().collect::<Vec<_>>(), ["the second"]);
     }
 }

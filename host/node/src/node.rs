@@ -18,7 +18,7 @@ use trireme_net::mqtt::access::AccessControl;
 use trireme_net::mqtt::front::{Doors, Front, FrontConfig};
 use trireme_net::mqtt::websocket::Origins;
 use trireme_net::tls::{Credentials, PeerVerifier, TlsIdentity};
-use trireme_store::{Database, OpenError, Options, SlotError};
+use trireme_store::{Database, OpenError, Options, Scrub, SlotError};
 
 use crate::admin::Administrator;
 use crate::cell::{Cell, CellTask};
@@ -83,6 +83,7 @@ pub struct Node {
     executor: Option<Executor>,
     clock: Option<tokio::task::JoinHandle<()>>,
     database: Arc<Database>,
+    scrub: Option<Scrub>,
     /// For the jobs of all roles: however many are asked for, so many run.
     seats: Arc<Semaphore>,
     checks: Arc<Checks>,
@@ -104,11 +105,13 @@ impl Node {
     /// # Errors
     /// [`NodeError`], naming the role and what to do; nothing is left running then.
     pub async fn start(plan: Plan) -> Result<Self, NodeError> {
-        let Plan { name, data, admin, workers, own_time, disk_reserve, roles } = plan;
+        let Plan { name, data, admin, workers, own_time, disk_reserve, scrub, roles } = plan;
         let database = Options::default().reserve(disk_reserve).open(&data);
         let database = database.map_err(|source| NodeError::State { node: name.clone(), source })?;
         let database = Arc::new(database);
         report_damage(&name, &database);
+        let scrub = scrub.map(|round| database.scrub(round)).transpose();
+        let scrub = scrub.map_err(|error| NodeError::State { node: name.clone(), source: error.into() })?;
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let executor = Executor::start(workers.unwrap_or(2 * cores));
         let executor = executor.map_err(|source| NodeError::Workers { node: name.clone(), source })?;
@@ -123,6 +126,7 @@ impl Node {
             executor: None,
             clock,
             database,
+            scrub,
             seats: Arc::new(Semaphore::new(2 * cores)),
             checks: Arc::default(),
             restart: watch::Sender::new(false),
@@ -340,6 +344,7 @@ impl Node {
         if let Some(clock) = self.clock.take() {
             clock.abort();
         }
+        self.scrub = None;
         // Joins the workers: no handler runs after this.
         self.executor = None;
         self.slots.clear();

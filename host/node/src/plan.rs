@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use trireme_actor::{Custody, Grants, Keyring, RoleFactory};
 use trireme_core::model::Model;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub own_time: bool,
     /// Bytes of disk to leave free.
     pub disk_reserve: u64,
+    /// In what time every image is read again; never, where none is named.
+    pub scrub: Option<Duration>,
     /// The roles, each with a name of its own.
     pub roles: Vec<RolePlan>,
 }

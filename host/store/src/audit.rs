@@ -33,6 +33,10 @@ const KEPT_LINES: u64 = 512;
 /// The most lines that wait in the database while the file cannot be written.
 const MOST_KEPT_LINES: u64 = 16 * 1024;
 const HEAD: &str = "audit-head";
+/// What is known to be wrong with the log: named at every start, until the log is whole again.
+const DAMAGE: &str = "audit-damage";
+/// The most characters of what is wrong with a log: a damaged line may say anything.
+const LONGEST_DAMAGE: usize = 512;
 
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,12 +112,63 @@ pub fn verify(path: &Path) -> Result<Summary, AuditError> {
     Ok(lines.summary())
 }
 
+/// Entries of a damaged log that follow one another: of what lies between two of them nothing is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// The number of its first entry.
+    pub first: u64,
+    /// The number of its last one.
+    pub last: u64,
+    /// The hash of the last one.
+    pub head: Digest,
+}
+
+/// What holds after the first damage of a log, as far as [`MOST_STRETCHES`] go: the chain goes on behind it.
+///
+/// # Errors
+/// What the system says.
+pub fn after_damage(path: &Path) -> Result<Vec<Stretch>, AuditError> {
+    let mut lines = Lines::open(path)?;
+    let mut stretches = Vec::new();
+    lines.by_ref().for_each(drop);
+    while let Some(first) = lines.go_on().filter(|_| stretches.len() < MOST_STRETCHES) {
+        lines.by_ref().for_each(drop);
+        let Summary { entries: last, head } = lines.summary();
+        stretches.push(Stretch { first: first.sequence, last, head });
+    }
+    Ok(stretches)
+}
+
+/// The most stretches that are told.
+pub const MOST_STRETCHES: usize = 8;
+
+/// What is wrong with a log that should end with this entry; `None` where it is whole.
+pub(crate) fn damage_of(path: &Path, entries: u64, head: &Digest) -> io::Result<Option<String>> {
+    let wrong = match verify(path) {
+        Ok(found) if (found.entries, &found.head) == (entries, head) => return Ok(None),
+        Ok(found) => format!(
+            "it ends with entry {} ({}) and not with entry {entries} ({head})",
+            found.entries, found.head
+        ),
+        Err(AuditError::Read(error)) => return Err(error),
+        Err(error) => match after_damage(path).ok().and_then(|rest| rest.last().cloned()) {
+            Some(Stretch { first, last, head }) => {
+                format!("{error}; entries {first} to {last} hold, up to the head {head}")
+            }
+            None => error.to_string(),
+        },
+    };
+    Ok(Some(wrong.chars().take(LONGEST_DAMAGE).collect()))
+}
+
 /// The lines of a log, each checked against the one before it; ends with the first that is not as it was written. The
 /// log of a node that runs can be read as well.
 pub struct Lines {
     reader: BufReader<File>,
     summary: Summary,
     ended: bool,
+    /// One that is whole, and does not follow the one before it.
+    stray: Option<Line>,
 }
 
 impl Lines {
@@ -123,7 +178,24 @@ impl Lines {
     /// [`AuditError::Read`].
     pub fn open(path: &Path) -> Result<Self, AuditError> {
         let summary = Summary { entries: 0, head: Digest([0; 32]) };
-        Ok(Self { reader: BufReader::new(File::open(path)?), summary, ended: false })
+        Ok(Self { reader: BufReader::new(File::open(path)?), summary, ended: false, stray: None })
+    }
+
+    /// Goes on behind damage, with the next line that is whole by itself: those after it are checked against it.
+    pub fn go_on(&mut self) -> Option<Line> {
+        let line = match self.stray.take() {
+            Some(line) => line,
+            None => loop {
+                match self.parse() {
+                    Ok(None) | Err(AuditError::Read(_)) => return None,
+                    Ok(Some(line)) if line.hash == line.expected_hash() => break line,
+                    Ok(Some(_)) | Err(_) => {}
+                }
+            },
+        };
+        self.summary = Summary { entries: line.sequence, head: line.hash };
+        self.ended = false;
+        Some(line)
     }
 
     /// What was read so far.
@@ -132,8 +204,8 @@ impl Lines {
         self.summary.clone()
     }
 
-    fn read(&mut self) -> Result<Option<Line>, AuditError> {
-        let number = self.summary.entries + 1;
+    fn parse(&mut self) -> Result<Option<Line>, AuditError> {
+        let number = self.summary.entries.saturating_add(1);
         let mut text = String::new();
         let bad = |reason: String| AuditError::Line { line: number, reason };
         match self.reader.by_ref().take(LONGEST_LINE).read_line(&mut text) {
@@ -143,7 +215,14 @@ impl Lines {
             Err(error) => return Err(error.into()),
         }
         let line = text.strip_suffix('\n').ok_or(AuditError::Unfinished { line: number })?;
-        let parsed: Line = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+        serde_json::from_str(line).map(Some).map_err(|error| bad(error.to_string()))
+    }
+
+    fn read(&mut self) -> Result<Option<Line>, AuditError> {
+        let number = self.summary.entries.saturating_add(1);
+        let bad = |reason: String| AuditError::Line { line: number, reason };
+        let Some(parsed) = self.parse()? else { return Ok(None) };
+        self.stray = Some(parsed.clone()).filter(|line| line.hash == line.expected_hash());
         if parsed.sequence != number {
             return Err(bad(format!(
                 "it has number {}: lines were removed, added or moved",
@@ -156,6 +235,7 @@ impl Lines {
         if parsed.hash != parsed.expected_hash() {
             return Err(bad("its hash does not fit what it says".into()));
         }
+        self.stray = None;
         self.summary = Summary { entries: number, head: parsed.hash };
         Ok(Some(parsed))
     }
@@ -217,21 +297,25 @@ pub(crate) struct Addition {
 }
 
 impl Log {
-    /// Opens the log and writes what a crash kept from it. Also says if the file lost lines that were on disk.
+    /// Opens the log and writes what a crash kept from it. Also says what is wrong with it, where the file lost lines
+    /// that were on disk, or damage is known: from an earlier start, or because the log is `suspect`.
     pub(crate) fn open(
         home: &crate::home::Home,
         engine: &mut Engine,
+        suspect: bool,
     ) -> Result<(Self, Option<String>), OpenError> {
         let path = home.path(FILE);
+        let at = |source| OpenError::Directory { dir: path.clone(), source };
         let file = private_file()
             .create(true)
             .truncate(false)
             .open(&path)
-            .and_then(|file| Ok((file.metadata()?.len(), file)))
-            .map_err(|source| OpenError::Directory { dir: path, source });
-        let (length, file) = file?;
-        let stored = engine.read(|read| {
-            Ok(read.open_table(META)?.get(HEAD)?.map(|value| Head::from_bytes(value.value())))
+            .and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (length, file) = file.map_err(at)?;
+        let (stored, known) = engine.read(|read| {
+            let meta = read.open_table(META)?;
+            let known = meta.get(DAMAGE)?.is_some();
+            Ok((meta.get(HEAD)?.map(|value| Head::from_bytes(value.value())), known))
         })?;
         let mut head = match stored {
             None => Head { sequence: 0, hash: Digest([0; 32]), durable: 0 },
@@ -242,11 +326,28 @@ impl Log {
             .then(|| format!("it was cut: {} bytes are left of {} that were on disk", length, head.durable));
         head.durable = head.durable.min(length);
         let mut log = Self { file, head, length, kept: 0, behind: true };
-        match log.repair(engine) {
-            Err(StoreError::Full(why)) => tracing::warn!(why, "the audit log is behind the database"),
+        let noted = match &lost {
+            // Or else the next start would take the lines that come now for ones of before, and write them again.
+            Some(lost) => engine.write(|write| note_damage(write, head, Some(lost))),
+            None => Ok(()),
+        };
+        match noted.and_then(|()| log.repair(engine)) {
+            Err(StoreError::Full(why)) => {
+                tracing::warn!(why, "the audit log is behind the database");
+                return Ok((log, lost));
+            }
             other => other?,
         }
-        Ok((log, lost))
+        if lost.is_none() && !known && !suspect {
+            return Ok((log, None));
+        }
+        let found = damage_of(&path, head.sequence, &head.hash).map_err(at)?;
+        let damage = found.map(|found| match lost {
+            Some(lost) => format!("{lost}; {found}"),
+            None => found,
+        });
+        engine.write(|write| note_damage(write, head, damage.as_deref()))?;
+        Ok((log, damage))
     }
 
     /// After a crash or a failure: the end of the file, anew from the database.
@@ -330,6 +431,17 @@ impl Log {
             }
         }
     }
+}
+
+/// Keeps what is wrong with the log, and from where on its lines are in the database.
+fn note_damage(write: &WriteTransaction, head: Head, damage: Option<&str>) -> Result<(), redb::Error> {
+    let mut meta = write.open_table(META)?;
+    meta.insert(HEAD, head.to_bytes().as_slice())?;
+    match damage {
+        Some(damage) => meta.insert(DAMAGE, damage.as_bytes())?,
+        None => meta.remove(DAMAGE)?,
+    };
+    Ok(())
 }
 
 impl Addition {

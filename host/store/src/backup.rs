@@ -13,19 +13,21 @@
 //! must not go back.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use redb::{ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
 use trireme_actor::StoreError;
 use trireme_core::Digest;
 
 use crate::audit;
 use crate::blobs::{Blobs, Held};
-use crate::database::{Database, OpenError};
+use crate::database::{Damage, Database, OpenError};
 use crate::home::{free_space, private_dir, private_file, sync_dir};
 use crate::schema::{self, AUDIT, META, PINS, STATE};
 
@@ -37,6 +39,8 @@ pub(crate) const STATE_FILE: &str = "state.redb";
 pub(crate) const IMAGES: &str = "blobs";
 /// What [`Manifest::format`] says.
 pub(crate) const FORMAT: &str = "trireme-backup/1";
+/// How the folder of a backup is called until it has its name.
+const MAKING: &str = ".trireme-backup-";
 /// Room for what is not counted: folders, the manifest, a database's pages.
 const ROOM: u64 = 4 * 1024 * 1024;
 const WINDOW: usize = 256 * 1024;
@@ -69,6 +73,9 @@ pub struct Manifest {
     pub images: BTreeMap<Digest, u64>,
     /// Images that the state names and that were damaged or gone: roles have them sent again.
     pub lost: Vec<Digest>,
+    /// What was wrong with the audit log when it was copied: it is here as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_damage: Option<String>,
 }
 
 /// A file of a backup.
@@ -151,7 +158,8 @@ impl Database {
         }
         let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let at = |source| BackupError::Io { path: parent.into(), source };
-        let part = tempfile::Builder::new().prefix(".backup-").tempdir_in(parent).map_err(at)?;
+        let (part, _lock) = begin(parent).map_err(at)?;
+        sweep(parent, part.path());
         let snapshot = self.snapshot()?;
         let images: u64 = snapshot.held.iter().map(Held::size).sum();
         let state = fs::metadata(self.file(STATE_FILE)).map_or(0, |meta| meta.len());
@@ -185,7 +193,13 @@ impl Database {
         drop(read);
         let state = part_of(&file).map_err(io_at(&file))?;
         let log = self.file(audit::FILE);
-        let audit = copy(&log, &dir.join(audit::FILE), length).map_err(io_at(&log))?;
+        let copied = dir.join(audit::FILE);
+        let audit = copy(&log, &copied, length).map_err(io_at(&log))?;
+        // All else is worth keeping also where the log does not hold any more.
+        let audit_damage = audit::damage_of(&copied, entries, &head).map_err(io_at(&copied))?;
+        if let Some(damage) = &audit_damage {
+            self.found(Damage::Audit(damage.clone()));
+        }
         let (mut images, mut lost, mut done) = (BTreeMap::new(), Vec::new(), 0);
         for image in held {
             let digest = image.digest();
@@ -212,10 +226,60 @@ impl Database {
             head,
             images,
             lost,
+            audit_damage,
         };
         write_manifest(dir, &manifest)?;
         Ok(manifest)
     }
+}
+
+/// A folder in which a backup is made, and its lock: whoever sweeps leaves it alone as long as that is held.
+fn begin(parent: &Path) -> io::Result<(TempDir, File)> {
+    // Again where somebody swept it before it was locked.
+    for _ in 0..8 {
+        let dir = tempfile::Builder::new().prefix(MAKING).tempdir_in(parent)?;
+        let locked = File::open(dir.path()).and_then(|lock| {
+            // Where a file system knows no locks, nobody sweeps either.
+            let ours = !matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
+            Ok((ours && fs::metadata(dir.path())?.ino() == lock.metadata()?.ino(), lock))
+        });
+        match locked {
+            Ok((true, lock)) => return Ok((dir, lock)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Err(io::Error::other("the folder of the backup vanishes again and again"))
+}
+
+/// Removes what backups left that were killed: folders with their name, of the user that `ours` is of, that nobody
+/// has locked, and with nothing in them but what a backup has.
+fn sweep(parent: &Path, ours: &Path) {
+    let Ok(owner) = fs::metadata(ours).map(|meta| meta.uid()) else { return };
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(MAKING));
+        // Of the entry itself: what a link leads to is not looked at.
+        if !named || !entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == owner) {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(lock) = File::open(&path) else { continue };
+        if lock.try_lock().is_err() || !only_a_backup(&path) {
+            continue;
+        }
+        match fs::remove_dir_all(&path) {
+            Ok(()) => tracing::info!(path = %path.display(), "removed what a killed backup left"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "a killed backup is left"),
+        }
+    }
+}
+
+fn only_a_backup(dir: &Path) -> bool {
+    let known = [MANIFEST, STATE_FILE, audit::FILE, IMAGES];
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries
+        .into_iter()
+        .all(|entry| entry.is_ok_and(|entry| known.iter().any(|name| entry.file_name() == **name)))
 }
 
 pub(crate) fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), BackupError> {
@@ -278,7 +342,7 @@ fn copy_image(blobs: &Blobs, dir: &Path, image: &Held) -> Result<(), BackupError
     let path = image_path(dir, &digest);
     let shelf = path.parent().unwrap_or(dir);
     let copied = private_dir(shelf).and_then(|()| {
-        let written = write_from(&mut from, &path, u64::MAX)?;
+        let written = write_from(&mut from, &path)?;
         sync_dir(shelf)?;
         Ok(written)
     });
@@ -298,21 +362,20 @@ pub(crate) fn image_path(dir: &Path, digest: &Digest) -> PathBuf {
 }
 
 /// Size and digest of a file.
-pub(crate) fn part_of(path: &Path) -> io::Result<Part> {
+fn part_of(path: &Path) -> io::Result<Part> {
     let file = File::open(path)?;
     Ok(Part { size: file.metadata()?.len(), digest: crate::blobs::hash(file)? })
 }
 
 /// The first `length` bytes of a file as a new one, durable.
-pub(crate) fn copy(from: &Path, to: &Path, length: u64) -> io::Result<Part> {
-    write_from(&mut File::open(from)?, to, length)
+fn copy(from: &Path, to: &Path, length: u64) -> io::Result<Part> {
+    write_from(&mut File::open(from)?.take(length), to)
 }
 
-/// A new durable file of at most `length` bytes; says what was written.
-pub(crate) fn write_from(from: &mut impl Read, to: &Path, length: u64) -> io::Result<Part> {
+/// A new durable file with all that there is to read; says what was written.
+pub(crate) fn write_from(from: &mut dyn Read, to: &Path) -> io::Result<Part> {
     let mut file = private_file().create_new(true).open(to)?;
     let (mut hasher, mut size, mut window) = (Sha256::new(), 0, vec![0; WINDOW]);
-    let mut from = from.take(length);
     loop {
         let count = match from.read(&mut window) {
             Ok(0) => break,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,6 +119,26 @@ impl Blobs {
     /// [`StoreError::Damaged`], naming the blob, when its bytes are others, when they cannot be read, or when there is
     /// no such file; [`StoreError::Failed`] when the system refused to look.
     pub fn verify(&self, digest: &Digest) -> Result<BlobReader, StoreError> {
+        self.examine(digest, true, &mut |blob| hash(blob))
+    }
+
+    /// The same, also where the bytes were hashed before, and read in another way.
+    pub(crate) fn scrub<R: Read>(
+        &self,
+        digest: &Digest,
+        reader: &mut dyn FnMut(BlobReader) -> R,
+    ) -> Result<(), StoreError> {
+        // So that what is let go meanwhile is not missed.
+        let _held = self.hold(digest).ok();
+        self.examine(digest, false, &mut |blob| hash(reader(blob))).map(|_| ())
+    }
+
+    fn examine(
+        &self,
+        digest: &Digest,
+        known_is_enough: bool,
+        hash: &mut dyn FnMut(BlobReader) -> io::Result<Digest>,
+    ) -> Result<BlobReader, StoreError> {
         // A second look where the file was replaced while it was read.
         for _ in 0..4 {
             let blob = match File::open(self.0.path(digest)).and_then(BlobReader::new) {
@@ -129,7 +150,7 @@ impl Blobs {
             };
             let failed = |error: io::Error| self.0.home.failed(&format!("reading blob {digest}"), &error);
             let before = Identity::of(blob.file()).map_err(failed)?;
-            if self.0.verified.knows(digest, &before) {
+            if known_is_enough && self.0.verified.knows(digest, &before) {
                 return Ok(blob);
             }
             let wrong = match hash(blob.clone()) {
@@ -211,6 +232,23 @@ impl Blobs {
                 }
             }
         }
+    }
+
+    /// What a disk that changes bytes by itself leaves: a file that looks as it did when it was hashed.
+    #[cfg(test)]
+    pub(crate) fn believe(&self, digest: &Digest) {
+        let file = File::open(self.0.path(digest)).unwrap();
+        self.0.verified.remember(digest, Identity::of(&file).unwrap());
+    }
+
+    /// The first pinned image after this name, and from the beginning again: its size, and that of all of them.
+    pub(crate) fn pinned_after(&self, after: &Digest) -> Option<(Digest, u64, u64)> {
+        let uses = self.0.uses();
+        let size = |(digest, by): (&Digest, &BTreeMap<String, u64>)| Some((*digest, *by.values().max()?));
+        let total = uses.pins.iter().filter_map(size).fold(0_u64, |sum, (_, size)| sum.saturating_add(size));
+        let later = uses.pins.range((Bound::Excluded(after), Bound::Unbounded));
+        let (digest, size) = later.chain(uses.pins.range(..=after)).find_map(size)?;
+        Some((digest, size, total))
     }
 
     /// Holds every image that is pinned.
@@ -430,6 +468,13 @@ impl BlobReader {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Has the next bytes come from the disk and not from memory, where the system does that.
+    pub(crate) fn uncached(&self, bytes: usize) {
+        let length = std::num::NonZeroU64::new(bytes as u64);
+        // It is advice: where it is not taken, what is in memory is read.
+        let _ = rustix::fs::fadvise(&*self.file, self.position, length, rustix::fs::Advice::DontNeed);
     }
 
     /// The file.

@@ -135,11 +135,18 @@ impl Options {
     /// # Errors
     /// [`OpenError`].
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Database, OpenError> {
-        let home = Arc::new(Home::open(dir.as_ref(), self.free)?);
-        let restored = restore::finish(dir.as_ref())?;
+        Ok(self.open_restored(dir.as_ref())?.0)
+    }
+
+    /// The same, and what was restored on the way.
+    pub(crate) fn open_restored(self, dir: &Path) -> Result<(Database, Option<Restored>), OpenError> {
+        let home = Arc::new(Home::open(dir, self.free)?);
+        let placed = restore::place(dir)?;
         let mut engine = Engine::open(Arc::clone(&home))?;
         let blobs = Blobs::take_over(Arc::clone(&home), self.reserve, engine.all_pins()?)?;
-        let (audit, audit_damage) = audit::Log::open(&home, &mut engine)?;
+        let suspect = placed.as_ref().is_some_and(|manifest| manifest.audit_damage.is_some());
+        let (audit, audit_damage) = audit::Log::open(&home, &mut engine, suspect)?;
+        let (entries, ..) = audit.end();
         let writer = Writer::start(engine, audit, blobs.clone(), Arc::clone(&self.clock))?;
         let damage = audit_damage.map(Damage::Audit);
         if let Some(damage) = &damage {
@@ -147,10 +154,13 @@ impl Options {
         }
         let damage = Arc::new(Mutex::new(damage.into_iter().collect()));
         let database = Database { home, blobs, writer: Arc::new(writer), damage, clock: self.clock };
-        if let Some(Restored { manifest, .. }) = restored {
+        let Some(manifest) = placed else { return Ok((database, None)) };
+        // Cut off after this line and before the next, it is there already: nothing else was committed since.
+        if entries <= manifest.entries {
             database.note_restore(&manifest)?;
         }
-        Ok(database)
+        let replaced = restore::settle(dir, &manifest)?;
+        Ok((database, Some(Restored { manifest, replaced })))
     }
 }
 
@@ -160,7 +170,7 @@ pub struct Database {
     home: Arc<Home>,
     blobs: Blobs,
     writer: Arc<Writer>,
-    /// What was found at the start.
+    /// What was found at the start, and by backups since.
     damage: Arc<Mutex<Vec<Damage>>>,
     clock: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -212,6 +222,15 @@ impl Database {
         Arc::clone(&self.home)
     }
 
+    /// Names damage that was found meanwhile from now on.
+    pub(crate) fn found(&self, found: Damage) {
+        tracing::error!("{found}");
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        // The newest word on the log is the one that counts.
+        damage.retain(|known| !matches!((known, &found), (Damage::Audit(_), Damage::Audit(_))));
+        damage.push(found);
+    }
+
     pub(crate) fn now(&self) -> String {
         (self.clock)()
     }
@@ -230,6 +249,7 @@ impl Database {
         let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         damage.extend(self.blobs.check(Content::Hashed));
         if let Err(error) = audit::verify(&self.audit_log()) {
+            damage.retain(|known| !matches!(known, Damage::Audit(_)));
             damage.push(Damage::Audit(error.to_string()));
         }
         damage

@@ -23,6 +23,7 @@ mod engine;
 mod home;
 mod restore;
 mod schema;
+mod scrub;
 mod slots;
 mod verified;
 mod writer;
@@ -32,6 +33,7 @@ pub use blobs::{BlobReader, BlobWriter, Blobs, Held};
 pub use boot::{BootRecord, Slot, Trial};
 pub use database::{Damage, Database, Namespace, OpenError, Options, utc};
 pub use restore::{RestoreError, Restored, Wish, check_backup, restore};
+pub use scrub::Scrub;
 pub use slots::{SlotError, Slots};
 
 #[cfg(test)]

@@ -7,20 +7,20 @@
 //! replaced-<time>/      what was there before; for people to look at and to remove
 //! ```
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use trireme_actor::{Commit, Store, StoreError};
-use trireme_core::Digest;
 
-use crate::audit::{self, AuditError};
+use crate::audit;
 use crate::backup::{
-    BackupError, FORMAT, IMAGES, MANIFEST, Manifest, Part, STATE_FILE, Watch, copy, image_path, part_of,
+    BackupError, FORMAT, IMAGES, MANIFEST, Manifest, Part, STATE_FILE, Watch, image_path, write_from,
     write_manifest,
 };
+use crate::blobs::hash;
 use crate::database::{Database, OpenError, Options, utc};
 use crate::home::{Home, free_space, private_dir, sync_dir};
 use crate::schema;
@@ -29,6 +29,8 @@ const PART: &str = "restore.part";
 const READY: &str = "restore.ready";
 /// Where the present state goes while the other takes its place, within [`READY`].
 const OLD: &str = "old";
+/// The most characters of a name from a manifest that the audit log is told.
+const LONGEST_NAME: usize = 256;
 /// The most bytes of a manifest.
 const LARGEST_MANIFEST: u64 = 64 * 1024 * 1024;
 
@@ -116,14 +118,14 @@ pub struct Wish {
 /// [`RestoreError`], naming the first file that is not as it was written.
 pub fn check_backup(from: &Path, watch: Watch<'_>) -> Result<Manifest, RestoreError> {
     let manifest = manifest_of(from)?;
-    same(&from.join(STATE_FILE), &manifest.state, part_of)?;
+    same(&from.join(STATE_FILE), &manifest.state, read)?;
     let log = from.join(audit::FILE);
-    same(&log, &manifest.audit, part_of)?;
+    same(&log, &manifest.audit, read)?;
     chain_of(&log, &manifest)?;
-    let (total, mut done) = (manifest.images.values().sum(), 0);
+    let (total, mut done) = (images_of(&manifest), 0_u64);
     for (digest, size) in &manifest.images {
-        same(&image_path(from, digest), &Part { size: *size, digest: *digest }, part_of)?;
-        done += size;
+        same(&image_path(from, digest), &Part { size: *size, digest: *digest }, read)?;
+        done = done.saturating_add(*size);
         if !watch(done, total) {
             return Err(BackupError::GivenUp.into());
         }
@@ -136,23 +138,28 @@ pub fn check_backup(from: &Path, watch: Watch<'_>) -> Result<Manifest, RestoreEr
 /// # Errors
 /// [`RestoreError`]; [`OpenError::Taken`] where a node runs with that folder.
 pub fn restore(from: &Path, data: &Path, wish: &Wish, watch: Watch<'_>) -> Result<Restored, RestoreError> {
-    let home = Arc::new(Home::open(data, Arc::new(free_space))?);
-    finish(data)?;
+    if data.join(READY).exists() {
+        // One of before comes to its end first.
+        drop(Options::default().open(data)?);
+    }
+    let home = Home::open(data, Arc::new(free_space))?;
     stage(&home, from, wish, watch)?;
-    let restored = finish(data)?;
-    let vanished = || RestoreError::NoBackup { dir: from.into(), why: "it vanished meanwhile".into() };
-    let restored = restored.ok_or_else(vanished)?;
     drop(home);
     // Older layouts are migrated here, and the log says what was done.
-    Options::default().open(data)?.note_restore(&restored.manifest).map_err(OpenError::from)?;
-    Ok(restored)
+    let (_, restored) = Options::default().open_restored(data)?;
+    let vanished = || RestoreError::NoBackup { dir: from.into(), why: "it vanished meanwhile".into() };
+    restored.ok_or_else(vanished)
 }
 
 impl Database {
     /// A line of the audit log.
     pub(crate) fn note_restore(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        let Manifest { node, made, .. } = manifest;
-        let entry = format!("the state is that of a backup of {node} now, made {made}");
+        let short = |text: &str| -> String { text.chars().take(LONGEST_NAME).collect() };
+        let (node, made) = (short(&manifest.node), short(&manifest.made));
+        let mut entry = format!("the state is that of a backup of {node} now, made {made}");
+        if let Some(damage) = &manifest.audit_damage {
+            entry = format!("{entry}; its audit log was damaged already: {}", short(damage));
+        }
         self.namespace("node").commit(Commit { audit: vec![entry], ..Commit::default() })
     }
 
@@ -181,8 +188,9 @@ fn stage(home: &Home, from: &Path, wish: &Wish, watch: Watch<'_>) -> Result<Mani
             return Err(RestoreError::Another { theirs: manifest.node, ours: ours.clone() });
         }
     }
-    let images: u64 = manifest.images.values().sum();
-    let needed = images + manifest.state.size + manifest.audit.size + 4 * 1024 * 1024;
+    let images = images_of(&manifest);
+    let parts = [manifest.state.size, manifest.audit.size, 4 * 1024 * 1024];
+    let needed = parts.into_iter().fold(images, u64::saturating_add);
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source: io::Error| RestoreError::Copy(BackupError::Io { path, source })
@@ -223,22 +231,24 @@ fn copy_all(
     };
     make(to)?;
     make(&to.join(IMAGES))?;
-    same(&from.join(STATE_FILE), &manifest.state, |path| copy(path, &to.join(STATE_FILE), u64::MAX))?;
+    let copy = |place: PathBuf| {
+        move |file: &mut dyn Read| {
+            let written = write_from(file, &place)?;
+            place.parent().map_or(Ok(()), sync_dir)?;
+            Ok(written)
+        }
+    };
+    same(&from.join(STATE_FILE), &manifest.state, copy(to.join(STATE_FILE)))?;
     let log = to.join(audit::FILE);
-    same(&from.join(audit::FILE), &manifest.audit, |path| copy(path, &log, u64::MAX))?;
+    same(&from.join(audit::FILE), &manifest.audit, copy(log.clone()))?;
     chain_of(&log, manifest)?;
-    let mut done = 0;
+    let mut done = 0_u64;
     for (digest, size) in &manifest.images {
         let place = image_path(to, digest);
-        let shelf = place.parent().unwrap_or(to).to_owned();
-        make(&shelf)?;
+        make(place.parent().unwrap_or(to))?;
         let part = Part { size: *size, digest: *digest };
-        same(&image_path(from, digest), &part, |path| {
-            let written = copy(path, &place, u64::MAX)?;
-            sync_dir(&shelf)?;
-            Ok(written)
-        })?;
-        done += size;
+        same(&image_path(from, digest), &part, copy(place))?;
+        done = done.saturating_add(*size);
         if !watch(done, total) {
             return Err(BackupError::GivenUp.into());
         }
@@ -250,8 +260,8 @@ fn copy_all(
     if watch(total, total) { Ok(()) } else { Err(BackupError::GivenUp.into()) }
 }
 
-/// Puts what is ready in its place. Every step can be cut off and done again.
-pub(crate) fn finish(data: &Path) -> Result<Option<Restored>, OpenError> {
+/// Puts what is ready in its place. Every step can be cut off and done again; [`settle`] is the last of them.
+pub(crate) fn place(data: &Path) -> Result<Option<Manifest>, OpenError> {
     let ready = data.join(READY);
     if !ready.exists() {
         return Ok(None);
@@ -274,22 +284,32 @@ pub(crate) fn finish(data: &Path) -> Result<Option<Restored>, OpenError> {
             fs::rename(&new, &present)?;
             sync_dir(data)?;
         }
-        let nothing = fs::read_dir(&old)?.next().is_none();
-        let kept = free_name(data);
+        Ok(())
+    });
+    moved.map_err(at)?;
+    Ok(Some(manifest))
+}
+
+/// Ends a restore whose state is in its place and whose line is in the audit log; says where the other state is.
+pub(crate) fn settle(data: &Path, manifest: &Manifest) -> Result<Option<PathBuf>, OpenError> {
+    let (ready, kept) = (data.join(READY), free_name(data));
+    let settled = (|| {
+        let nothing = fs::read_dir(ready.join(OLD))?.next().is_none();
         fs::rename(&ready, &kept)?;
         sync_dir(data)?;
         if nothing {
             fs::remove_dir_all(&kept)?;
         }
         Ok((!nothing).then_some(kept))
-    });
-    let replaced = moved.map_err(at)?;
+    })();
+    let replaced = settled.map_err(|source| OpenError::Directory { dir: ready, source })?;
     tracing::warn!(
         made = manifest.made,
         replaced = replaced.as_ref().map(|path| path.display().to_string()),
+        audit_damage = manifest.audit_damage,
         "the state is that of a backup now"
     );
-    Ok(Some(Restored { manifest, replaced }))
+    Ok(replaced)
 }
 
 fn free_name(data: &Path) -> PathBuf {
@@ -323,15 +343,52 @@ fn manifest_of(from: &Path) -> Result<Manifest, RestoreError> {
     Ok(manifest)
 }
 
-/// Whether a file is what the manifest says, as it is read (and perhaps written elsewhere).
+/// Bytes of all images, as far as numbers go: whoever wrote the manifest may have written any.
+fn images_of(manifest: &Manifest) -> u64 {
+    manifest.images.values().fold(0, |sum, size| sum.saturating_add(*size))
+}
+
+/// Only reads.
+fn read(file: &mut dyn Read) -> io::Result<Part> {
+    let mut counted = Counted { file, size: 0 };
+    let digest = hash(&mut counted)?;
+    Ok(Part { size: counted.size, digest })
+}
+
+struct Counted<'a> {
+    file: &'a mut dyn Read,
+    size: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.size += count as u64;
+        Ok(count)
+    }
+}
+
+/// Whether a file is what the manifest says, as it is read (and perhaps written elsewhere). Of one that is longer, one
+/// byte more is read, and not all that it has.
 fn same(
     path: &Path,
     wanted: &Part,
-    read: impl FnOnce(&Path) -> io::Result<Part>,
+    read: impl FnOnce(&mut dyn Read) -> io::Result<Part>,
 ) -> Result<(), RestoreError> {
     let damaged = |why: String| RestoreError::Damaged { path: path.into(), why };
-    match read(path) {
+    // Opening a pipe would wait for somebody to write.
+    let found = match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => {
+            File::open(path).and_then(|file| read(&mut file.take(wanted.size.saturating_add(1))))
+        }
+        Ok(_) => return Err(damaged("is no file".into())),
+        Err(error) => Err(error),
+    };
+    match found {
         Ok(found) if found == *wanted => Ok(()),
+        Ok(found) if found.size > wanted.size => {
+            Err(damaged(format!("has more than the {} bytes that it had", wanted.size)))
+        }
         Ok(found) if found.size != wanted.size => {
             Err(damaged(format!("has {} bytes and not {}", found.size, wanted.size)))
         }
@@ -343,13 +400,16 @@ fn same(
     }
 }
 
-/// Whether the log is whole and ends where the manifest says.
+/// Whether the log is whole and ends where the manifest says. One that did not when the backup was made, and of which
+/// the manifest says so, is no obstacle: what it says is kept, and it goes on from there.
 fn chain_of(log: &Path, manifest: &Manifest) -> Result<(), RestoreError> {
-    let damaged = |why: String| RestoreError::Damaged { path: log.into(), why };
-    let found = audit::verify(log).map_err(|error: AuditError| damaged(error.to_string()))?;
-    let head: Digest = found.head;
-    if (found.entries, head) != (manifest.entries, manifest.head) {
-        return Err(damaged(format!("ends with entry {} ({head})", found.entries)));
+    if manifest.audit_damage.is_some() {
+        return Ok(());
     }
-    Ok(())
+    let damaged = |why: String| RestoreError::Damaged { path: log.into(), why };
+    match audit::damage_of(log, manifest.entries, &manifest.head) {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(damaged(format!("does not hold: {why}"))),
+        Err(error) => Err(damaged(format!("cannot be read: {error}"))),
+    }
 }

@@ -94,14 +94,12 @@ fn write(db: &redb::Database, steps: &[Migration], schema: u64) -> Result<(), Op
     Ok(())
 }
 
-/// A copy beside the file. One that exists is kept: it is from an attempt that did not end, and older.
+/// A copy beside the file. One that exists may be from an earlier migration, before somebody went back: it is replaced,
+/// for what is here now was not migrated yet.
 fn back_up(path: &Path, schema: u64) -> Result<PathBuf, OpenError> {
     let kept = path.with_extension(format!("redb.schema-{schema}.bak"));
     let dir = path.parent().unwrap_or(Path::new("."));
     let copy = || {
-        if kept.exists() {
-            return Ok(());
-        }
         let (needed, free) = (fs::metadata(path)?.len(), free_space(dir)?);
         // The migration itself changes pages of a copy, too.
         if free < 2 * needed {
@@ -186,6 +184,28 @@ mod tests {
         assert_eq!(broker.pins().unwrap().len(), 1);
         assert_eq!(db.verify(), []);
         assert_eq!(crate::audit::verify(&db.audit_log()).unwrap().entries, 2);
+    }
+
+    #[test]
+    fn a_copy_of_an_earlier_migration_is_not_taken_for_that_of_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        of_schema_1(dir.path());
+        let path = dir.path().join("state.redb");
+        let nothing: Migration = |_| Ok(());
+        let before = dir.path().join("before");
+        assert!(fs::copy(&path, &before).is_ok());
+        drop(open(&path, &[nothing]).unwrap());
+        // Somebody goes back to the older program, works on with it, and comes again.
+        fs::rename(&before, &path).unwrap();
+        let db = open(&path, &[]).unwrap();
+        let transaction = db.begin_write().unwrap();
+        transaction.open_table(STATE).unwrap().insert(("broker", "since"), b"1".as_slice()).unwrap();
+        transaction.commit().unwrap();
+        drop(db);
+        drop(open(&path, &[nothing]).unwrap());
+        let backup = redb::Database::open(dir.path().join("state.redb.schema-1.bak")).unwrap();
+        let state = backup.begin_read().unwrap().open_table(STATE).unwrap();
+        assert!(state.get(("broker", "since")).unwrap().is_some());
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn verify(args: &Verify) -> Result<u8, Failure> {
         return say(&format!(
             "{}\n",
             serde_json::json!({
-                "file": log, "entries": entries, "head": head, "noted": noted, "first": first, "last": last,
+                "file": log.display().to_string(), "entries": entries, "head": head, "noted": noted, "first": first, "last": last,
             })
         ));
     }

@@ -120,10 +120,12 @@ fn shown(bar: &ProgressBar, done: u64, total: u64) {
 fn told(as_json: bool, what: &str, done: &Done, advice: &[&str]) -> Result<u8, Failure> {
     let manifest = &done.manifest;
     if as_json {
-        let document = json!({ "manifest": manifest, "replaced": done.replaced, "online": done.online });
+        let replaced = done.replaced.as_ref().map(|path| path.display().to_string());
+        let document = json!({ "manifest": manifest, "replaced": replaced, "online": done.online });
         return say(&format!("{document}\n"));
     }
-    let images: u64 = manifest.images.values().sum();
+    let sizes = manifest.images.values().chain([&manifest.state.size, &manifest.audit.size]);
+    let size = sizes.fold(0_u64, |sum, size| sum.saturating_add(*size));
     let mut out = std::io::stdout();
     writeln!(
         out,
@@ -132,12 +134,15 @@ fn told(as_json: bool, what: &str, done: &Done, advice: &[&str]) -> Result<u8, F
         manifest.made,
         manifest.actors.join(", "),
         manifest.images.len(),
-        bytes(images + manifest.state.size + manifest.audit.size),
+        bytes(size),
         manifest.entries,
         manifest.head
     )?;
     for lost in &manifest.lost {
         writeln!(out, "  not in it, for it is damaged or gone: image {lost}; it comes again by itself")?;
+    }
+    if let Some(damage) = &manifest.audit_damage {
+        writeln!(out, "  the node's audit log was damaged already, and is in it as it was: {damage}")?;
     }
     if let Some(replaced) = &done.replaced {
         writeln!(

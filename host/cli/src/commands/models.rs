@@ -99,7 +99,7 @@ pub(super) fn list(args: &List) -> Result<u8, Failure> {
                 "model": one.secrets.model(),
                 "generation": one.secrets.generation(),
                 "state": state(one),
-                "file": one.file,
+                "file": one.file.display().to_string(),
             });
             format!("{line}\n")
         };

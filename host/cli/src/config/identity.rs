@@ -106,6 +106,30 @@ pub(super) fn read(
     })
 }
 
+/// No key is that of two roles: each renews it by itself, and would take the other's away.
+pub(super) fn distinct_keys(sections: &[Section<'_, '_>], problems: &mut Vec<Problem>) {
+    let mut seen: Vec<(Place, &str)> = Vec::new();
+    for section in sections {
+        // What is wrong with it by itself is said elsewhere.
+        let Some(place) = place(section, "key", &mut Vec::new()).map(resolved) else { continue };
+        match seen.iter().find(|(other, _)| *other == place) {
+            Some((_, first)) => problems.push(section.problem(
+                "key",
+                format!("{place} is also the key of [{first}]; each role needs a key of its own"),
+            )),
+            None => seen.push((place, &section.name)),
+        }
+    }
+}
+
+/// However a file is named, it is the same one.
+pub(super) fn resolved(place: Place) -> Place {
+    match place {
+        Place::File(file) => Place::File(file.canonicalize().unwrap_or(file)),
+        token => token,
+    }
+}
+
 /// Where a key is.
 pub(super) fn place(section: &Section<'_, '_>, key: &str, problems: &mut Vec<Problem>) -> Option<Place> {
     let folder = section.source.path("");

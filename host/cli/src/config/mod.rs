@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use trireme_actor::Grants;
 use trireme_core::role::Certified;
@@ -66,6 +67,8 @@ pub struct NodeConfig {
     pub workers: Option<usize>,
     /// Bytes of disk to leave free.
     pub disk_reserve: u64,
+    /// In what time every image is read again, where that is wanted.
+    pub scrub: Option<Duration>,
     /// What it logs, as a filter of `tracing`.
     pub log: String,
     /// What its private keys are under, where they are encrypted.

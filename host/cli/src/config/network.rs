@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::source::{Problem, Problems};
-use super::{NodeConfig, load};
+use super::{NodeConfig, identity, load};
 
 /// Loads all of them, and checks that no two claim the same address, identity, state or socket.
 ///
@@ -27,6 +27,8 @@ pub fn check(files: &[PathBuf]) -> Result<Vec<NodeConfig>, Problems> {
         for role in &node.roles {
             let key = format!("{}.certificate", role.role);
             claims.claim(node, &key, &format!("the identity {}", role.certified.subject));
+            let place = identity::resolved(role.files.key.clone());
+            claims.claim(node, &format!("{}.key", role.role), &format!("the key {place}"));
             let mqtt = role.mqtt.iter().map(|(_, address)| *address);
             for listen in role.listen.into_iter().chain(mqtt).filter(|listen| listen.port() != 0) {
                 let key = format!("{}.{}", role.role, super::example::listen_key(role.role));

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use toml::Spanned;
@@ -234,6 +235,12 @@ fn keys_of(section: &str) -> &'static [Key] {
     }
 }
 
+/// The time of a round; none where there are to be none.
+fn scrub_days(days: Option<u64>) -> Option<Duration> {
+    let days = days.unwrap_or(30);
+    (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400)))
+}
+
 fn role_of(section: &str) -> Option<RoleKind> {
     section.split('[').next()?.parse().ok()
 }
@@ -249,6 +256,7 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
         admin: node.path("admin").unwrap_or_else(|| data.join("admin.sock")),
         workers: node.number("workers").and_then(|workers| workers.try_into().ok()),
         disk_reserve: node.number("disk_reserve_mb").unwrap_or(64).saturating_mul(1024 * 1024),
+        scrub: scrub_days(node.number("scrub_days")),
         log: node.text("log").unwrap_or("info").to_owned(),
         passphrase: Passphrase::of_node(node.path("passphrase_file")),
         trust,
@@ -281,6 +289,7 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
         }
     }
     sensors::distinct(source, &config.sensors, problems);
+    identity::distinct_keys(sections, problems);
     if !sections.iter().any(|section| role_of(&section.name).is_some()) {
         let names: Vec<String> = roles::ROLES.iter().map(ToString::to_string).collect();
         let what = format!("the file has no role; add a table for one of {}", names.join(", "));

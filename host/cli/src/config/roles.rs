@@ -29,6 +29,12 @@ pub const NODE: &[Key] = &[
         "MiB of disk to leave free: below that, releases are refused",
     ),
     host(
+        "scrub_days",
+        Kind::Number(0, 3650),
+        Absent::Default("30"),
+        "days in which every image is read again and checked, slowly; 0 for never",
+    ),
+    host(
         "log",
         Kind::Text,
         Absent::Default("\"info\""),

@@ -26,9 +26,11 @@ use zeroize::Zeroizing;
 pub use contact::{Answer, Question, ask};
 pub use place::Place;
 
+use crate::config::Named;
 use crate::files::FileError;
 use crate::keys::{self, KeyFileError};
 use crate::keystore::IdentityError;
+use crate::passphrase::Passphrase;
 
 /// Why a node has no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -229,6 +231,21 @@ pub async fn enrol(wish: &Wish, token: &TokenText) -> Result<Enrolled, EnrolErro
     };
     let answer = ask(&question).await?;
     blocking(move || place::store(&shared, &ready, &answer)).await
+}
+
+/// Puts in place what [`enrol`] left beside the files of this node's roles when it was cut off in the switch.
+///
+/// # Errors
+/// [`EnrolError`]; what is there stays then.
+pub fn finish(node: &Named) -> Result<(), EnrolError> {
+    node.roles.iter().try_for_each(|role| {
+        place::finish(&Place {
+            key: role.key.clone(),
+            passphrase: Passphrase::of_node(node.passphrase_file.clone()),
+            certificate: role.certificate.clone(),
+            trust: node.trust.clone(),
+        })
+    })
 }
 
 /// Files and passphrases take their time; others go on meanwhile.

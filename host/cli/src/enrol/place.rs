@@ -99,7 +99,7 @@ pub(super) fn store(wish: &Wish, ready: &Ready, answer: &Answer) -> Result<Enrol
 }
 
 /// Puts a new key and certificate in place, once both are there.
-fn finish(place: &Place) -> Result<(), EnrolError> {
+pub(super) fn finish(place: &Place) -> Result<(), EnrolError> {
     let certificate = beside(&place.certificate);
     if !certificate.exists() {
         return Ok(());

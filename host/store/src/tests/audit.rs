@@ -5,7 +5,7 @@ use trireme_actor::Store;
 
 use super::*;
 use crate::Damage;
-use crate::audit::{AuditError, verify};
+use crate::audit::{AuditError, Stretch, after_damage, verify};
 
 fn bad_line(path: &Path) -> u64 {
     match verify(path) {
@@ -108,4 +108,33 @@ fn bytes_that_are_no_text_are_a_bad_line_and_no_failure() {
     let file = fs::File::options().write(true).open(db.audit_log()).unwrap();
     file.write_all_at(&[0xff], 20).unwrap();
     assert_eq!(bad_line(&db.audit_log()), 1);
+}
+
+#[test]
+fn what_follows_damage_is_a_chain_that_is_checked_still() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = log_of(9, dir.path());
+    let path = db.audit_log();
+    let whole = fs::read_to_string(&path).unwrap();
+    let head = verify(&path).unwrap().head;
+    let lines: Vec<&str> = whole.lines().collect();
+    let bounds = |lines: &[&str]| {
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        let rest = after_damage(&path).unwrap();
+        rest.into_iter().map(|Stretch { first, last, .. }| (first, last)).collect::<Vec<_>>()
+    };
+    assert_eq!(bounds(&lines), []);
+    // Changed; removed; changed again later.
+    let (third, seventh) = (lines[2].replace("release", "nothing"), lines[6].replace("release", "nothing"));
+    let (mut changed, mut removed) = (lines.clone(), lines.clone());
+    changed[2] = &third;
+    assert_eq!(bounds(&changed), [(4, 9)]);
+    assert_eq!(after_damage(&path).unwrap()[0].head, head);
+    removed.remove(2);
+    assert_eq!(bounds(&removed), [(4, 9)]);
+    changed[6] = &seventh;
+    assert_eq!(bounds(&changed), [(4, 6), (8, 9)]);
+    // No more of them than are told.
+    let others: Vec<&str> = lines.iter().step_by(2).copied().cycle().take(100).collect();
+    assert_eq!(bounds(&others).len(), crate::audit::MOST_STRETCHES);
 }

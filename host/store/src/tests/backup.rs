@@ -177,3 +177,139 @@ fn a_restore_that_was_given_up_at_its_end_takes_nobodys_place_later() {
     drop(db);
     assert_eq!(last(&open(dir.path())), "2");
 }
+
+#[test]
+fn a_node_whose_audit_log_is_damaged_is_backed_up_and_restored_and_the_damage_stays_named() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let home = dir.path().join("home");
+    let db = open(&home);
+    // So many that the first ones are in the file alone.
+    let audit = (1..=600).map(|number| format!("early {number}.")).collect();
+    db.namespace("broker").commit(Commit { audit, ..Commit::default() }).unwrap();
+    fill(&db, 0, 4);
+    let log = db.audit_log();
+    let whole = fs::read_to_string(&log).unwrap();
+    let first = |count: usize| whole.lines().take(count).map(|line| format!("{line}\n")).collect::<String>();
+    // A changed line; lines that went while the node ran, which the database still has; more of them than that.
+    let changed = whole.replace("early 2.", "nothing!");
+    for (name, text, stays) in [
+        ("changed", changed, Some("line 2 ")),
+        ("cut", first(602), None),
+        ("gone", first(500), Some("line 501 ")),
+    ] {
+        fs::write(&log, text).unwrap();
+        let to = out.path().join(name);
+        let manifest = db.backup(&to, "bk-1", &mut go_on).unwrap();
+        let told = manifest.audit_damage.clone().unwrap();
+        assert_eq!(db.check(), [crate::Damage::Audit(told)], "the node names it");
+        assert_eq!(check_backup(&to, &mut go_on).unwrap(), manifest);
+        let other = dir.path().join(name);
+        restore(&to, &other, &Wish::default(), &mut go_on).unwrap();
+        for _ in 0..2 {
+            let again = open(&other);
+            assert_eq!(last(&again), "3");
+            match (&again.check()[..], stays) {
+                ([], None) => assert_eq!(again.verify(), []),
+                ([crate::Damage::Audit(told)], Some(what)) => assert!(told.contains(what), "{told}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let lines = fs::read_to_string(other.join("audit.log")).unwrap();
+        let newest: crate::audit::Line = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert_eq!(newest.sequence, 605, "the chain goes on from there");
+        assert!(newest.entry.contains("was damaged already"), "{}", newest.entry);
+        if name == "changed" {
+            fs::write(other.join("audit.log"), lines.replace("nothing!", "early 2.")).unwrap();
+            let again = open(&other);
+            assert_eq!((again.check(), again.verify()), (vec![], vec![]), "somebody put it right");
+        }
+        fs::write(&log, &whole).unwrap();
+    }
+    // One whose manifest does not tell of it was changed after it was made.
+    let text = fs::read_to_string(out.path().join("changed").join(crate::MANIFEST)).unwrap();
+    let mut manifest: crate::Manifest = serde_json::from_str(&text).unwrap();
+    manifest.audit_damage = None;
+    let text = serde_json::to_string(&manifest).unwrap();
+    fs::write(out.path().join("changed").join(crate::MANIFEST), text).unwrap();
+    let error = check_backup(&out.path().join("changed"), &mut go_on).unwrap_err();
+    assert!(matches!(error, RestoreError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn the_log_says_once_that_a_state_was_restored_wherever_that_was_cut_off() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, to) = (dir.path().join("home"), out.path().join("backup"));
+    let db = open(&home);
+    fill(&db, 0, 2);
+    db.backup(&to, "bk-1", &mut go_on).unwrap();
+    db.stage_restore(&to, &FORCE(), &mut go_on).unwrap();
+    drop(db);
+    // After the switch and before the line: there was no room for it.
+    let full = Options::default().free_space(|_| Ok(0)).open(&home).map(drop).unwrap_err();
+    assert!(full.to_string().contains("free some space"), "{full}");
+    let db = open(&home);
+    assert_eq!(crate::audit::verify(&db.audit_log()).unwrap().entries, 3);
+    drop(db);
+    // After the line and before the end of it all.
+    let kept = fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path());
+    let kept = kept.into_iter().find(|path| path.to_string_lossy().contains("replaced-")).unwrap();
+    fs::rename(kept, home.join("restore.ready")).unwrap();
+    let db = open(&home);
+    assert!(!home.join("restore.ready").exists());
+    assert_eq!(crate::audit::verify(&db.audit_log()).unwrap().entries, 3);
+}
+
+#[test]
+fn a_file_of_a_backup_that_is_longer_than_it_was_is_refused_before_all_of_it_is_read() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let to = out.path().join("backup");
+    let db = open(dir.path());
+    fill(&db, 0, 1);
+    db.backup(&to, "bk-1", &mut go_on).unwrap();
+    let refused = |what: &str| {
+        for error in [
+            check_backup(&to, &mut go_on).unwrap_err(),
+            restore(&to, &dir.path().join("new"), &Wish::default(), &mut go_on).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    };
+    let file = fs::File::options().write(true).open(to.join("audit.log")).unwrap();
+    let length = file.metadata().unwrap().len();
+    // As much as no disk has, and nothing that ends.
+    file.set_len(1 << 42).unwrap();
+    refused(&format!("has more than the {length} bytes"));
+    file.set_len(length).unwrap();
+    fs::remove_file(to.join("state.redb")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", to.join("state.redb")).unwrap();
+    refused("is no file");
+}
+
+#[test]
+fn what_a_killed_backup_left_is_removed_by_the_next_one() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let db = open(dir.path());
+    fill(&db, 0, 1);
+    let make = |name: &str, file: &str| {
+        let left = out.path().join(name);
+        fs::create_dir_all(left.join("blobs/ab")).unwrap();
+        fs::write(left.join(file), b"half").unwrap();
+        left
+    };
+    let left = make(".trireme-backup-killed", "state.redb");
+    let in_use = make(".trireme-backup-in-use", "state.redb");
+    let somebodys = make(".trireme-backup-somebodys", "notes.txt");
+    let lock = fs::File::open(&in_use).unwrap();
+    lock.lock().unwrap();
+    db.backup(&out.path().join("monday"), "bk-1", &mut |_, _| {
+        assert!(!left.exists());
+        // The one that is being made is not swept by another.
+        db.backup(&out.path().join("meanwhile"), "bk-1", &mut go_on).is_ok()
+    })
+    .unwrap();
+    assert!(in_use.exists() && somebodys.exists());
+    drop(lock);
+    db.backup(&out.path().join("tuesday"), "bk-1", &mut go_on).unwrap();
+    assert!(!in_use.exists() && somebodys.exists());
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 4);
+}

@@ -235,3 +235,53 @@ fn an_actor_does_not_see_a_pin_whose_file_is_gone_or_cut() {
     db.namespace("broker").commit(pin(gone, None)).unwrap();
     assert!(db.check().iter().all(|damage| !matches!(damage, Damage::Missing { .. })));
 }
+
+#[test]
+fn an_image_that_the_disk_damaged_in_silence_is_found_by_reading_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let mut broker = db.namespace("broker");
+    let held: Vec<Held> = (0_u32..20).map(|number| keep(&db.blobs(), &number.to_be_bytes())).collect();
+    for one in &held {
+        broker.commit(pin(one.digest(), Some(4))).unwrap();
+    }
+    let damaged = held[7].digest();
+    let name = damaged.to_string();
+    let file = fs::File::options().write(true).open(dir.path().join("blobs").join(&name[..2]).join(&name));
+    let file = file.unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"none", 0).unwrap();
+    db.blobs().believe(&damaged);
+    assert!(db.blobs().verify(&damaged).is_ok(), "nothing is read again before it is delivered");
+    assert_eq!(db.check(), []);
+
+    let scrub = db.scrub(std::time::Duration::from_millis(100)).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while db.blobs().aside().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "it was not found");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(db.blobs().aside().iter().all(|(digest, _)| *digest == damaged), "the others are left alone");
+    assert!(matches!(&db.check()[..], [Damage::Missing { digest, .. }] if *digest == damaged));
+    assert!(db.blobs().verify(&damaged).is_err(), "nobody gets it");
+    drop(scrub);
+    drop((db, broker, held));
+    // Nothing of it goes on.
+    drop(open(dir.path()));
+}
+
+#[test]
+fn reading_images_again_is_slow_and_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let held = keep(&db.blobs(), &vec![7; 64 * 1024 * 1024]);
+    db.namespace("broker").commit(pin(held.digest(), Some(held.size()))).unwrap();
+    let scrub = db.scrub(std::time::Duration::ZERO).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let begun = std::time::Instant::now();
+    drop(scrub);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "16 s were due");
+    assert!(db.blobs().known(&held.digest()).is_some());
+    // One whose next image is due in a month does not wait for it.
+    drop(db.scrub(std::time::Duration::from_secs(30 * 86_400)).unwrap());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4));
+}

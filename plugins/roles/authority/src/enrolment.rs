@@ -8,8 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use trireme_core::api::{Enrol, Enrolled};
-use trireme_core::role::{Certified, Request, Stamp, code};
-use trireme_core::{Fault, Host, formula, json};
+use trireme_core::role::{Certified, Described, Request, Stamp, code};
+use trireme_core::{Fault, Host, Point, formula, json};
 
 use crate::config::Config;
 use crate::refusals::Refusals;
@@ -85,8 +85,7 @@ fn admit(host: &mut dyn Host, now_ms: u64, given: &str, signing: Option<&[u8]>) 
         return Err(format!("token {id} of {subject} was made while the clock was wrong; make a new one"));
     }
     if record.state == State::Used {
-        let same = signing.is_some_and(|signing| record.request == Some(host.hash(&formula::enrol(signing))));
-        if !same {
+        if !signing.is_some_and(|signing| is_of_the_same(host, &record, signing)) {
             return Err(format!(
                 "ALARM: token {id} of {subject} was used before and is shown with another request; somebody else \
                  may have it: revoke what {subject} was certified, and make a new token"
@@ -127,9 +126,23 @@ fn wrong_secret(host: &mut dyn Host, id: &str, record: &mut Token) -> String {
     )
 }
 
+/// Whether a request is that of before, or another for its key: signatures with randomness make each one another. What
+/// it gets is the certificate of before, which is no secret and of no use without the private key; so it is enough that
+/// the key is in it.
+fn is_of_the_same(host: &dyn Host, record: &Token, signing: &[u8]) -> bool {
+    let names = |key: &Point| signing.windows(key.0.len()).any(|part| part == key.0);
+    record.request == Some(host.hash(&formula::enrol(signing)))
+        || made(host, record).is_ok_and(|made| names(&made.key))
+}
+
+/// What a token was used for.
+fn made(host: &dyn Host, record: &Token) -> Result<Described, Fault> {
+    let der = json::hexadecimal(&record.certificate, crate::LARGEST_CHAIN, "a certificate")?;
+    host.describe(&der)
+}
+
 fn still_counts(host: &dyn Host, record: &Token, now_ms: u64) -> bool {
-    let der = json::hexadecimal(&record.certificate, crate::LARGEST_CHAIN, "a certificate");
-    let made = der.and_then(|der| host.describe(&der));
+    let made = made(host, record);
     let entry = made.map(|made| register::get(host, &record.subject(), &register::written(&made.serial)));
     entry.is_ok_and(|entry| entry.is_some_and(|entry| register::is_live(&entry, now_ms)))
 }

@@ -6,6 +6,7 @@
 //! | `receipts/<ID_MF>/<number>` | the signed batch; numbers have twenty digits, so that keys sort |
 //! | `number/<ID_MF>` | the last number given |
 //! | `lead/<ID_MF>` | what is added to a number when it is told to the manufacturer |
+//! | `told/<ID_MF>` | the highest number that the manufacturer was told |
 //! | `day/<ID_MF>/<day>` | the first number given on that day since 1970, where the time is proven |
 //! | `batch/<ID_GW>/<ID_MF>` | digest of the last of the gateway's batches that is durable here |
 
@@ -159,6 +160,9 @@ impl Broker {
         let lead = lead(host, &manufacturer, have)?;
         let have = have.saturating_sub(lead);
         let (page, more) = page(host, &manufacturer, have, lead);
+        if let Some(last) = page.last() {
+            note_told(host, &manufacturer, last.number);
+        }
         self.talk(host, id, &Talk::Collected(page, more))?;
         // Once, with the last page.
         for part in self.spread(&manufacturer).into_iter().filter(|_| !more) {
@@ -236,14 +240,14 @@ impl Broker {
     }
 }
 
-/// What is added to our numbers for this manufacturer. One that has a number which was never given here collected
+/// What is added to our numbers for this manufacturer. One that has a number which it was never told here collected
 /// before this broker lost its state, or went back to an older copy of it: what is here now is new to it all the
-/// same, and follows that number.
+/// same, and follows that number. That the number was given here since says nothing: it was given to another batch.
 fn lead(host: &mut dyn Host, manufacturer: &NodeId, have: u64) -> Result<u64, Fault> {
     let place = format!("lead/{manufacturer}");
-    let (lead, given) = (number(host, &place), number(host, &format!("number/{manufacturer}")));
-    if have <= given.saturating_add(lead) {
-        return Ok(lead);
+    let told = number(host, &told_key(manufacturer));
+    if have <= told {
+        return Ok(number(host, &place));
     }
     if have > HIGHEST {
         return Err(Fault::new(
@@ -254,11 +258,24 @@ fn lead(host: &mut dyn Host, manufacturer: &NodeId, have: u64) -> Result<u64, Fa
     let prefix = format!("receipts/{manufacturer}/");
     let first = host.scan(&prefix, None, 1).into_iter().next();
     let first = first.and_then(|key| key.strip_prefix(&prefix).and_then(|number| number.parse().ok()));
+    let given = number(host, &format!("number/{manufacturer}"));
     let before: u64 = first.map_or(given, |first: u64| first.saturating_sub(1));
     let lead = have.saturating_sub(before);
-    host.audit(&format!("{manufacturer} has collected up to {have}: more than is on record here, {given}"));
+    host.audit(&format!("{manufacturer} has collected up to {have}: more than is on record here, {told}"));
     host.put(&place, cbor::encode(&lead));
+    note_told(host, manufacturer, have);
     Ok(lead)
+}
+
+fn note_told(host: &mut dyn Host, manufacturer: &NodeId, told: u64) {
+    let place = told_key(manufacturer);
+    if told > number(host, &place) {
+        host.put(&place, cbor::encode(&told));
+    }
+}
+
+fn told_key(manufacturer: &NodeId) -> String {
+    format!("told/{manufacturer}")
 }
 
 /// The batches after `have` that fit a message, and whether there are more.

@@ -15,13 +15,10 @@ impl Manufacturer {
     /// it is owed to that broker again. One that has something newer of the model knows better than we do.
     pub(crate) fn believe_what_it_holds(&mut self, host: &mut dyn Host, link: LinkId, held: &[Held]) {
         let Some(broker) = self.visits.get(&link).map(|visit| visit.broker.clone()) else { return };
-        // It could not name all.
-        if held.len() >= MOST_HELD {
-            return;
-        }
         let models = self.me.as_ref().map(|me| me.models.clone()).unwrap_or_default();
         let has = |release: &Release| {
-            held.iter().any(|held| held.model == release.model && held.version >= release.version)
+            let named = |held: &Held| held.model == release.model && held.version >= release.version;
+            held.iter().any(named) || !speaks_of(held, &release.model)
         };
         let stored = |host: &dyn Host, release: &Release| {
             reached(host, release, &broker).is_some_and(|reached| reached.stage == "stored")
@@ -84,5 +81,20 @@ impl Manufacturer {
         let detail = "its image is not here any more; publish the same file again";
         self.settle_errand(host, &broker, release, "refused", detail);
         self.leave(host, now, link, detail);
+    }
+}
+
+/// Whether a list would name this model, were it there. One that could not name all names what lies between its first
+/// and its last entry in the order of names, and may go on from the beginning once: of the rest it says nothing.
+fn speaks_of(held: &[Held], model: &ModelName) -> bool {
+    let (Some(first), Some(last)) = (held.first(), held.last()) else { return true };
+    if held.len() < MOST_HELD {
+        return true;
+    }
+    let begun_again = held.iter().zip(held.iter().skip(1)).filter(|(one, next)| next.model < one.model);
+    match begun_again.count() {
+        0 => first.model <= *model && *model <= last.model,
+        1 if last.model < first.model => first.model <= *model || *model <= last.model,
+        _ => false,
     }
 }

@@ -54,6 +54,20 @@ fn a_lost_answer_is_given_again_for_the_same_request() {
 }
 
 #[test]
+fn a_lost_answer_is_given_again_for_another_request_of_the_same_key() {
+    let mut bench = Bench::new("{}");
+    let made = bench.token(&wish(GATEWAY)).unwrap();
+    // A signature with randomness is another each time.
+    let key = format!("\0{:\0<64}", "gateway gw-1");
+    let first = bench.enrol(&made.token, Some(&format!("request{key}signed once"))).unwrap();
+    let again = bench.enrol(&made.token, Some(&format!("request{key}signed again"))).unwrap();
+    assert_eq!(again, first);
+    assert_eq!((bench.status().issued, bench.audited("ALARM")), (1, 0));
+    outward(bench.enrol(&made.token, Some("request of another key")));
+    assert_eq!(bench.audited("ALARM"), 1);
+}
+
+#[test]
 fn a_used_token_with_another_request_raises_an_alarm() {
     let mut bench = Bench::new("{}");
     let made = bench.token(&wish(GATEWAY)).unwrap();

@@ -31,6 +31,28 @@ fn a_broker_that_has_it_or_something_newer_is_left_alone() {
 }
 
 #[test]
+fn a_list_that_could_not_name_all_is_believed_as_far_as_it_goes() {
+    let other = |prefix: &str, count: usize| -> Vec<Held> {
+        let model = |number| ModelName::new(alloc::format!("{prefix}-{number:03}")).unwrap();
+        (0..count).map(|number| Held { model: model(number), ..release() }).collect()
+    };
+    let sent_again = |held: Vec<Held>| {
+        assert_eq!(held.len(), exchange::MOST_HELD);
+        let mut world = World::settled();
+        world.later(60_000);
+        world.agree(held);
+        world.role.errands.len()
+    };
+    let (before, after) = (other("MA", 128), other("MZ", 128));
+    assert_eq!(sent_again([before.clone(), after.clone()].concat()), 1, "MD would stand between them");
+    assert_eq!(sent_again(other("MA", 256)), 0, "MD would come after the last");
+    assert_eq!(sent_again(other("MZ", 256)), 0, "MD would come before the first");
+    assert_eq!(sent_again([after, before].concat()), 0, "MD is what the list leaves out");
+    assert_eq!(sent_again([other("MB", 1), other("MZ", 127), other("MA", 128)].concat()), 1);
+    assert_eq!(sent_again([other("MZ", 100), other("MA", 56), other("MZ", 100)].concat()), 0, "in no order");
+}
+
+#[test]
 fn a_broker_that_went_back_to_an_older_manifest_gets_the_newest_again() {
     let mut world = World::settled();
     world.later(60_000);
