@@ -2,6 +2,7 @@
 //! ([`client`]); what carries it ([`carrier`], [`websocket`]), and who may do what with ordinary messages ([`access`]).
 
 pub mod access;
+mod borders;
 pub mod carrier;
 pub mod client;
 mod flood;
