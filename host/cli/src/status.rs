@@ -102,6 +102,17 @@ struct RoleStatus {
     why: Option<Value>,
     #[serde(default)]
     links: u64,
+    #[serde(default)]
+    front: Option<FrontStatus>,
+}
+
+/// What a broker's clients were refused, by reason, since it started.
+#[derive(Debug, Deserialize)]
+struct FrontStatus {
+    #[serde(default)]
+    refused: BTreeMap<String, u64>,
+    #[serde(default)]
+    access_problem: Option<String>,
 }
 
 async fn look(socket: &Path, options: Options) -> Result<String, Fault> {
@@ -131,6 +142,7 @@ async fn look(socket: &Path, options: Options) -> Result<String, Fault> {
         return Ok(format!("{document}\n"));
     }
     let mut text = node_text(&status);
+    text.push_str(&refusals_text(&status.roles));
     // Where the clock is of no use, dates are shown and nothing is judged by them.
     let now = authority::now_ms().ok();
     text.push_str(&identities_text(&identities, now));
@@ -204,6 +216,23 @@ fn node_text(status: &NodeStatus) -> String {
     text.push_str(&table.to_string());
     if status.roles.len() > SHOWN_ROLES {
         let _ = writeln!(text, "  … and {} more", status.roles.len() - SHOWN_ROLES);
+    }
+    text
+}
+
+/// What brokers refused, if they did, and rules that do not count.
+fn refusals_text(roles: &[RoleStatus]) -> String {
+    let mut text = String::new();
+    for role in roles.iter().take(SHOWN_ROLES) {
+        let Some(front) = &role.front else { continue };
+        if !front.refused.is_empty() {
+            let counts: Vec<String> =
+                front.refused.iter().map(|(why, count)| format!("{count} {why}")).collect();
+            text.push_str(&line(&format!("{} refused since it started: {}", role.name, counts.join(", "))));
+        }
+        if let Some(problem) = &front.access_problem {
+            text.push_str(&line(&format!("ALARM {}: the access rules in force stay: {problem}", role.name)));
+        }
     }
     text
 }
@@ -497,6 +526,25 @@ mod tests {
         }
         assert!(text.contains("fetched·"), "{text}");
         assert_eq!(identities_text(&BTreeMap::new(), Some(0)), "");
+    }
+
+    #[test]
+    fn what_a_broker_refused_is_told_by_reason_where_it_did() {
+        let roles = |front: Value| -> Vec<RoleStatus> {
+            let role = |name: &str, front: &Value| json!({ "name": name, "id": "x", "condition": "running", "front": front });
+            serde_json::from_value(json!([role("broker", &front), role("gateway", &Value::Null)])).unwrap()
+        };
+        let busy = json!({ "connections": 3, "refused": { "password": 12, "connect": 1 } });
+        assert_eq!(
+            refusals_text(&roles(busy)),
+            "  broker refused since it started: 1 connect, 12 password\n"
+        );
+        let wrong = json!({ "refused": {}, "access_problem": "access.toml: line 1" });
+        assert_eq!(
+            refusals_text(&roles(wrong)),
+            "  ALARM broker: the access rules in force stay: access.toml: line 1\n"
+        );
+        assert_eq!(refusals_text(&roles(json!({ "refused": {} }))), "");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod admin;
 mod chain;
 mod guests;
 pub mod http;
+mod inlet;
 pub mod lan;
 pub mod link;
 pub mod mqtt;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use trireme_actor::Shipment;
@@ -17,6 +17,7 @@ use trireme_core::Fault;
 use trireme_core::role::code;
 use trireme_mqtt::lane::Out;
 
+use crate::inlet::Inlet;
 use crate::link::{BodySource, Commands, DoneUnit, LinkCommand, LinkEvent, Pace};
 use crate::outlet::Outlet;
 use crate::reception::{Progress, Reception};
@@ -46,7 +47,7 @@ pub(crate) async fn run<W, R, S>(
     pace: Pace,
 ) where
     W: Wire,
-    R: AsyncRead + Send + Unpin,
+    R: Inlet,
     S: Outlet,
 {
     let now = Instant::now();
@@ -136,7 +137,7 @@ struct Load {
     done: Answer,
 }
 
-impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
+impl<W: Wire, R: Inlet> Runner<W, R> {
     /// Everything that can be done at once, then one wait.
     async fn turn(&mut self) -> Result<(), End> {
         self.pump()?;
@@ -207,8 +208,9 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
             taken = event_room, if full || self.told => taken,
             progress = work(&mut self.phase) => self.worked(progress),
             read = read(&mut self.reader, &mut self.input, body), if reading => match read {
-                Ok(0) => Err(End::Reason("the peer closed the connection".to_owned())),
-                Ok(_) => {
+                Ok(Some(0)) => Err(End::Reason("the peer closed the connection".to_owned())),
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => {
                     self.read_at = Instant::now();
                     Ok(())
                 }
@@ -394,8 +396,12 @@ impl<W: Wire, R: AsyncRead + Send + Unpin> Runner<W, R> {
             self.read_at = now;
             self.packet_since = None;
         }
-        if reading && !self.input.is_empty() {
-            self.packet_since.get_or_insert(now);
+        if !self.input.is_empty() || self.reader.is_within() {
+            if reading {
+                self.packet_since.get_or_insert(now);
+            }
+        } else {
+            self.packet_since = None;
         }
         self.was_reading = reading;
     }
@@ -477,21 +483,22 @@ thread_local! {
     static WINDOW: RefCell<[u8; READ]> = const { RefCell::new([0; READ]) };
 }
 
-/// Reads what has come: a body into the room that there is, all else by way of a window that links share. Cancel safe.
-async fn read<R: AsyncRead + Unpin>(
-    reader: &mut R,
-    input: &mut BytesMut,
-    body: bool,
-) -> std::io::Result<usize> {
+/// Reads what has come: a body into the room that there is, all else by way of a window that links share. `None`: nothing
+/// yet, but something was begun, or came to nothing. Cancel safe.
+async fn read<R: Inlet>(reader: &mut R, input: &mut BytesMut, body: bool) -> std::io::Result<Option<usize>> {
     if body {
-        return reader.read_buf(input).await;
+        return reader.read_buf(input).await.map(Some);
     }
+    let within = reader.is_within();
     poll_fn(|context| {
         WINDOW.with_borrow_mut(|window| {
             let mut into = ReadBuf::new(window);
-            ready!(Pin::new(&mut *reader).poll_read(context, &mut into))?;
+            match Pin::new(&mut *reader).poll_read(context, &mut into)? {
+                Poll::Pending if reader.is_within() != within => return Poll::Ready(Ok(None)),
+                polled => ready!(polled),
+            }
             input.extend_from_slice(into.filled());
-            Poll::Ready(Ok(into.filled().len()))
+            Poll::Ready(Ok(Some(into.filled().len())))
         })
     })
     .await

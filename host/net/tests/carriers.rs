@@ -298,6 +298,9 @@ async fn what_is_not_mqtt_over_websocket_is_refused() {
     assert_eq!(upgrade(url, "/mqtt", &[MQTT, ("origin", "https://evil.example")]).await.unwrap_err(), 403);
     assert_eq!(refused(&front, Why::WebSocket), 5);
     assert!(upgrade(url, "/mqtt", &[MQTT, ("origin", "https://panel.example")]).await.is_ok());
+    // A name that was made to mean this address does not make its pages the broker's own.
+    let rebound = [MQTT, ("host", "evil.example"), ("origin", "http://evil.example")];
+    assert_eq!(upgrade(url, "/mqtt", &rebound).await.unwrap_err(), 403);
     assert!(upgrade(url, "/mqtt", &[("sec-websocket-protocol", "mqttv3.1, mqtt")]).await.is_ok());
     for end in [Message::text("text"), Message::binary(vec![0; 600 * 1024])] {
         let mut socket = websocket(url).await;
@@ -334,4 +337,57 @@ async fn a_websocket_that_is_not_read_stalls_nobody_else() {
     keen.send(Message::binary(publish("b", 0, 0, b"here"))).await.unwrap();
     assert_eq!(bytes(&mut keen, 9).await, publish("b", 0, 0, b"here"));
     sleep(Duration::from_millis(10)).await;
+}
+
+#[tokio::test]
+async fn a_websocket_message_that_was_begun_has_to_end_like_a_packet() {
+    let config = FrontConfig { pace: quick(), ..FrontConfig::default() };
+    let (_front, urls, _links) = everywhere(config, doors(&Authority::new())).await;
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    let beginnings: [&[u8]; 4] = [
+        // One byte of a head; a head that promises 100,000 bytes, and some of them.
+        &[0x82],
+        &[&[0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0x86, 0xA0][..], &[0; 4], b"a few"].concat(),
+        // The first frame of several, with a PING after it.
+        &[&[0x02, 0x82, 0, 0, 0, 0, 0xC0, 0x00][..], &ping].concat(),
+        // The same without any content.
+        &[0x02, 0x80, 0, 0, 0, 0],
+    ];
+    for beginning in beginnings {
+        let mut socket = websocket(&urls[2]).await;
+        socket.send(Message::binary(connect("", 60))).await.unwrap();
+        bytes(&mut socket, 4).await;
+        // What was begun and is done with is no reason to end, however long ago it was.
+        let mut raw = Raw(socket.into_inner());
+        raw.write(&ping[..3]).await;
+        sleep(Duration::from_millis(100)).await;
+        raw.write(&ping[3..]).await;
+        assert_eq!(raw.read(2).await, [0x8A, 0]);
+        sleep(Duration::from_millis(800)).await;
+        raw.write(&[&[0x82, 0x82, 0, 0, 0, 0, 0xC0, 0x00][..], beginning].concat()).await;
+        let answer: &[u8] = if beginning.ends_with(&ping) { &[0x8A, 0] } else { &[0x82, 2, 0xD0, 0] };
+        assert_eq!(raw.read(answer.len()).await, answer);
+        let began = std::time::Instant::now();
+        // It is not silent meanwhile.
+        let mut drips = tokio::time::interval(Duration::from_millis(100));
+        let end = async {
+            loop {
+                tokio::select! {
+                    _ = drips.tick(), if beginning.len() > 14 => { let _ = raw.0.write_all(b".").await; }
+                    end = raw.0.readable() => {
+                        end.unwrap();
+                        let mut window = [0; 64];
+                        match raw.0.try_read(&mut window) {
+                            Ok(0) => break,
+                            Ok(_) => {}
+                            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                            Err(_) => break,
+                        }
+                    }
+                }
+            }
+        };
+        soon(end).await;
+        assert!(began.elapsed() < Duration::from_secs(4), "{beginning:?}: {:?}", began.elapsed());
+    }
 }

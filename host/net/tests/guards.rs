@@ -106,24 +106,49 @@ async fn mqtt_5_is_told_so_and_what_looks_like_its_properties_is_payload() {
     others_are_served(&front).await;
 }
 
-/// docs/limits.md says so: what the router cannot do.
 #[tokio::test]
-async fn an_empty_message_clears_the_retained_one_and_is_delivered() {
+async fn an_empty_message_clears_the_retained_one_only_where_it_is_retained_itself() {
     let (front, _links) = front(FrontConfig::default()).await;
+    let retained = |qos, payload: &[u8]| {
+        let mut packet = publish("a", qos, 0, payload);
+        packet[0] |= 1;
+        packet
+    };
     let mut one = plain(&front, "one").await;
     subscribed(&mut one, "a", 0).await;
     let mut other = plain(&front, "other").await;
-    let mut retained = publish("a", 0, 0, b"kept");
-    retained[0] |= 1;
-    other.write(&retained).await;
-    assert!(one.read(retained.len()).await.ends_with(b"kept"));
-    other.write(&publish("a", 0, 0, b"")).await;
-    assert_eq!(one.read(5).await, publish("a", 0, 0, b""));
+    other.write(&retained(0, b"kept")).await;
+    assert!(one.read(retained(0, b"kept").len()).await.ends_with(b"kept"));
+    // Delivered as it came, at each quality, and as a will.
+    other.write(&[publish("a", 0, 0, b""), publish("a", 1, 1, b""), publish("a", 2, 2, b"")].concat()).await;
+    drop(enter(&front, Hello { id: "gone", will: Some(("a", "")), ..Hello::default() }).await);
+    for _ in 0..4 {
+        assert_eq!(one.read(5).await, publish("a", 0, 0, b""));
+    }
+    let mut second = plain(&front, "second").await;
+    subscribed(&mut second, "a", 0).await;
+    assert_eq!(second.read(retained(0, b"kept").len()).await, retained(0, b"kept"), "it is still there");
+    other.write(&retained(0, b"")).await;
+    assert_eq!(second.read(5).await, publish("a", 0, 0, b""));
     let mut third = plain(&front, "third").await;
     subscribed(&mut third, "a", 0).await;
     other.write(&publish("a", 0, 0, b"next")).await;
     let expected = publish("a", 0, 0, b"next");
     assert_eq!(third.read(expected.len()).await, expected, "the retained one is gone");
+}
+
+#[tokio::test]
+async fn a_message_that_looks_like_an_empty_one_at_the_router_comes_as_it_was_sent() {
+    let (front, _links) = front(FrontConfig::default()).await;
+    let mut one = plain(&front, "one").await;
+    subscribed(&mut one, "a", 0).await;
+    let mark = b"\0\x01trireme\0";
+    for payload in [&mark[..], &[mark, &mark[..]].concat(), &[mark, &b"and more"[..]].concat(), &mark[..5]] {
+        let mut other = plain(&front, "other").await;
+        let packet = publish("a", 0, 0, payload);
+        other.write(&packet).await;
+        assert_eq!(one.read(packet.len()).await, packet);
+    }
 }
 
 #[tokio::test]
@@ -158,6 +183,65 @@ async fn a_release_of_a_message_that_nobody_has_is_answered() {
         one.write(&[0x62, 2, 0, 3]).await;
         assert_eq!(one.read(4).await, [0x70, 2, 0, 3]);
     }
+    others_are_served(&front).await;
+}
+
+#[tokio::test]
+async fn a_message_at_qos_2_comes_once_though_its_connection_ends_at_any_step() {
+    let (front, _links) = front(FrontConfig::default()).await;
+    let mut one = plain(&front, "one").await;
+    subscribed(&mut one, "a", 0).await;
+    let lasting = Hello { id: "sender", lasting: true, ..Hello::default() };
+    let [message, again, release] =
+        [publish("a", 2, 5, b"once"), publish("a", 2, 5, b"once"), vec![0x62, 2, 0, 5]];
+    let again = [&[again[0] | 0x08], &again[1..]].concat();
+    // The end comes after PUBLISH, after PUBREC, after PUBREL; what was not answered is sent again.
+    for end in 0..3 {
+        let mut sender = enter_again(&front, lasting).await;
+        sender.write(&message).await;
+        let expected = publish("a", 0, 0, b"once");
+        assert_eq!(one.read(expected.len()).await, expected);
+        assert_eq!(sender.read(4).await, [0x50, 2, 0, 5]);
+        if end == 2 {
+            sender.write(&release).await;
+            assert_eq!(sender.read(4).await, [0x70, 2, 0, 5]);
+        }
+        drop(sender);
+        let mut sender = enter_again(&front, lasting).await;
+        if end == 0 {
+            sender.write(&again).await;
+            assert_eq!(sender.read(4).await, [0x50, 2, 0, 5]);
+        }
+        sender.write(&release).await;
+        assert_eq!(sender.read(4).await, [0x70, 2, 0, 5]);
+    }
+    // The number is free again for something else, and so it is in a session of its own.
+    for lasting in [true, false] {
+        let mut sender = enter_again(&front, Hello { id: "sender", lasting, ..Hello::default() }).await;
+        sender.write(&publish("a", 2, 5, b"next")).await;
+        let expected = publish("a", 0, 0, b"next");
+        assert_eq!(one.read(expected.len()).await, expected);
+        assert_eq!(sender.read(4).await, [0x50, 2, 0, 5]);
+    }
+    others_are_served(&front).await;
+}
+
+#[tokio::test]
+async fn acknowledgements_of_an_earlier_connection_hurt_nobody_and_what_was_not_acknowledged_comes_again() {
+    let (front, _links) = front(FrontConfig::default()).await;
+    let lasting = Hello { id: "one", lasting: true, ..Hello::default() };
+    let mut one = enter_again(&front, lasting).await;
+    subscribed(&mut one, "a", 2).await;
+    let mut other = plain(&front, "other").await;
+    other.write(&publish("a", 2, 1, b"x")).await;
+    let seen = one.read(publish("a", 2, 1, b"x").len()).await;
+    drop(one);
+    let mut one = enter_again(&front, lasting).await;
+    let again = one.read(seen.len()).await;
+    assert_eq!((again[0] & 0x06, &again[7..]), (0x04, &b"x"[..]));
+    // What the earlier connection would have said last.
+    one.write(&[0x70, 2, 0xff, 0xff]).await;
+    one.end().await;
     others_are_served(&front).await;
 }
 

@@ -278,3 +278,53 @@ async fn files_that_change_count_at_once_and_those_that_are_wrong_change_nothing
     .await;
     assert_eq!(front.access_problem(), None);
 }
+
+#[tokio::test]
+async fn who_would_not_be_let_in_any_more_is_disconnected_though_he_does_nothing() {
+    let list = |names: &[&str]| {
+        let lines: Vec<String> =
+            names.iter().map(|name| format!("{name}:{}", hash_password(name.as_bytes()).unwrap())).collect();
+        lines.join("\n")
+    };
+    let access = |users: &str, no_strangers| Access {
+        users: Some(Users::parse(users).unwrap()),
+        no_strangers,
+        ..Access::default()
+    };
+    let (front, control) = serve(access(&list(&["alice", "bob"]), false)).await;
+    let mut stranger = enter(&front, Hello { id: "stranger", ..Hello::default() }).await;
+    let mut alice = enter(&front, user("one", "alice", "alice")).await;
+    let mut bob = enter(&front, user("two", "bob", "bob")).await;
+    let bob_alone = list(&["bob"]);
+    control.switch(access(&bob_alone, false));
+    assert_eq!(alice.end().await, b"", "she is no user any more");
+    assert_eq!(bob.end().await, b"", "his hash is another one, though of the same password");
+    let mut bob = enter(&front, user("two", "bob", "bob")).await;
+    stranger.write(b"\xc0\x00").await;
+    assert_eq!(stranger.read(2).await, [0xd0, 0], "strangers may stay so far");
+    control.switch(access(&bob_alone, true));
+    assert_eq!(stranger.end().await, b"");
+    bob.write(b"\xc0\x00").await;
+    assert_eq!(bob.read(2).await, [0xd0, 0], "nothing has changed for him");
+    assert_eq!(refused(&front, Why::Password), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_on_many_connections_at_once_gets_no_more_guesses() {
+    let (front, _) = serve(Access { users: users(&[("alice", "right")]), ..Access::default() }).await;
+    let mut guessers = Vec::new();
+    for number in 0..48 {
+        let mut raw = Raw::connect(front.local_addr()).await;
+        raw.write(&user(&format!("g{number}"), "alice", &format!("guess {number}")).bytes()).await;
+        guessers.push(raw);
+    }
+    let mut answers = [0; 6];
+    for mut guesser in guessers {
+        answers[usize::from(guesser.read(4).await[3])] += 1;
+    }
+    // Ten in a minute, and as many more as were being checked at the same time.
+    assert!((10..=11).contains(&answers[4]), "{answers:?}");
+    assert_eq!(answers[0], 0);
+    let (_, code) = Raw::says(front.local_addr(), &user("a", "alice", "right").bytes()).await;
+    assert_eq!(code, 5, "not even the right one, for now");
+}

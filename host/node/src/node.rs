@@ -15,7 +15,7 @@ use trireme_net::lan::{LanConfig, LanListener};
 use trireme_net::link::Link;
 use trireme_net::link::OnLink;
 use trireme_net::mqtt::access::AccessControl;
-use trireme_net::mqtt::front::{Doors, Front, FrontConfig};
+use trireme_net::mqtt::front::{Doors, Front};
 use trireme_net::mqtt::websocket::Origins;
 use trireme_net::tls::{Credentials, PeerVerifier, TlsIdentity};
 use trireme_store::{Database, OpenError, Options, Scrub, SlotError};
@@ -371,7 +371,7 @@ fn takes_links(cell: &Arc<Cell>, kind: &'static str) -> OnLink {
 }
 
 fn front(cell: &Arc<Cell>) -> Result<Front, Fault> {
-    let DoorPlan { without_certificate, origins, access: source } = cell.doors.clone();
+    let DoorPlan { without_certificate, origins, access: source, limits } = cell.doors.clone();
     let wrong = |why| Fault::new(code::CONFIGURATION, why);
     // Before the files are read: what changes meanwhile is read again.
     let stamp = source.as_ref().map(|source| source.stamp()).unwrap_or_default();
@@ -382,7 +382,7 @@ fn front(cell: &Arc<Cell>) -> Result<Front, Fault> {
         origins: Origins::new(origins),
         access: AccessControl::new(access.unwrap_or_default()),
     };
-    let front = Front::new(FrontConfig::default(), doors, takes_links(cell, "mqtt"));
+    let front = Front::new(limits, doors, takes_links(cell, "mqtt"));
     if let Some(source) = source {
         front.watch(source, stamp);
     }

@@ -12,6 +12,7 @@ use trireme_core::{Fault, Version};
 use trireme_crypto::element::SensorSecrets;
 use trireme_net::mqtt::access::AccessSource;
 use trireme_net::mqtt::carrier::Carrier;
+use trireme_net::mqtt::front::FrontConfig;
 use trireme_net::tls::Credentials;
 
 /// A node: one process, one state directory, one administrator's socket, one role or several.
@@ -74,6 +75,8 @@ pub struct DoorPlan {
     pub origins: Vec<String>,
     /// The files with the rules for ordinary messages; without any, everybody may do everything.
     pub access: Option<Arc<dyn AccessSource>>,
+    /// How many may come, and how much is kept for them.
+    pub limits: FrontConfig,
 }
 
 /// Where a role listens.

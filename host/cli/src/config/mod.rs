@@ -17,6 +17,7 @@
 pub mod access;
 pub mod enrolment;
 pub mod example;
+mod front;
 mod identity;
 mod issuing;
 mod named;

@@ -20,7 +20,7 @@ use trireme_node::DoorPlan;
 use super::access::AccessFiles;
 use super::schema::{self, Key, Reader, find};
 use super::source::{Problem, Problems, Source};
-use super::{Care, NodeConfig, PluginConfig, RoleConfig, identity, issuing, roles, sensors};
+use super::{Care, NodeConfig, PluginConfig, RoleConfig, front, identity, issuing, roles, sensors};
 use crate::models;
 use crate::passphrase::Passphrase;
 
@@ -393,6 +393,7 @@ fn doors(section: &Section<'_, '_>, problems: &mut Vec<Problem>) -> DoorPlan {
         without_certificate: section.flag("without_certificate").unwrap_or(false),
         origins: section.texts("origins"),
         access: access.map(|files| Arc::new(files) as Arc<dyn AccessSource>),
+        limits: front::read(section),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use trireme_core::RoleKind;
 
+use super::front;
 use super::schema::{Absent, Key, Kind, Reader};
 
 /// `[node]`.
@@ -399,6 +400,15 @@ const BROKER: &[Key] = &[
         Absent::Nothing("4"),
         "instances that share its gateways, and so the cores; as many as there are cores where nothing is said",
     ),
+    front::CONNECTIONS,
+    front::CONNECTIONS_PER_ADDRESS,
+    front::HALF_OPEN_PER_ADDRESS,
+    front::PUSHES_PER_ADDRESS,
+    front::PUSHES_IN_ALL,
+    front::CLIENT_QUEUE_BYTES,
+    front::TOPICS,
+    front::RETAINED_BYTES,
+    front::SESSIONS,
     optional("authority", Kind::Url("https"), "\"https://127.0.0.1:8443\"", TIME_FROM),
     role("largest_image", IMAGE, LARGEST, "the largest image taken, in bytes"),
     role("releases", COUNT, "4096", "the most releases kept, one for each topic and model"),

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use trireme_mqtt::access::{Permits, Principal, Rules};
 
 use super::flood::Flood;
+use crate::guests::Guests;
 
 /// The most users.
 pub const MOST_USERS: usize = 10_000;
@@ -24,8 +25,8 @@ pub const LONGEST_PASSWORD: usize = 1024;
 const COST: (u32, u32) = (64 * 1024, 10);
 /// Passwords that are checked at a time, each on a thread of its own.
 const AT_A_TIME: usize = 2;
-/// Passwords that may wait to be checked.
-const WAITING: usize = 64;
+/// Passwords that may wait to be checked, and those of one address among them.
+const WAITING: (usize, usize) = (64, 16);
 /// Wrong passwords of one address, and in all, in a minute; each is paid back over time.
 const FAILURES: (u32, u32) = (10, 1000);
 /// A hash of the usual cost that no password has.
@@ -125,6 +126,7 @@ pub struct AccessControl(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     generation: AtomicU64,
+    changed: watch::Sender<()>,
     access: RwLock<Arc<Access>>,
     /// Why files that changed do not count.
     problem: RwLock<Option<String>>,
@@ -139,11 +141,13 @@ impl AccessControl {
         control
     }
 
-    /// From now on this: also for connections that are open, from their next packet on.
+    /// From now on this: connections that would not be let in any more end, and for the others it counts from their
+    /// next packet on.
     pub fn switch(&self, access: Access) {
         *self.0.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
         *self.0.problem.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.generation.fetch_add(1, Ordering::Release);
+        self.0.changed.send_replace(());
     }
 
     /// What was to take effect does not, for this reason.
@@ -159,6 +163,11 @@ impl AccessControl {
 
     pub(super) fn now(&self) -> Arc<Access> {
         self.0.access.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sees every [`Self::switch`] from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 
     fn generation(&self) -> u64 {
@@ -177,7 +186,8 @@ pub trait AccessSource: Send + Sync {
     fn load(&self) -> Result<Access, String>;
 }
 
-/// Looks at the files now and then; what does not parse changes nothing and is told.
+/// Looks at the files now and then; what does not parse changes nothing and is told. Files that could not be read or
+/// understood are tried again each time: what was wrong may have been a disk, and leave no trace on them.
 pub(super) fn watch(
     control: AccessControl,
     source: Arc<dyn AccessSource>,
@@ -185,31 +195,46 @@ pub(super) fn watch(
     every: Duration,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
+        let mut wrong: Option<String> = None;
         loop {
             tokio::time::sleep(every).await;
-            let (control, source, before) = (control.clone(), source.clone(), seen.clone());
+            let (control, source) = (control.clone(), source.clone());
+            let (before, told) = (seen.clone(), wrong.clone());
             // Files may be on a slow disk.
-            let looked = tokio::task::spawn_blocking(move || {
-                let stamp = source.stamp();
-                if stamp != before {
-                    match source.load() {
-                        Ok(access) => {
-                            tracing::info!("access rules and users were read anew");
-                            control.switch(access);
-                        }
-                        Err(why) => {
-                            tracing::error!("the access rules in force stay: {why}");
-                            control.fails(why);
-                        }
-                    }
-                }
-                stamp
-            });
-            if let Ok(stamp) = looked.await {
-                seen = stamp;
+            let looked = tokio::task::spawn_blocking(move || look(&control, &*source, &before, told));
+            if let Ok(looked) = looked.await {
+                (seen, wrong) = looked;
             }
         }
     })
+}
+
+/// Looks once; gives the files' stamp, and what is wrong with them. `told`: what was wrong with them before.
+fn look(
+    control: &AccessControl,
+    source: &dyn AccessSource,
+    before: &str,
+    told: Option<String>,
+) -> (String, Option<String>) {
+    let stamp = source.stamp();
+    if stamp == before && told.is_none() {
+        return (stamp, None);
+    }
+    let wrong = match source.load() {
+        Ok(access) => {
+            tracing::info!("access rules and users were read anew");
+            control.switch(access);
+            None
+        }
+        Err(why) => {
+            if told.as_ref() != Some(&why) {
+                tracing::error!("the access rules in force stay: {why}");
+            }
+            control.fails(why.clone());
+            Some(why)
+        }
+    };
+    (stamp, wrong)
 }
 
 /// How the check of a user and password went.
@@ -227,7 +252,9 @@ pub(super) enum Login {
 pub(super) struct Doorman {
     seats: Arc<Semaphore>,
     waiting: Semaphore,
-    failures: Flood,
+    /// By address, of those that wait.
+    shares: Guests,
+    failures: Arc<Flood>,
     /// Compared with where there is no such user: names are not to be found out by the time that it takes.
     nobody: Option<PasswordHash>,
 }
@@ -236,8 +263,9 @@ impl Doorman {
     pub(super) fn new() -> Self {
         Self {
             seats: Arc::new(Semaphore::new(AT_A_TIME)),
-            waiting: Semaphore::new(WAITING),
-            failures: Flood::new(FAILURES.0, FAILURES.1, Duration::from_secs(60)),
+            waiting: Semaphore::new(WAITING.0),
+            shares: Guests::new(WAITING.1),
+            failures: Arc::new(Flood::new(FAILURES.0, FAILURES.1, Duration::from_secs(60))),
             nobody: PasswordHash::new(NOBODY).ok(),
         }
     }
@@ -252,6 +280,7 @@ impl Doorman {
         if self.failures.is_spent(address, Instant::now()) {
             return Login::TooOften;
         }
+        let Some(_share) = self.shares.enter(address) else { return Login::Busy };
         let (Ok(_waits), Some(hash)) =
             (self.waiting.try_acquire(), users.0.get(name).or(self.nobody.as_ref()).cloned())
         else {
@@ -264,49 +293,98 @@ impl Doorman {
             return Login::TooOften;
         }
         let password = zeroize::Zeroizing::new(password.get(..LONGEST_PASSWORD).unwrap_or(password).to_vec());
+        let failures = Arc::clone(&self.failures);
         let checked = tokio::task::spawn_blocking(move || {
             let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::default());
-            let right = argon.verify_password(&password, &hash).is_ok();
+            let right = argon.verify_password(&password, &hash).is_ok() && known;
+            // Counted before the next one is checked, and also where the client has not waited for the answer.
+            if !right {
+                failures.take(address, Instant::now());
+            }
             // Given up here, not when a client that was checked has left: so many run, and no more.
             drop(seat);
             right
         });
-        if checked.await.unwrap_or(false) && known {
-            return Login::Right;
-        }
-        self.failures.take(address, Instant::now());
-        Login::Wrong
+        if checked.await.unwrap_or(false) { Login::Right } else { Login::Wrong }
     }
 }
+
+/// What a client was let in on.
+#[derive(Clone)]
+pub(super) enum Pass {
+    /// A certificate: no file says more about it.
+    Certificate,
+    /// A user's name, and the hash that the password was checked against.
+    User(Arc<(String, PasswordHash)>),
+    /// Nothing; whether a name came with it, which meant nothing then.
+    Nothing { named: bool },
+}
+
+impl Pass {
+    /// Whether it would be let in under this.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn judge(&self, access: &Access) -> Result<(), String> {
+        match self {
+            Self::User(known) => {
+                let (name, hash) = &**known;
+                if access.users.as_ref().and_then(|users| users.0.get(name)) == Some(hash) {
+                    return Ok(());
+                }
+                Err(format!("user {name} is there no more, or has another password"))
+            }
+            Self::Nothing { .. } if access.no_strangers => Err(STRANGER.to_owned()),
+            Self::Nothing { named: true } if access.users.is_some() => {
+                Err("the client gave a name before there were users, and its password was not checked"
+                    .to_owned())
+            }
+            Self::Nothing { .. } | Self::Certificate => Ok(()),
+        }
+    }
+}
+
+/// Why strangers are turned away.
+pub(super) const STRANGER: &str = "the client has neither a user's password nor a certificate";
 
 /// One client's part in it, while its connection lasts.
 pub(super) struct Standing {
     control: AccessControl,
     principal: Principal,
     client_id: Option<String>,
-    /// The hash that its user's password was checked against.
-    hash: Option<PasswordHash>,
+    pass: Pass,
     generation: u64,
     /// `None`: there are no rules.
     permits: Option<Permits>,
-    over: bool,
+    /// Why it would not be let in any more.
+    over: Option<String>,
 }
 
 impl Standing {
-    /// Of a client that was let in under this.
+    /// Of a client that was let in under this. `named`: it gave a user's name.
     pub(super) fn new(
         control: AccessControl,
         access: &Access,
         principal: Principal,
         client_id: Option<String>,
+        named: bool,
     ) -> Self {
-        let hash = match (&principal, &access.users) {
-            (Principal::User(name), Some(users)) => users.0.get(name).cloned(),
-            _ => None,
+        let hash = |name: &String| access.users.as_ref()?.0.get(name).cloned();
+        let pass = match &principal {
+            Principal::Node { .. } => Pass::Certificate,
+            Principal::User(name) => match hash(name) {
+                Some(hash) => Pass::User(Arc::new((name.clone(), hash))),
+                None => Pass::Nothing { named },
+            },
+            Principal::Anonymous => Pass::Nothing { named },
         };
         // Made anew at its first packet.
         let generation = u64::MAX;
-        Self { control, principal, client_id, hash, generation, permits: None, over: false }
+        Self { control, principal, client_id, pass, generation, permits: None, over: None }
+    }
+
+    pub(super) fn pass(&self) -> &Pass {
+        &self.pass
     }
 
     pub(super) fn principal(&self) -> &Principal {
@@ -316,23 +394,20 @@ impl Standing {
     /// What the client may do now; `Ok(None)`: anything.
     ///
     /// # Errors
-    /// Its user is gone, or has another password.
+    /// It would not be let in any more.
     pub(super) fn permits(&mut self) -> Result<Option<&Permits>, String> {
         let generation = self.control.generation();
         if generation != self.generation {
             let access = self.control.now();
             self.generation = generation;
-            if let Principal::User(name) = &self.principal {
-                let hash = access.users.as_ref().and_then(|users| users.0.get(name));
-                self.over = hash != self.hash.as_ref();
-            }
+            self.over = self.pass.judge(&access).err();
             self.permits =
                 access.rules.as_ref().map(|rules| rules.of(&self.principal, self.client_id.as_deref()));
         }
-        if self.over {
-            return Err(format!("{} is there no more, or has another password", self.principal));
+        match &self.over {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(self.permits.as_ref()),
         }
-        Ok(self.permits.as_ref())
     }
 }
 
@@ -376,13 +451,83 @@ mod tests {
         assert_eq!(check("192.0.2.2".parse().unwrap(), "alice", b"right").await, Login::Right);
     }
 
+    #[tokio::test]
+    async fn one_address_takes_no_more_than_its_share_of_the_places_where_passwords_wait() {
+        let users = Arc::new(Users::parse(&format!("alice:{}", hash_password(b"right").unwrap())).unwrap());
+        let doorman = Arc::new(Doorman::new());
+        // Nobody is served for the moment.
+        let seats = Arc::clone(&doorman.seats).acquire_many_owned(AT_A_TIME as u32).await.unwrap();
+        let check = |address: &str, password: &'static [u8]| {
+            let (users, doorman, address) = (users.clone(), doorman.clone(), address.parse().unwrap());
+            tokio::spawn(async move { doorman.check(&users, address, "alice", password).await })
+        };
+        let crowd: Vec<_> = (0..2 * WAITING.0).map(|_| check("192.0.2.1", b"wrong")).collect();
+        let mut answers = Vec::new();
+        // Those without a place are told at once.
+        for waiting in crowd.into_iter().skip(WAITING.1) {
+            answers.push(waiting.await.unwrap());
+        }
+        assert!(answers.iter().all(|answer| *answer == Login::Busy));
+        let other = check("192.0.2.2", b"right");
+        drop(seats);
+        assert_eq!(other.await.unwrap(), Login::Right);
+    }
+
+    #[test]
+    fn who_would_not_be_let_in_any_more_is_over() {
+        let (stranger, named) = (Pass::Nothing { named: false }, Pass::Nothing { named: true });
+        let users = || Some(Users::parse("").unwrap());
+        let open = Access::default();
+        let with_users = Access { users: users(), ..Access::default() };
+        let closed = Access { no_strangers: true, users: users(), ..Access::default() };
+        for (pass, access, stays) in [
+            (&stranger, &open, true),
+            (&named, &open, true),
+            (&stranger, &with_users, true),
+            (&named, &with_users, false),
+            (&stranger, &closed, false),
+            (&named, &closed, false),
+            (&Pass::Certificate, &closed, true),
+        ] {
+            assert_eq!(pass.judge(access).is_ok(), stays);
+        }
+    }
+
+    /// Files that cannot be read for a while.
+    struct Flaky(std::sync::Mutex<Result<(), String>>);
+
+    impl AccessSource for Flaky {
+        fn stamp(&self) -> String {
+            "always the same".into()
+        }
+
+        fn load(&self) -> Result<Access, String> {
+            self.0.lock().unwrap().clone().map(|()| Access { no_strangers: true, ..Access::default() })
+        }
+    }
+
+    #[test]
+    fn files_that_could_not_be_read_are_tried_again_though_they_did_not_change() {
+        let control = AccessControl::default();
+        let source = Flaky(std::sync::Mutex::new(Err("the disk does not answer".into())));
+        let (seen, wrong) = look(&control, &source, "before", None);
+        assert_eq!(control.problem().as_deref(), Some("the disk does not answer"));
+        *source.0.lock().unwrap() = Ok(());
+        let (seen, wrong) = look(&control, &source, &seen, wrong);
+        assert!(control.now().no_strangers);
+        assert_eq!((control.problem(), &wrong), (None, &None));
+        // And from then on only when they change.
+        *source.0.lock().unwrap() = Err("not to be read".into());
+        assert_eq!(look(&control, &source, &seen, wrong).1, None);
+    }
+
     #[test]
     fn a_user_that_is_gone_or_has_another_password_is_over() {
         let access = |users: &str| Access { users: Some(Users::parse(users).unwrap()), ..Access::default() };
         let (one, two) = (hash_password(b"one").unwrap(), hash_password(b"two").unwrap());
         let control = AccessControl::new(access(&format!("alice:{one}")));
         let mut standing =
-            Standing::new(control.clone(), &control.now(), Principal::User("alice".into()), None);
+            Standing::new(control.clone(), &control.now(), Principal::User("alice".into()), None, true);
         assert!(standing.permits().is_ok());
         control.switch(access(&format!("alice:{one}\nbob:{two}")));
         assert!(standing.permits().is_ok());

@@ -5,7 +5,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_rustls::{client, server};
 
-use super::websocket::WebSocket;
+use super::websocket::{Incoming, WebSocket};
+use crate::inlet::Inlet;
 use crate::outlet::Outlet;
 
 /// How MQTT travels.
@@ -76,7 +77,7 @@ impl std::fmt::Display for Carrier {
 /// A stream that is open, handshakes and all.
 pub(crate) trait Carried: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Its incoming half.
-    type Inlet: AsyncRead + Send + Unpin + 'static;
+    type Inlet: Inlet + 'static;
     /// Its outgoing half.
     type Outlet: Outlet;
 
@@ -96,6 +97,8 @@ impl Carried for TcpStream {
 /// A stream whose halves share it.
 macro_rules! shared_halves {
     ($($stream:ty),*) => { $(
+        impl Inlet for ReadHalf<$stream> {}
+
         impl Outlet for WriteHalf<$stream> {}
 
         impl Carried for $stream {
@@ -109,13 +112,18 @@ macro_rules! shared_halves {
     )* };
 }
 
-shared_halves!(
-    server::TlsStream<TcpStream>,
-    client::TlsStream<TcpStream>,
-    WebSocket<TcpStream>,
-    WebSocket<server::TlsStream<TcpStream>>,
-    WebSocket<client::TlsStream<TcpStream>>
-);
+shared_halves!(server::TlsStream<TcpStream>, client::TlsStream<TcpStream>);
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Outlet for WriteHalf<WebSocket<S>> {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carried for WebSocket<S> {
+    type Inlet = Incoming<S>;
+    type Outlet = WriteHalf<Self>;
+
+    fn halves(self) -> (Incoming<S>, WriteHalf<Self>) {
+        self.into_halves()
+    }
+}
 
 #[cfg(test)]
 mod tests {

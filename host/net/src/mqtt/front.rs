@@ -11,26 +11,27 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use trireme_core::role::{Subject, code};
 use trireme_core::{Fault, NodeId};
-use trireme_mqtt::Limits;
 use trireme_mqtt::access::Principal;
 use trireme_mqtt::connection::{Input, Server};
 use trireme_mqtt::encode::Connack;
-use trireme_mqtt::guard::{Admission, Rules};
+use trireme_mqtt::guard::Admission;
 use trireme_mqtt::lane::Out;
 
-use super::access::{self, AccessControl, AccessSource, Doorman, Login, RELOAD_EVERY, Standing};
+use super::access::{self, AccessControl, AccessSource, Doorman, Login, RELOAD_EVERY, STRANGER, Standing};
 use super::carrier::{Carried, Carrier};
 use super::flood::Flood;
+use super::names::Names;
 use super::peer::{Client, Peer};
 use super::refusals::{self, Refusals, Refused};
-use super::registry::{Claim, Registry};
+use super::registry::{Claim, Kept, Registry};
 use super::router::{Attached, Router};
+use super::slots::Slot;
 use super::websocket::{self, Origins};
 use crate::guests::{Guest, Guests};
 use crate::link::{EVENTS, Link, Pace};
@@ -38,53 +39,9 @@ use crate::run;
 use crate::tls::TlsIdentity;
 use crate::wire::Audience;
 
+pub use super::config::FrontConfig;
 pub use super::refusals::Why;
 pub use crate::link::OnLink;
-
-/// What a front allows.
-#[derive(Debug, Clone, Copy)]
-pub struct FrontConfig {
-    /// Sizes of packets.
-    pub limits: Limits,
-    /// What is asked of a CONNECT.
-    pub rules: Rules,
-    /// Times.
-    pub pace: Pace,
-    /// Connections in all.
-    pub connections: usize,
-    /// Connections of one address that have not said CONNECT.
-    pub half_open: usize,
-    /// Bytes that may wait for one client, bodies not counted.
-    pub queue: usize,
-    /// PUSH packets that one connection may send …
-    pub pushes: u32,
-    /// … in this time.
-    pub pushes_in: Duration,
-    /// PUSH packets that all connections of one address may send in that time. Many peers may share an address.
-    pub pushes_of_one: u32,
-    /// PUSH packets in all in that time: each costs a key agreement.
-    pub pushes_in_all: u32,
-    /// Connections of one address, let in or not.
-    pub connections_of_one: usize,
-}
-
-impl Default for FrontConfig {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            rules: Rules::default(),
-            pace: Pace::default(),
-            connections: 20_000,
-            half_open: 64,
-            queue: 2 * 1024 * 1024,
-            pushes: 16,
-            pushes_in: Duration::from_secs(60),
-            pushes_of_one: 600,
-            pushes_in_all: 6_000,
-            connections_of_one: 5_000,
-        }
-    }
-}
 
 /// Who may come in, and how.
 #[derive(Debug, Default)]
@@ -104,6 +61,8 @@ pub struct Front {
     shared: Arc<Shared>,
     listening: Mutex<Vec<(SocketAddr, JoinHandle<()>)>>,
     watching: Mutex<Option<JoinHandle<()>>>,
+    /// Ends who would not be let in any more.
+    sweeping: JoinHandle<()>,
 }
 
 /// What all connections of a front share.
@@ -117,6 +76,8 @@ pub(super) struct Shared {
     doorman: Doorman,
     on_link: OnLink,
     seats: Arc<Semaphore>,
+    /// Whether the front is over.
+    over: watch::Sender<bool>,
     /// By address, those that have not said CONNECT.
     strangers: Guests,
     /// By address, all.
@@ -132,29 +93,52 @@ struct Door {
 /// A connection before CONNECT.
 struct Stranger {
     address: SocketAddr,
-    guest: Guest,
+    /// Its place among those of its address.
+    _guest: Guest,
     /// When it must have said CONNECT.
     until: Instant,
+    over: watch::Receiver<bool>,
 }
 
+impl Stranger {
+    /// Waits for this, until it is too late for it or the front is over.
+    async fn in_time<T>(&mut self, what: &str, step: impl Future<Output = T>) -> Result<T, Refused> {
+        tokio::select! {
+            biased;
+            _ = self.over.wait_for(|over| *over) => Err(Refused::new(Why::Late, STOPS)),
+            done = timeout_at(self.until, step) => done.map_err(|_| Refused::new(Why::Late, what)),
+        }
+    }
+}
+
+/// Why all connections end with the front.
+const STOPS: &str = "the broker stops";
+
 impl Front {
-    /// Listens nowhere yet.
+    /// Listens nowhere yet. Called on a runtime.
     #[must_use]
     pub fn new(config: FrontConfig, doors: Doors, on_link: OnLink) -> Self {
         let shared = Arc::new(Shared {
             config,
             registry: Registry::default(),
-            router: Arc::new(Router::start(config.connections)),
+            router: Arc::new(Router::start(config.connections, Names::new(config.names, config.retained))),
             flood: Flood::new(config.pushes_of_one, config.pushes_in_all, config.pushes_in),
             refusals: Refusals::default(),
             doors,
             doorman: Doorman::new(),
             on_link,
             seats: Arc::new(Semaphore::new(config.connections)),
+            over: watch::Sender::new(false),
             strangers: Guests::new(config.half_open),
             guests: Guests::new(config.connections_of_one),
         });
-        Self { shared, listening: Mutex::default(), watching: Mutex::default() }
+        let (sweeps, mut changes) = (Arc::clone(&shared), shared.doors.access.changes());
+        let sweeping = tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                sweeps.expel();
+            }
+        });
+        Self { shared, listening: Mutex::default(), watching: Mutex::default(), sweeping }
     }
 
     /// Listens on this address for MQTT over TCP; everybody may do everything.
@@ -239,26 +223,58 @@ impl Drop for Front {
         if let Some(watching) = self.watching.get_mut().unwrap_or_else(PoisonError::into_inner) {
             watching.abort();
         }
-        self.shared.registry.close_all("the broker stops");
+        self.sweeping.abort();
+        self.shared.over.send_replace(true);
+        self.shared.registry.close_all(STOPS);
     }
 }
 
 impl Shared {
-    /// A place in the router. Where too many sessions are kept already, this one is not.
-    pub(super) async fn attach(&self, id: &str, clean: bool) -> Result<Attached, String> {
-        let kept = if clean { self.registry.forget_session(id) } else { self.registry.keep_session(id) };
-        let (router, id) = (Arc::clone(&self.router), id.to_owned());
+    /// A place in the router. Where too many sessions are kept already, another one goes for this one; where that cannot
+    /// be, this one is not kept.
+    pub(super) async fn attach(
+        &self,
+        id: &str,
+        clean: bool,
+        address: SocketAddr,
+    ) -> Result<Attached, String> {
+        if clean {
+            // A clean session under the same name makes the router drop the one it kept.
+            let slot = self.registry.forget_session(id).unwrap_or_else(|| self.router.slot());
+            return self.attach_under(slot, true).await;
+        }
+        let Some(Kept { slot, instead_of }) =
+            self.registry.keep_session(id, self.config.sessions, || self.router.slot())
+        else {
+            self.refusals.note(Why::Sessions, address, "somebody is connected to every session that is kept");
+            return self.attach_under(self.router.slot(), true).await;
+        };
+        if let Some((gone, slot)) = instead_of {
+            let reason = format!("the session of {gone:?} goes: more are not kept");
+            self.refusals.note(Why::Sessions, address, &reason);
+            self.attach_under(slot, true).await?.leave().await;
+        }
+        self.attach_under(slot, false).await
+    }
+
+    async fn attach_under(&self, slot: Arc<Slot>, clean: bool) -> Result<Attached, String> {
+        let router = Arc::clone(&self.router);
         // It waits for the router's thread.
-        let attached = tokio::task::spawn_blocking(move || {
-            // A clean session under the client's own name makes the router drop the one it kept.
-            if kept { router.attach(&id, clean) } else { router.attach_clean() }
-        });
+        let attached = tokio::task::spawn_blocking(move || router.attach(slot, clean));
         attached.await.map_err(|_| "attaching to the router ended early".to_owned())?
     }
 
+    /// Ends the connections of those who would not be let in any more.
+    fn expel(&self) {
+        let access = self.doors.access.now();
+        for (address, reason) in self.registry.expel(|pass| pass.judge(&access)) {
+            self.refusals.note(Why::Password, address, &reason);
+        }
+    }
+
     /// Makes the router forget what it kept for this client.
-    pub(super) async fn forget(&self, id: &str) {
-        match self.attach(id, true).await {
+    pub(super) async fn forget(&self, id: &str, address: SocketAddr) {
+        match self.attach(id, true, address).await {
             Ok(attached) => attached.leave().await,
             Err(reason) => tracing::warn!(client = id, reason, "a session could not be forgotten"),
         }
@@ -311,13 +327,13 @@ impl Shared {
                 Principal::User(name.clone())
             }
             _ if access.no_strangers => {
-                let reason = "the client has neither a user's password nor a certificate";
-                return Err((Connack::NotAuthorized, Refused::new(Why::Password, reason)));
+                return Err((Connack::NotAuthorized, Refused::new(Why::Password, STRANGER)));
             }
             _ => Principal::Anonymous,
         };
         let control = self.doors.access.clone();
-        Ok(Standing::new(control, &access, principal, admission.client_id.clone()))
+        let named = admission.username.is_some();
+        Ok(Standing::new(control, &access, principal, admission.client_id.clone(), named))
     }
 }
 
@@ -348,7 +364,8 @@ async fn accept(listener: TcpListener, door: Arc<Door>, shared: Arc<Shared>) {
         let (door, shared) = (Arc::clone(&door), Arc::clone(&shared));
         tokio::spawn(async move {
             let until = Instant::now() + shared.config.pace.opening;
-            let stranger = Stranger { address, guest, until };
+            let over = shared.over.subscribe();
+            let stranger = Stranger { address, _guest: guest, until, over };
             if let Err(Refused { why, reason }) = open(stream, &door, stranger, &shared).await {
                 shared.refusals.note(why, address, &reason);
             }
@@ -379,12 +396,12 @@ async fn open_tls(
     stream: TcpStream,
     acceptor: &TlsAcceptor,
     websocket: bool,
-    stranger: Stranger,
+    mut stranger: Stranger,
     shared: &Arc<Shared>,
 ) -> Result<(), Refused> {
-    let stream = timeout_at(stranger.until, acceptor.accept(stream))
-        .await
-        .map_err(|_| Refused::new(Why::Late, "the TLS handshake did not end in time"))?
+    let stream = stranger
+        .in_time("the TLS handshake did not end in time", acceptor.accept(stream))
+        .await?
         .map_err(|error| Refused::new(Why::Tls, format!("the TLS handshake failed: {error}")))?;
     let judged = shared.doors.tls.as_ref().map(|identity| identity.certified(stream.get_ref().1)).transpose();
     let judged = judged.map_err(|fault| Refused::new(Why::Tls, fault.to_string()))?;
@@ -399,16 +416,19 @@ async fn open_tls(
 async fn open_websocket<S>(
     stream: S,
     certified: Option<Subject>,
-    stranger: Stranger,
+    mut stranger: Stranger,
     shared: &Arc<Shared>,
 ) -> Result<(), Refused>
 where
     S: Carried,
     websocket::WebSocket<S>: Carried,
 {
-    let stream = timeout_at(stranger.until, websocket::accept(stream, &shared.doors.origins))
-        .await
-        .map_err(|_| Refused::new(Why::Late, "the client did not ask for WebSocket in time"))?
+    let stream = stranger
+        .in_time(
+            "the client did not ask for WebSocket in time",
+            websocket::accept(stream, &shared.doors.origins),
+        )
+        .await?
         .map_err(|reason| Refused::new(Why::WebSocket, reason))?;
     Box::pin(serve(stream, certified, stranger, shared)).await
 }
@@ -416,10 +436,10 @@ where
 async fn serve<S: Carried>(
     mut stream: S,
     certified: Option<Subject>,
-    stranger: Stranger,
+    mut stranger: Stranger,
     shared: &Arc<Shared>,
 ) -> Result<(), Refused> {
-    let Stranger { address, guest, until } = stranger;
+    let address = stranger.address;
     let pace = shared.config.pace;
     let mut server = Server::new(shared.config.limits, shared.config.rules, shared.config.queue);
     let mut input = BytesMut::with_capacity(1024);
@@ -435,14 +455,21 @@ async fn serve<S: Carried>(
             }
         }
     };
-    let greeting = timeout_at(until, greeting).await;
-    drop(guest);
-    let (admission, standing) =
-        greeting.map_err(|_| Refused::new(Why::Late, "the client did not say CONNECT in time"))??;
+    let greeting = stranger.in_time("the client did not say CONNECT in time", greeting).await;
+    drop(stranger);
+    let (admission, standing) = greeting??;
     let (link, commands) = Link::new();
     let id = name(&admission, standing.principal(), &link);
-    let router = match shared.registry.enter(&id, &link, address, node) {
-        Claim::Known => match shared.attach(&id, admission.clean).await {
+    let claim = shared.registry.enter(&id, &link, address, node, standing.pass().clone());
+    // Whoever was judged by what counted until now: from here on a change finds the connection.
+    if let Err(reason) = standing.pass().judge(&shared.doors.access.now()) {
+        shared.registry.leave(&id, &link);
+        server.refuse(Connack::NotAuthorized);
+        say(&mut stream, &mut server, pace).await;
+        return Err(Refused::new(Why::Password, reason));
+    }
+    let router = match claim {
+        Claim::Known => match shared.attach(&id, admission.clean, address).await {
             Ok(attached) => Some(attached),
             Err(reason) => {
                 shared.registry.leave(&id, &link);

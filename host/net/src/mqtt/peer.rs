@@ -23,18 +23,16 @@ use super::access::Standing;
 use super::flood::Allowance;
 use super::front::Shared;
 use super::refusals::{self, Why};
-use super::router::{Attached, Routed};
+use super::router::{Attached, Once, Routed};
 use crate::link::{Link, LinkInfo};
 use crate::wire::{Arrival, Wire};
 
-/// Filters of one connection.
+/// Filters that one connection may ever name: the router forgets none that it was unsubscribed from.
 const FILTERS: usize = 1024;
 /// Ordinary messages that are passed on together, at most.
 const TOGETHER: usize = 64;
 /// Bytes of ordinary messages for one client that are queued together: far fewer than its queue has room for.
 const TOGETHER_BYTES: usize = 64 * 1024;
-/// Messages at QoS 2 of one connection that the client has not released.
-const UNRELEASED: usize = 1024;
 /// SUBSCRIBE packets of one connection that the router has not answered.
 const UNANSWERED: usize = 64;
 
@@ -62,19 +60,22 @@ pub(super) struct Peer {
     errands: Vec<Errand>,
     /// Answers to SUBSCRIBE that lack the router's part.
     subscriptions: HashMap<u16, Vec<Option<Granted>>>,
-    filters: usize,
+    /// Every filter that it has named.
+    filters: HashSet<String>,
     pushes: Allowance,
     /// Packet identifier of the release that came last.
     in_hand: Option<u16>,
     standing: Standing,
-    /// Messages at QoS 2 that the router was given, until the client releases them.
-    unreleased: HashSet<u16>,
     /// Its session at the router holds what it may not have.
     void: bool,
 }
 
 enum Errand {
     Pass(Bytes),
+    /// A message at QoS 2.
+    Once(u16, Bytes),
+    /// The end of one.
+    Release(u16),
     Puback(u16),
     Subscribe(u16, Vec<(String, u8)>),
     Unsubscribe(u16, Vec<String>),
@@ -101,11 +102,10 @@ impl Peer {
             router,
             errands: Vec::new(),
             subscriptions: HashMap::new(),
-            filters: 0,
+            filters: HashSet::new(),
             pushes,
             in_hand: None,
             standing,
-            unreleased: HashSet::new(),
             void: false,
         }
     }
@@ -135,7 +135,7 @@ impl Peer {
     fn ordinary(&mut self, packet: &Packet) -> Result<Arrival, String> {
         match packet.kind() {
             Kind::Publish => {
-                let Publish { topic, packet_id, .. } =
+                let Publish { topic, packet_id, payload } =
                     Publish::parse(packet.fixed(), packet.body()).map_err(text)?;
                 if !self.may(|permits| permits.publish(topic))? {
                     return self.drop_message(topic, packet.fixed().qos(), packet_id.unwrap_or_default());
@@ -144,21 +144,20 @@ impl Peer {
                     let full = "the router holds as many topics as it may; this one would be one more";
                     return Err(self.refuse(Why::Names, full));
                 }
-                if packet.fixed().qos() == 2 {
-                    if self.unreleased.len() >= UNRELEASED {
-                        let much = format!("more than {UNRELEASED} messages at QoS 2 wait to be released");
-                        return Err(self.refuse(Why::Malformed, much));
-                    }
-                    self.unreleased.extend(packet_id);
+                let size = payload.len();
+                if packet.fixed().retain() && size > 0 && !self.shared.router.retains(topic, size) {
+                    let full = "the router retains as many bytes as it may; this message would be too much";
+                    return Err(self.refuse(Why::Retained, full));
+                }
+                if let Some(id) = packet_id.filter(|_| packet.fixed().qos() == 2) {
+                    self.errands.push(Errand::Once(id, packet.bytes().clone()));
+                    return Ok(Arrival::Other);
                 }
             }
             Kind::Pubrel => {
                 let id = packet.body().try_into().map(u16::from_be_bytes).unwrap_or_default();
-                // Of what was dropped, or is done with already: the router would end the connection over it.
-                if !self.unreleased.remove(&id) {
-                    self.server.send(encode::pubcomp(id)).map_err(|error| self.stalled(&error))?;
-                    return Ok(Arrival::Other);
-                }
+                self.errands.push(Errand::Release(id));
+                return Ok(Arrival::Other);
             }
             _ => {}
         }
@@ -186,8 +185,8 @@ impl Peer {
     }
 
     fn subscribed(&mut self, packet_id: u16, requested: Vec<Requested>) -> Result<Arrival, String> {
-        self.filters = self.filters.saturating_add(requested.len());
-        if self.filters > FILTERS || self.subscriptions.len() >= UNANSWERED {
+        self.filters.extend(requested.iter().map(|requested| requested.filter.clone()));
+        if self.filters.len() > FILTERS || self.subscriptions.len() >= UNANSWERED {
             let much = format!("the client subscribes to more than {FILTERS} filters, or too fast");
             return Err(self.refuse(Why::Names, much));
         }
@@ -232,7 +231,6 @@ impl Peer {
     }
 
     fn unsubscribed(&mut self, packet_id: u16, filters: Vec<String>) -> Result<Arrival, String> {
-        self.filters = self.filters.saturating_sub(filters.len());
         self.server.send(encode::unsuback(packet_id)).map_err(text)?;
         let (mut releases, mut ordinary) = (Vec::new(), Vec::new());
         for filter in filters {
@@ -265,9 +263,17 @@ impl Peer {
             if self.shared.registry.is_contested(&self.id, &self.link) {
                 return Err("its client identifier belongs to a peer that is connected".to_owned());
             }
-            self.router = Some(self.shared.attach(&self.id, self.admission.clean).await?);
+            self.router = Some(self.shared.attach(&self.id, self.admission.clean, self.address).await?);
         }
         self.router.as_mut().ok_or_else(String::new)
+    }
+
+    /// The client releases a message at QoS 2. One that was dropped, or is done with already, is answered all the same.
+    fn release(&mut self, id: u16) -> Result<(), String> {
+        if let Some(router) = &self.router {
+            router.release(id);
+        }
+        self.server.send(encode::pubcomp(id)).map_err(|error| self.stalled(&error))
     }
 
     /// Something that the router has for the client.
@@ -292,7 +298,6 @@ impl Peer {
                 // Its ordinary messages are gone, which is no reason to stop a release.
                 tracing::info!(client = %self.id, reason, "ordinary messages ended");
                 self.router = None;
-                self.unreleased.clear();
                 Ok(())
             }
             Err(reason) => Err(reason),
@@ -401,14 +406,27 @@ impl Wire for Peer {
     }
 
     fn must_settle(&self) -> bool {
-        self.errands.len() >= TOGETHER || self.errands.iter().any(|errand| !matches!(errand, Errand::Pass(_)))
+        self.errands.len() >= TOGETHER
+            || self.errands.iter().any(|errand| !matches!(errand, Errand::Pass(_) | Errand::Once(..)))
     }
 
     async fn settle(&mut self) -> Result<(), String> {
         for errand in std::mem::take(&mut self.errands) {
+            if let Errand::Release(id) = errand {
+                self.release(id)?;
+                continue;
+            }
             let router = self.attached().await?;
             match errand {
                 Errand::Pass(bytes) => router.pass(&bytes).await?,
+                Errand::Once(id, bytes) => match router.pass_once(id, &bytes).await? {
+                    Once::Passed => {}
+                    Once::Again => {
+                        self.server.send(encode::pubrec(id)).map_err(|error| self.stalled(&error))?;
+                    }
+                    Once::TooMany(reason) => return Err(self.refuse(Why::Malformed, reason)),
+                },
+                Errand::Release(_) => {}
                 Errand::Puback(id) => router.puback(id).await?,
                 Errand::Subscribe(id, filters) => router.subscribe(id, filters).await?,
                 Errand::Unsubscribe(id, filters) => router.unsubscribe(id, filters).await?,
@@ -442,7 +460,7 @@ impl Wire for Peer {
             router.leave().await;
         }
         if self.void {
-            self.shared.forget(&self.id).await;
+            self.shared.forget(&self.id, self.address).await;
         }
         self.shared.registry.leave(&self.id, &self.link);
         let Some(will) = self.admission.will.take().filter(|_| !in_order) else { return };

@@ -49,11 +49,15 @@ pub enum Why {
     Names,
     /// A client that does not read.
     Stalled,
+    /// A message to be retained, beyond what the router may retain.
+    Retained,
+    /// A session that was let go for another one, or not kept because all others were in use.
+    Sessions,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Seats,
         Self::Address,
         Self::HalfOpen,
@@ -72,6 +76,8 @@ impl Why {
         Self::Delivery,
         Self::Names,
         Self::Stalled,
+        Self::Retained,
+        Self::Sessions,
     ];
 
     /// Its name in the status.
@@ -96,6 +102,8 @@ impl Why {
             Self::Delivery => "delivery",
             Self::Names => "names",
             Self::Stalled => "stalled",
+            Self::Retained => "retained",
+            Self::Sessions => "sessions",
         }
     }
 }

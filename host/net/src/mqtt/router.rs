@@ -1,7 +1,7 @@
 //! rumqttd's router of ordinary messages, in this process. It sees no release, no PUSH and no client that the guards
 //! refused, and its own listeners are never started.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
@@ -12,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::{
-    Disconnect, DisconnectReasonCode, Filter, Packet, Protocol, PubAck, PubAckReason, QoS, RetainForwardRule,
-    Subscribe, SubscribeReasonCode, Unsubscribe,
+    Disconnect, DisconnectReasonCode, Filter, Packet, Protocol, PubAck, PubAckReason, PubRel, PubRelReason,
+    Publish, QoS, RetainForwardRule, Subscribe, SubscribeReasonCode, Unsubscribe,
 };
 use rumqttd::{Router as Rumqttd, RouterConfig};
 use tokio::sync::Mutex;
@@ -21,14 +21,20 @@ use trireme_mqtt::encode::Granted;
 use trireme_mqtt::frame::MAX_REMAINING;
 use trireme_mqtt::guard::OwnedWill;
 
+use super::names::Names;
+use super::slots::{Slot, Slots};
+
 /// Packets of one client that the router may not have looked at yet; then the client is read more slowly.
 const BACKLOG: usize = 64;
 /// How long a client waits for the router to catch up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Identifier of the front's own link; the guards let no client have one with a control character.
 const FRONT: &str = "\u{1}front";
-/// Topics and filters that the router may hear of: it never forgets one.
-const NAMES: usize = 50_000;
+/// Clients besides those that are connected: the front's own link, and places that are being freed.
+const SPARE: usize = 64;
+/// What an empty message that is not to be retained is at the router, which would take it for the order to retain none
+/// any more. A message that begins so has it twice; [`Attached::next`] takes it off.
+const MARK: &[u8] = b"\0\x01trireme\0";
 
 /// The router. Its thread lives as long as the process.
 pub(super) struct Router {
@@ -36,7 +42,7 @@ pub(super) struct Router {
     clients: usize,
     /// For wills.
     front: Mutex<Option<Attached>>,
-    names: std::sync::Mutex<HashSet<String>>,
+    names: Names,
     slots: Arc<Slots>,
 }
 
@@ -54,7 +60,7 @@ enum Refused {
 /// Starts a router and gives what attaches clients to it.
 fn spawn(clients: usize) -> Arc<Attach> {
     let config = RouterConfig {
-        max_connections: clients.saturating_add(1),
+        max_connections: clients.saturating_add(SPARE),
         max_outgoing_packet_count: 64,
         max_segment_size: 1024 * 1024,
         max_segment_count: 4,
@@ -74,7 +80,7 @@ fn spawn(clients: usize) -> Arc<Attach> {
             Some(Packet::ConnAck(connack, _)) => connack.session_present,
             _ => false,
         };
-        Ok(Attached { tx, rx, session_present, waits: false, _slot: None })
+        Ok(Attached { tx, rx, session_present, waits: false, slot: None })
     })
 }
 
@@ -86,33 +92,18 @@ pub(super) struct Attached {
     pub(super) session_present: bool,
     /// The router has stopped sending until it is told that there is room again.
     waits: bool,
-    _slot: Option<Slot>,
+    /// Its name; the front's own link has none of these.
+    slot: Option<Arc<Slot>>,
 }
 
-/// Names for clean sessions, used again and again: the router never forgets one.
-#[derive(Default)]
-struct Slots(std::sync::Mutex<(u64, Vec<u64>)>);
-
-struct Slot {
-    number: u64,
-    of: Arc<Slots>,
-}
-
-impl Slots {
-    fn take(self: &Arc<Self>) -> Slot {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = slots.1.pop().unwrap_or_else(|| {
-            slots.0 += 1;
-            slots.0
-        });
-        Slot { number, of: Arc::clone(self) }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.of.0.lock().unwrap_or_else(PoisonError::into_inner).1.push(self.number);
-    }
+/// What became of a message at QoS 2.
+pub(super) enum Once {
+    /// The router has it, and answers.
+    Passed,
+    /// It is the one that came before; nobody has answered.
+    Again,
+    /// Too many wait to be released.
+    TooMany(String),
 }
 
 /// What the router sends to a client.
@@ -126,25 +117,34 @@ pub(super) enum Routed {
 }
 
 impl Router {
-    /// Starts a router for at most so many clients.
-    pub(super) fn start(clients: usize) -> Self {
+    /// Starts a router for at most so many clients, that hears of nothing which these names do not allow.
+    pub(super) fn start(clients: usize, names: Names) -> Self {
         Self {
             attach: std::sync::Mutex::new(spawn(clients)),
             clients,
             front: Mutex::new(None),
-            names: Default::default(),
+            names,
             slots: Default::default(),
         }
     }
 
     /// Whether the router may hear of this topic or filter.
     pub(super) fn admits(&self, name: &str) -> bool {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.contains(name) || (names.len() < NAMES && names.insert(name.to_owned()))
+        self.names.admits(name)
     }
 
-    /// Gives a client its place; an earlier one with the same identifier loses it. Blocks for a moment.
-    pub(super) fn attach(&self, id: &str, clean: bool) -> Result<Attached, String> {
+    /// Whether the router may retain so many bytes for this topic, which it may hear of.
+    pub(super) fn retains(&self, topic: &str, payload: usize) -> bool {
+        self.names.retains(topic, payload)
+    }
+
+    /// A name that nobody has, and under which nothing is kept.
+    pub(super) fn slot(&self) -> Arc<Slot> {
+        self.slots.take()
+    }
+
+    /// Whoever has this name loses it. Blocks for a moment.
+    fn attach_as(&self, id: &str, clean: bool) -> Result<Attached, String> {
         let attach = Arc::clone(&self.attach.lock().unwrap_or_else(PoisonError::into_inner));
         match attach(id, clean) {
             Ok(attached) => Ok(attached),
@@ -160,22 +160,33 @@ impl Router {
         }
     }
 
-    /// Gives a client without a lasting session a place. Blocks for a moment.
-    pub(super) fn attach_clean(&self) -> Result<Attached, String> {
-        let slot = self.slots.take();
-        let attached = self.attach(&format!("\u{1}client-{}", slot.number), true)?;
-        Ok(Attached { _slot: Some(slot), ..attached })
+    /// Gives a client its place under this name; whoever had it loses it, and where it is to be clean, so does the session
+    /// that was kept. Blocks for a moment.
+    pub(super) fn attach(&self, slot: Arc<Slot>, clean: bool) -> Result<Attached, String> {
+        if !clean {
+            slot.keeps(true);
+        }
+        let attached = self.attach_as(&slot.name(), clean)?;
+        if clean {
+            slot.keeps(false);
+        } else if !attached.session_present {
+            slot.begin_anew();
+        }
+        Ok(Attached { slot: Some(slot), ..attached })
     }
 
     /// Publishes the will of a client that vanished.
     pub(super) async fn publish_will(&self, will: OwnedWill) -> Result<(), String> {
         if !self.admits(&will.topic) {
-            return Err(format!("{NAMES} topics and filters are in use already"));
+            return Err("the router holds as many topics as it may".to_owned());
+        }
+        if will.retain && !self.retains(&will.topic, will.payload.len()) {
+            return Err("the router retains as much as it may".to_owned());
         }
         let packet = will_packet(&will)?;
         let mut front = self.front.lock().await;
         if front.is_none() {
-            *front = Some(self.attach(FRONT, true)?);
+            *front = Some(self.attach_as(FRONT, true)?);
         }
         let Some(attached) = front.as_mut() else { return Ok(()) };
         if let Err(reason) = attached.send(packet).await {
@@ -198,6 +209,31 @@ impl Attached {
         self.send(packet).await
     }
 
+    /// Passes a message at QoS 2 on, unless it is here already; whether it was. The router publishes it at once: it would
+    /// forget what waits for its PUBREL when the connection ends. That PUBREL is [`Self::release`]'s.
+    ///
+    /// # Errors
+    /// Too many wait to be released.
+    pub(super) async fn pass_once(&mut self, packet_id: u16, bytes: &[u8]) -> Result<Once, String> {
+        if let Some(slot) = &self.slot {
+            match slot.first(packet_id) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Once::Again),
+                Err(reason) => return Ok(Once::TooMany(reason)),
+            }
+        }
+        self.pass(bytes).await?;
+        self.send(Packet::PubRel(PubRel { pkid: packet_id, reason: PubRelReason::Success }, None)).await?;
+        Ok(Once::Passed)
+    }
+
+    /// The client has released a message at QoS 2.
+    pub(super) fn release(&self, packet_id: u16) {
+        if let Some(slot) = &self.slot {
+            slot.release(packet_id);
+        }
+    }
+
     pub(super) async fn puback(&mut self, packet_id: u16) -> Result<(), String> {
         self.send(Packet::PubAck(PubAck { pkid: packet_id, reason: PubAckReason::Success }, None)).await
     }
@@ -208,6 +244,9 @@ impl Attached {
         packet_id: u16,
         filters: Vec<(String, u8)>,
     ) -> Result<(), String> {
+        if let Some(slot) = &self.slot {
+            slot.note_subscribed();
+        }
         let filters = filters.into_iter().map(|(path, qos)| Filter {
             path,
             qos: quality(qos),
@@ -249,8 +288,11 @@ impl Attached {
                 }
                 // Answered already; a link in this process is asked for no PING; CONNACK was answered by the front.
                 Packet::UnsubAck(..) | Packet::PingResp(_) | Packet::ConnAck(..) => {}
+                // The PUBREL was the front's.
+                Packet::PubComp(..) => {}
                 Packet::Disconnect(..) => return Err(gone("it ended the session")),
-                Packet::Publish(publish, _) => {
+                Packet::Publish(mut publish, _) => {
+                    unmark(&mut publish);
                     let topic = publish.topic.clone();
                     return Ok(Routed::Message(topic, encoded(Packet::Publish(publish, None))?));
                 }
@@ -269,7 +311,10 @@ impl Attached {
         .await
     }
 
-    async fn send(&mut self, packet: Packet) -> Result<(), String> {
+    async fn send(&mut self, mut packet: Packet) -> Result<(), String> {
+        if let Packet::Publish(publish, _) = &mut packet {
+            mark(publish);
+        }
         let waiting = self.tx.send(packet).await.map_err(gone)?;
         if waiting < BACKLOG {
             return Ok(());
@@ -281,6 +326,18 @@ impl Attached {
         };
         let behind = |_| "the router of ordinary messages does not keep up".to_owned();
         tokio::time::timeout(PATIENCE, catch_up).await.map_err(behind)
+    }
+}
+
+fn mark(publish: &mut Publish) {
+    if (publish.payload.is_empty() && !publish.retain) || publish.payload.starts_with(MARK) {
+        publish.payload = [MARK, &publish.payload].concat().into();
+    }
+}
+
+fn unmark(publish: &mut Publish) {
+    if publish.payload.starts_with(MARK) {
+        publish.payload = publish.payload.slice(MARK.len()..);
     }
 }
 
