@@ -9,6 +9,7 @@ use trireme_core::role::{Answer, LinkId, Origin, Request, RequestId, Subject, Th
 use trireme_core::{Digest, Event, Fault};
 use trireme_net::link::{Link, LinkEvent};
 use trireme_net::mqtt::front::Front;
+use trireme_net::queue::Receiver;
 use trireme_net::tls::TlsIdentity;
 use trireme_store::{Blobs, Held};
 
@@ -131,7 +132,7 @@ impl Cell {
         self: &Arc<Self>,
         (id, life): (LinkId, u64),
         link: u64,
-        mut events: mpsc::Receiver<LinkEvent>,
+        mut events: Receiver<LinkEvent>,
     ) {
         let cell = self.clone();
         self.runtime.spawn(async move {
@@ -143,13 +144,16 @@ impl Cell {
                         break;
                     }
                     // What a link still says after its number went to another, or after the role began anew, is nobody's.
-                    event if cell.ports.is(id, link) => cell.deliver(role_event(id, event), life).await,
+                    // In a box: a link that says nothing keeps no room for what it might say.
+                    event if cell.ports.is(id, link) => {
+                        Box::pin(cell.deliver(role_event(id, event), life)).await;
+                    }
                     _ => {}
                 }
             }
             tracing::debug!(role = cell.name, link = id, reason, "link closed");
             if cell.ports.gone(id, link) {
-                cell.deliver(Event::Closed(id, reason), life).await;
+                Box::pin(cell.deliver(Event::Closed(id, reason), life)).await;
             }
         });
     }
@@ -159,7 +163,7 @@ impl Cell {
         self: &Arc<Self>,
         kind: &'static str,
         link: Link,
-        events: mpsc::Receiver<LinkEvent>,
+        events: Receiver<LinkEvent>,
     ) {
         let number = link.id();
         match self.ports.incoming(Port { link: link.clone(), kind }) {
