@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use trireme_actor::Shipment;
@@ -23,7 +23,8 @@ use trireme_core::message::{LARGEST_IMAGE, LARGEST_LAN_MESSAGE};
 use trireme_core::role::code;
 use trireme_mqtt::lane::{Lane, Out};
 
-use crate::link::{Commands, EVENTS, Link, LinkEvent, LinkInfo, Pace};
+use crate::link::{self, Commands, Link, LinkEvent, LinkInfo, Pace};
+use crate::queue::Sender;
 use crate::run;
 use crate::wire::{Arrival, Audience, Wire};
 
@@ -99,13 +100,13 @@ impl Drop for LanListener {
 
 /// Opens a link to `lan://host:port`. Returns at once; the events say how it went.
 #[must_use]
-pub fn connect(address: &str, config: LanConfig, events: mpsc::Sender<LinkEvent>) -> Link {
+pub fn connect(address: &str, config: LanConfig, events: Sender<LinkEvent>) -> Link {
     let (link, commands) = Link::new();
     tokio::spawn(open(address.to_owned(), config, commands, events));
     link
 }
 
-async fn open(address: String, config: LanConfig, mut commands: Commands, events: mpsc::Sender<LinkEvent>) {
+async fn open(address: String, config: LanConfig, mut commands: Commands, events: Sender<LinkEvent>) {
     let dialled = tokio::select! {
         dialled = timeout(config.pace.opening, dial(&address)) => {
             dialled.unwrap_or_else(|_| Err("it did not answer in time".to_owned()))
@@ -148,7 +149,7 @@ async fn accept(listener: TcpListener, config: LanConfig, on_link: OnLink) {
             continue;
         };
         let (link, commands) = Link::new();
-        let (sender, receiver) = mpsc::channel(EVENTS);
+        let (sender, receiver) = link::events();
         on_link(link, receiver);
         tokio::spawn(async move {
             let audience = Audience::Known(sender);

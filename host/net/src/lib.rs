@@ -18,6 +18,7 @@ pub mod lan;
 pub mod link;
 pub mod mqtt;
 mod outlet;
+pub mod queue;
 mod reception;
 mod run;
 pub mod tls;

@@ -17,10 +17,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
 use trireme_actor::{Intake, Shipment, StoreError};
 use trireme_core::role::code;
 use trireme_core::{Digest, Fault};
+
+use crate::queue::{self, Receiver, Refused, Sender};
 
 pub use trireme_core::role::LinkInfo;
 
@@ -181,29 +182,33 @@ impl BodySource for Bytes {
 }
 
 /// Takes a link that a peer opened, with its events.
-pub type OnLink = Arc<dyn Fn(Link, mpsc::Receiver<LinkEvent>) + Send + Sync>;
+pub type OnLink = Arc<dyn Fn(Link, Receiver<LinkEvent>) + Send + Sync>;
 
 /// Commands that may wait in a link's queue.
 const QUEUE: usize = 256;
 /// Events that may wait to be taken.
-pub const EVENTS: usize = 64;
+const EVENTS: usize = 64;
+
+/// A queue for the events of one link.
+#[must_use]
+pub fn events() -> (Sender<LinkEvent>, Receiver<LinkEvent>) {
+    queue::channel(EVENTS)
+}
 
 /// A handle on a link; the link itself runs until either end closes it. Dropping all handles closes it too.
 #[derive(Clone, Debug)]
 pub struct Link {
     id: u64,
-    commands: mpsc::Sender<LinkCommand>,
-    stop: Arc<watch::Sender<Option<String>>>,
+    commands: Sender<LinkCommand>,
 }
 
 impl Link {
     /// A handle, and the end that runs the link.
     pub(crate) fn new() -> (Self, Commands) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (sender, queue) = mpsc::channel(QUEUE);
-        let (stop, stopped) = watch::channel(None);
+        let (commands, queue) = queue::channel(QUEUE);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        (Self { id, commands: sender, stop: Arc::new(stop) }, Commands { queue, stopped })
+        (Self { id, commands }, Commands(queue))
     }
 
     /// A number that no other link of this process has.
@@ -220,12 +225,12 @@ impl Link {
     pub fn send(&self, command: LinkCommand) -> Result<(), Fault> {
         let (command, fault) = match self.commands.try_send(command) {
             Ok(()) => return Ok(()),
-            Err(mpsc::error::TrySendError::Full(command)) => {
+            Err(Refused::Full(command)) => {
                 let detail = format!("the peer has stalled: {QUEUE} commands wait on its link");
                 self.close(&detail);
                 (command, Fault::new(code::LIMIT, detail))
             }
-            Err(mpsc::error::TrySendError::Closed(command)) => (command, gone()),
+            Err(Refused::Closed(command)) => (command, gone()),
         };
         command.answer(&fault);
         Err(fault)
@@ -233,13 +238,7 @@ impl Link {
 
     /// Closes the link at once, whatever is queued.
     pub fn close(&self, reason: &str) {
-        self.stop.send_if_modified(|stop| {
-            let first = stop.is_none();
-            if first {
-                *stop = Some(reason.to_owned());
-            }
-            first
-        });
+        self.commands.interrupt(LinkCommand::Close(reason.to_owned()));
     }
 
     /// Whether the link has ended.
@@ -275,42 +274,30 @@ impl std::fmt::Debug for LinkCommand {
 }
 
 /// The commands of a link, as its own task sees them.
-pub(crate) struct Commands {
-    queue: mpsc::Receiver<LinkCommand>,
-    stopped: watch::Receiver<Option<String>>,
-}
+pub(crate) struct Commands(Receiver<LinkCommand>);
 
 impl Commands {
     /// The next command; a link that nobody holds any more is closed. Cancel safe.
     pub(crate) async fn next(&mut self) -> LinkCommand {
-        // A wait that fails means that the last handle is gone: `recv` says the same.
-        tokio::select! {
-            biased;
-            Ok(stop) = self.stopped.wait_for(Option::is_some) => {
-                LinkCommand::Close(stop.clone().unwrap_or_default())
-            }
-            command = self.queue.recv() => {
-                command.unwrap_or_else(|| LinkCommand::Close("nobody holds the link any more".to_owned()))
-            }
+        self.0.recv().await.unwrap_or_else(|| LinkCommand::Close(ABANDONED.to_owned()))
+    }
+
+    /// Waits until the link is to be closed, and leaves all commands where they are.
+    pub(crate) async fn stopped(&mut self) -> String {
+        match self.0.interrupted().await {
+            Some(LinkCommand::Close(reason)) => reason,
+            _ => ABANDONED.to_owned(),
         }
     }
 }
 
-impl Commands {
-    /// Waits until the link is to be closed, and leaves all commands where they are.
-    pub(crate) async fn stopped(&mut self) -> String {
-        match self.stopped.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => "nobody holds the link any more".to_owned(),
-        }
-    }
-}
+const ABANDONED: &str = "nobody holds the link any more";
 
 impl Drop for Commands {
     /// Nobody waits for ever for what a closed link was told.
     fn drop(&mut self) {
-        self.queue.close();
-        while let Ok(command) = self.queue.try_recv() {
+        self.0.close();
+        while let Some(command) = self.0.try_recv() {
             command.answer(&gone());
         }
     }

@@ -13,6 +13,9 @@ pub(crate) trait Outlet: AsyncWrite + Send + Unpin + 'static {
     }
 }
 
+#[cfg(test)]
+impl Outlet for tokio::io::Sink {}
+
 impl Outlet for OwnedWriteHalf {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self.as_ref())

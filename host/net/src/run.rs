@@ -10,7 +10,6 @@ use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, ReadBuf};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use trireme_actor::Shipment;
 use trireme_core::Fault;
@@ -20,6 +19,7 @@ use trireme_mqtt::lane::Out;
 use crate::inlet::Inlet;
 use crate::link::{BodySource, Commands, DoneUnit, LinkCommand, LinkEvent, Pace};
 use crate::outlet::Outlet;
+use crate::queue::{Refused, Sender};
 use crate::reception::{Progress, Reception};
 use crate::wire::{Arrival, Audience, Wire};
 use crate::writer::{Answer, Body, Job, Report, Writer};
@@ -37,17 +37,22 @@ const TOGETHER: usize = 16 * 1024;
 /// Bytes that may wait to be understood: more than any packet but a body has.
 const MOST_INPUT: usize = 1024 * 1024;
 
+/// A link that runs. Boxed, and what is seldom needed in boxes of its own: there are thousands of them, and nearly all
+/// wait for their peers.
+pub(crate) type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Runs a link to its end.
-pub(crate) async fn run<W, R, S>(
+pub(crate) fn run<W, R, S>(
     wire: W,
     (reader, stream): (R, S),
     input: BytesMut,
     commands: Commands,
     audience: Audience,
     pace: Pace,
-) where
+) -> Running
+where
     W: Wire,
-    R: Inlet,
+    R: Inlet + 'static,
     S: Outlet,
 {
     let now = Instant::now();
@@ -73,13 +78,15 @@ pub(crate) async fn run<W, R, S>(
         packet_since: None,
         was_reading: false,
     };
-    let reason = loop {
-        match runner.turn().await {
-            Ok(()) => {}
-            Err(reason) => break reason,
-        }
-    };
-    runner.end(reason).await;
+    Box::pin(async move {
+        let reason = loop {
+            match runner.turn().await {
+                Ok(()) => {}
+                Err(reason) => break reason,
+            }
+        };
+        Box::pin(runner.end(reason)).await;
+    })
 }
 
 struct Runner<W, R> {
@@ -317,11 +324,11 @@ impl<W: Wire, R: Inlet> Runner<W, R> {
         while let Some(event) = self.held.pop_front() {
             match events.try_send(event) {
                 Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(event)) => {
+                Err(Refused::Full(event)) => {
                     self.held.push_front(event);
                     break;
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(NOBODY.to_owned()),
+                Err(Refused::Closed(_)) => return Err(NOBODY.to_owned()),
             }
         }
         Ok(())
@@ -468,11 +475,11 @@ impl<W: Wire, R: Inlet> Runner<W, R> {
 const NOBODY: &str = "nobody takes the events of the link any more";
 
 /// Waits until events can be handed over, or nobody takes them any more. While none wait, only for the latter.
-async fn room(events: Option<mpsc::Sender<LinkEvent>>, wanted: bool) -> Result<(), End> {
+async fn room(events: Option<Sender<LinkEvent>>, wanted: bool) -> Result<(), End> {
     let Some(events) = events else { return std::future::pending().await };
     if !wanted {
         events.closed().await;
-    } else if events.reserve().await.is_ok() {
+    } else if events.room().await {
         return Ok(());
     }
     Err(End::Reason(NOBODY.to_owned()))

@@ -4,12 +4,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
 use trireme_actor::Shipment;
 use trireme_core::Fault;
 use trireme_mqtt::lane::Out;
 
 use crate::link::{LinkEvent, LinkInfo};
+use crate::queue::Sender;
 
 /// One end of a protocol: bytes to arrivals, commands to bytes. Without IO but for [`Wire::side`].
 pub(crate) trait Wire: Send + 'static {
@@ -87,15 +87,15 @@ pub(crate) enum Arrival {
 /// Who is told about the link.
 pub(crate) enum Audience {
     /// This channel.
-    Known(mpsc::Sender<LinkEvent>),
+    Known(Sender<LinkEvent>),
     /// Whoever this finds when the peer turns out to be a role.
-    Later(Box<dyn FnOnce() -> mpsc::Sender<LinkEvent> + Send>),
+    Later(Box<dyn FnOnce() -> Sender<LinkEvent> + Send>),
     /// Nobody any more.
     Nobody,
 }
 
 impl Audience {
-    pub(crate) fn channel(&self) -> Option<mpsc::Sender<LinkEvent>> {
+    pub(crate) fn channel(&self) -> Option<Sender<LinkEvent>> {
         match self {
             Self::Known(events) => Some(events.clone()),
             Self::Later(_) | Self::Nobody => None,

@@ -10,7 +10,6 @@ use rustix::fs::{Advice, fadvise, sendfile};
 use rustix::io::Errno;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -19,6 +18,7 @@ use trireme_core::role::code;
 
 use crate::link::{BodySource, DoneUnit, Pace, gone};
 use crate::outlet::Outlet;
+use crate::queue::{self, Receiver, Refused, Sender};
 
 /// Bytes read from a source at a time.
 const WINDOW: usize = 256 * 1024;
@@ -75,22 +75,22 @@ impl Drop for Answer {
 
 /// The writer as the link's task sees it.
 pub(crate) struct Writer {
-    jobs: mpsc::Sender<Job>,
-    reports: mpsc::Receiver<Report>,
+    jobs: Sender<Job>,
+    reports: Receiver<Report>,
     task: JoinHandle<()>,
 }
 
 impl Writer {
     pub(crate) fn start<W: Outlet>(stream: W, pace: Pace) -> Self {
-        let (jobs, queue) = mpsc::channel(JOBS);
-        let (report, reports) = mpsc::channel(JOBS);
+        let (jobs, queue) = queue::channel(JOBS);
+        let (report, reports) = queue::channel(JOBS);
         Self { jobs, reports, task: tokio::spawn(write(stream, pace, queue, report)) }
     }
 
     /// Hands a job over, or gives it back when the writer is busy.
     pub(crate) fn offer(&self, job: Job) -> Result<(), Job> {
         self.jobs.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job) => job,
+            Refused::Full(job) | Refused::Closed(job) => job,
         })
     }
 
@@ -98,7 +98,7 @@ impl Writer {
     pub(crate) fn room(&self) -> impl Future<Output = ()> + Send + use<> {
         let jobs = self.jobs.clone();
         async move {
-            if jobs.reserve().await.is_err() {
+            if !jobs.room().await {
                 std::future::pending::<()>().await;
             }
         }
@@ -122,18 +122,14 @@ impl Writer {
     }
 }
 
-async fn write<W: Outlet>(
-    mut stream: W,
-    pace: Pace,
-    mut queue: mpsc::Receiver<Job>,
-    reports: mpsc::Sender<Report>,
-) {
+async fn write<W: Outlet>(mut stream: W, pace: Pace, mut queue: Receiver<Job>, reports: Sender<Report>) {
     while let Some(job) = queue.recv().await {
         let result = match job {
-            Job::Frame(frame) => frame_out(&mut stream, pace, &frame).await,
+            // In boxes: a writer that waits keeps no room for what it might have to write.
+            Job::Frame(frame) => Box::pin(frame_out(&mut stream, pace, &frame)).await,
             Job::Body(body) => {
                 let rest = body.size + body.trailer.len() as u64;
-                body_out(&mut stream, pace, *body).await.map(|()| Some(Report::Body(rest)))
+                Box::pin(body_out(&mut stream, pace, *body)).await.map(|()| Some(Report::Body(rest)))
             }
         };
         let report = match result {
@@ -146,7 +142,7 @@ async fn write<W: Outlet>(
             return;
         }
     }
-    let _ = timeout(LAST_WORDS, stream.shutdown()).await;
+    let _ = Box::pin(timeout(LAST_WORDS, stream.shutdown())).await;
 }
 
 async fn frame_out<W: Outlet>(stream: &mut W, pace: Pace, frame: &[u8]) -> Result<Option<Report>, String> {
@@ -329,5 +325,18 @@ impl Failure {
 impl From<Failure> for String {
     fn from(failure: Failure) -> Self {
         failure.detail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_writer_that_waits_takes_up_little_room() {
+        let (_jobs, queue) = queue::channel(JOBS);
+        let (reports, _reports) = queue::channel(JOBS);
+        let size = size_of_val(&write(tokio::io::sink(), Pace::default(), queue, reports));
+        assert!(size <= 512, "{size} bytes");
     }
 }

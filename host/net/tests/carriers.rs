@@ -11,7 +11,6 @@ use common::*;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -33,7 +32,7 @@ fn doors(ttp: &Authority) -> Doors {
 }
 
 fn open(url: &str, id: &str, tls: TlsIdentity) -> (Link, Events) {
-    let (sender, events) = mpsc::channel(16);
+    let (sender, events) = trireme_net::link::events();
     let config = ClientConfig { tls: Some(tls), ..ClientConfig::new(id) };
     (trireme_net::mqtt::client::connect(url, config, sender), events)
 }

@@ -19,7 +19,7 @@ async fn gateway(config: LanConfig) -> (LanListener, mpsc::UnboundedReceiver<(Li
 
 async fn pair(config: LanConfig) -> ((Link, Events), (Link, Events), LanListener) {
     let (listener, mut links) = gateway(config).await;
-    let (sender, mut events) = mpsc::channel(16);
+    let (sender, mut events) = trireme_net::link::events();
     let sensor = lan::connect(&format!("lan://{}", listener.local_addr()), config, sender);
     assert!(opened(&mut events).await.outgoing);
     let (gateway, mut theirs) = soon(links.recv()).await.unwrap();

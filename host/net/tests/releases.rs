@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::*;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
 use trireme_core::NodeId;
 use trireme_mqtt::{ReleaseTopic, encode};
 use trireme_net::link::{LinkCommand, LinkEvent, Pace};
@@ -297,7 +296,7 @@ async fn an_adopted_peer_is_replaced_by_itself_only() {
 #[tokio::test]
 async fn a_link_that_cannot_be_opened_says_so_once() {
     for address in ["mqtt://127.0.0.1:1", "http://127.0.0.1:1", "mqtt://", "mqtt://127.0.0.1:1/path"] {
-        let (sender, mut events) = mpsc::channel(4);
+        let (sender, mut events) = trireme_net::queue::channel(4);
         let link = client::connect(address, ClientConfig::new("x"), sender);
         assert!(closed(&mut events).await.contains("cannot connect"), "{address}");
         let answer = deliver(&link, shipment(TOPIC, b"", &[]), None);
@@ -310,7 +309,7 @@ async fn a_link_that_cannot_be_opened_says_so_once() {
 async fn a_server_that_says_nothing_is_given_up() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = ClientConfig { pace: quick(), ..ClientConfig::new("x") };
-    let (sender, mut events) = mpsc::channel(4);
+    let (sender, mut events) = trireme_net::queue::channel(4);
     let address = format!("mqtt://{}", silent.local_addr().unwrap());
     let _link = client::connect(&address, config, sender);
     let reason = closed(&mut events).await;

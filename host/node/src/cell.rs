@@ -9,6 +9,7 @@ use trireme_core::role::{Answer, LinkId, Origin, Request, RequestId, Shard, Subj
 use trireme_core::{Digest, Event, Fault};
 use trireme_net::link::{Link, LinkEvent};
 use trireme_net::mqtt::front::Front;
+use trireme_net::queue::Receiver;
 use trireme_net::tls::TlsIdentity;
 use trireme_store::{Blobs, Held};
 
@@ -154,13 +155,7 @@ impl Cell {
     }
 
     /// Follows a link: its events become the role's.
-    pub(crate) fn follow(
-        self: &Arc<Self>,
-        id: LinkId,
-        life: u64,
-        link: u64,
-        events: mpsc::Receiver<LinkEvent>,
-    ) {
+    pub(crate) fn follow(self: &Arc<Self>, id: LinkId, life: u64, link: u64, events: Receiver<LinkEvent>) {
         self.runtime.spawn(followed(Place { cell: self.clone(), id, life }, link, events));
     }
 
@@ -169,7 +164,7 @@ impl Cell {
         self: &Arc<Self>,
         kind: &'static str,
         link: Link,
-        mut events: mpsc::Receiver<LinkEvent>,
+        mut events: Receiver<LinkEvent>,
     ) {
         let number = link.id();
         if self.flock.count() == 1 {
@@ -188,7 +183,7 @@ impl Cell {
             let port = Port { link: link.clone(), kind, info: Some(info.clone()) };
             let Some((id, life)) = cell.ports.incoming(port) else { return link.close("the node stops") };
             drop(link);
-            cell.deliver(Event::Opened(id, *info), life).await;
+            Box::pin(cell.deliver(Event::Opened(id, *info), life)).await;
             followed(Place { cell, id, life }, number, events).await;
         });
     }
@@ -373,7 +368,7 @@ fn restart(cell: &Arc<Cell>, actor: &mut Actor, why: &'static str) {
 }
 
 /// Follows a link to its end, to whichever shard it goes.
-async fn followed(mut at: Place, link: u64, mut events: mpsc::Receiver<LinkEvent>) {
+async fn followed(mut at: Place, link: u64, mut events: Receiver<LinkEvent>) {
     let mut reason = String::from("the link ended");
     while let Some(event) = events.recv().await {
         let here = at.cell.ports.is(at.id, link);
@@ -390,7 +385,8 @@ async fn followed(mut at: Place, link: u64, mut events: mpsc::Receiver<LinkEvent
                 if matches!(event, LinkEvent::Subscribed(_)) {
                     at.cell.ports.stays(at.id);
                 }
-                at.cell.deliver(role_event(at.id, event), at.life).await;
+                // In a box: a link that says nothing keeps no room for what it might say.
+                Box::pin(at.cell.deliver(role_event(at.id, event), at.life)).await;
             }
             _ => {}
         }
@@ -403,7 +399,7 @@ async fn followed(mut at: Place, link: u64, mut events: mpsc::Receiver<LinkEvent
             _ => return,
         }
     }
-    at.cell.deliver(Event::Closed(at.id, reason), at.life).await;
+    Box::pin(at.cell.deliver(Event::Closed(at.id, reason), at.life)).await;
 }
 
 fn role_event(id: LinkId, event: LinkEvent) -> Event {

@@ -4,13 +4,12 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use trireme_actor::{Effect, Intake, Shipment, Work};
 use trireme_core::message::Verdict;
 use trireme_core::role::{Answer, LinkId, Then, code};
 use trireme_core::{Digest, Fault, RoleKind, Version, cbor};
 use trireme_net::http::{HttpConfig, Who};
-use trireme_net::link::{BodySource, EVENTS, Link, LinkCommand};
+use trireme_net::link::{self, BodySource, Link, LinkCommand};
 use trireme_net::{http, lan, mqtt};
 use trireme_store::BlobReader;
 
@@ -63,7 +62,7 @@ pub(crate) fn carry_out(cell: &Arc<Cell>, effect: Effect) {
 
 fn connect(cell: &Arc<Cell>, address: &str, id: LinkId) {
     let _inside = cell.runtime.enter();
-    let (events, receiver) = mpsc::channel(EVENTS);
+    let (events, receiver) = link::events();
     let (kind, link) = if address.starts_with("lan://") {
         ("lan", lan::connect(address, lan::LanConfig::default(), events))
     } else {

@@ -13,7 +13,6 @@ use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, Subscribe
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -29,6 +28,7 @@ use super::carrier::{Carried, Carrier};
 use super::peer::{refused, release_topic, text};
 use super::websocket::{self, WebSocket};
 use crate::link::{Commands, Link, LinkEvent, LinkInfo, Pace};
+use crate::queue::Sender;
 use crate::run;
 use crate::tls::TlsIdentity;
 use crate::wire::{Arrival, Audience, Wire};
@@ -67,18 +67,13 @@ impl ClientConfig {
 /// Opens a link to `mqtt://host:port`, or `mqtts`, `ws`, `wss`. Over TLS the server must be certified as a broker.
 /// Returns at once; the events say how it went.
 #[must_use]
-pub fn connect(address: &str, config: ClientConfig, events: mpsc::Sender<LinkEvent>) -> Link {
+pub fn connect(address: &str, config: ClientConfig, events: Sender<LinkEvent>) -> Link {
     let (link, commands) = Link::new();
     tokio::spawn(open(address.to_owned(), config, commands, events));
     link
 }
 
-async fn open(
-    address: String,
-    config: ClientConfig,
-    mut commands: Commands,
-    events: mpsc::Sender<LinkEvent>,
-) {
+async fn open(address: String, config: ClientConfig, mut commands: Commands, events: Sender<LinkEvent>) {
     let dialled = tokio::select! {
         dialled = timeout(config.pace.opening, dial(&address, &config)) => {
             dialled.unwrap_or_else(|_| Err("it did not answer in time".to_owned()))
@@ -105,7 +100,7 @@ async fn run_on<S: Carried>(
     stream: S,
     broker: Broker,
     commands: Commands,
-    events: mpsc::Sender<LinkEvent>,
+    events: Sender<LinkEvent>,
     pace: Pace,
 ) {
     run::run(broker, stream.halves(), BytesMut::new(), commands, Audience::Known(events), pace).await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -34,8 +34,8 @@ use super::router::{Attached, Router};
 use super::slots::Slot;
 use super::websocket::{self, Origins};
 use crate::guests::{Guest, Guests};
-use crate::link::{EVENTS, Link, Pace};
-use crate::run;
+use crate::link::{self, Link, Pace};
+use crate::run::{self, Running};
 use crate::tls::TlsIdentity;
 use crate::wire::Audience;
 
@@ -366,22 +366,27 @@ async fn accept(listener: TcpListener, door: Arc<Door>, shared: Arc<Shared>) {
             let until = Instant::now() + shared.config.pace.opening;
             let over = shared.over.subscribe();
             let stranger = Stranger { address, _guest: guest, until, over };
-            if let Err(Refused { why, reason }) = open(stream, &door, stranger, &shared).await {
-                shared.refusals.note(why, address, &reason);
+            // What comes before the connection stands takes much room, and is gone then.
+            match Box::pin(open(stream, &door, stranger, &shared)).await {
+                Ok(running) => {
+                    drop((door, shared));
+                    running.await;
+                }
+                Err(Refused { why, reason }) => shared.refusals.note(why, address, &reason),
             }
             drop((seat, place));
         });
     }
 }
 
-/// From TCP to whatever the door wants; then the connection, to its end. Futures are boxed so that a connection takes up
-/// no more room than its own kind needs.
+/// From TCP to whatever the door wants, and to a client that was let in; what is left is its connection, to be run to
+/// its end. Futures are boxed so that a connection takes up no more room than its own kind needs.
 async fn open(
     stream: TcpStream,
     door: &Door,
     stranger: Stranger,
     shared: &Arc<Shared>,
-) -> Result<(), Refused> {
+) -> Result<Running, Refused> {
     // Small packets of a handshake should not wait for each other.
     let _ = stream.set_nodelay(true);
     let websocket = door.carrier.is_websocket();
@@ -398,7 +403,7 @@ async fn open_tls(
     websocket: bool,
     mut stranger: Stranger,
     shared: &Arc<Shared>,
-) -> Result<(), Refused> {
+) -> Result<Running, Refused> {
     let stream = stranger
         .in_time("the TLS handshake did not end in time", acceptor.accept(stream))
         .await?
@@ -418,7 +423,7 @@ async fn open_websocket<S>(
     certified: Option<Subject>,
     mut stranger: Stranger,
     shared: &Arc<Shared>,
-) -> Result<(), Refused>
+) -> Result<Running, Refused>
 where
     S: Carried,
     websocket::WebSocket<S>: Carried,
@@ -438,7 +443,7 @@ async fn serve<S: Carried>(
     certified: Option<Subject>,
     mut stranger: Stranger,
     shared: &Arc<Shared>,
-) -> Result<(), Refused> {
+) -> Result<Running, Refused> {
     let address = stranger.address;
     let pace = shared.config.pace;
     let mut server = Server::new(shared.config.limits, shared.config.rules, shared.config.queue);
@@ -489,15 +494,14 @@ async fn serve<S: Carried>(
     let audience = {
         let (shared, link) = (Arc::clone(shared), link.clone());
         Audience::Later(Box::new(move || {
-            let (sender, receiver) = mpsc::channel(EVENTS);
+            let (sender, receiver) = link::events();
             (shared.on_link)(link, receiver);
             sender
         }))
     };
     let client = Client { address, id, admission, standing };
     let peer = Peer::new(server, Arc::clone(shared), link, client, router);
-    run::run(peer, stream.halves(), input, commands, audience, pace).await;
-    Ok(())
+    Ok(run::run(peer, stream.halves(), input, commands, audience, pace))
 }
 
 /// What a client is known by here and at the router. Whoever has proven something shares its name with nobody else: an
@@ -548,3 +552,6 @@ async fn say<S: Carried>(stream: &mut S, server: &mut Server, pace: Pace) {
     // Who does not listen misses nothing but the reason.
     let _ = timeout(pace.opening, words).await;
 }
+
+#[cfg(test)]
+mod tests;

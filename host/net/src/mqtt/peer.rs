@@ -276,6 +276,51 @@ impl Peer {
         self.server.send(encode::pubcomp(id)).map_err(|error| self.stalled(&error))
     }
 
+    /// Brings the router what is for it.
+    async fn run_errands(&mut self) -> Result<(), String> {
+        for errand in std::mem::take(&mut self.errands) {
+            if let Errand::Release(id) = errand {
+                self.release(id)?;
+                continue;
+            }
+            let router = self.attached().await?;
+            match errand {
+                Errand::Pass(bytes) => router.pass(&bytes).await?,
+                Errand::Once(id, bytes) => match router.pass_once(id, &bytes).await? {
+                    Once::Passed => {}
+                    Once::Again => {
+                        self.server.send(encode::pubrec(id)).map_err(|error| self.stalled(&error))?;
+                    }
+                    Once::TooMany(reason) => return Err(self.refuse(Why::Malformed, reason)),
+                },
+                Errand::Release(_) => {}
+                Errand::Puback(id) => router.puback(id).await?,
+                Errand::Subscribe(id, filters) => router.subscribe(id, filters).await?,
+                Errand::Unsubscribe(id, filters) => router.unsubscribe(id, filters).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what the router has for the client.
+    async fn from_router(&mut self) -> Result<(), String> {
+        let Some(router) = self.router.as_mut() else { return Ok(()) };
+        let mut next = Some(router.next().await);
+        // What came with it goes out with it.
+        for _ in 0..TOGETHER {
+            let Some(routed) = next else { return Ok(()) };
+            self.routed(routed)?;
+            if self.server.queued() >= TOGETHER_BYTES {
+                return Ok(());
+            }
+            next = match &mut self.router {
+                Some(router) => router.at_once().await,
+                None => None,
+            };
+        }
+        next.map_or(Ok(()), |routed| self.routed(routed))
+    }
+
     /// Something that the router has for the client.
     fn routed(&mut self, routed: Result<Routed, String>) -> Result<(), String> {
         match routed {
@@ -411,48 +456,17 @@ impl Wire for Peer {
     }
 
     async fn settle(&mut self) -> Result<(), String> {
-        for errand in std::mem::take(&mut self.errands) {
-            if let Errand::Release(id) = errand {
-                self.release(id)?;
-                continue;
-            }
-            let router = self.attached().await?;
-            match errand {
-                Errand::Pass(bytes) => router.pass(&bytes).await?,
-                Errand::Once(id, bytes) => match router.pass_once(id, &bytes).await? {
-                    Once::Passed => {}
-                    Once::Again => {
-                        self.server.send(encode::pubrec(id)).map_err(|error| self.stalled(&error))?;
-                    }
-                    Once::TooMany(reason) => return Err(self.refuse(Why::Malformed, reason)),
-                },
-                Errand::Release(_) => {}
-                Errand::Puback(id) => router.puback(id).await?,
-                Errand::Subscribe(id, filters) => router.subscribe(id, filters).await?,
-                Errand::Unsubscribe(id, filters) => router.unsubscribe(id, filters).await?,
-            }
+        if self.errands.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Box::pin(self.run_errands()).await
     }
 
     async fn side(&mut self, may_send: bool) -> Result<(), String> {
-        let Some(router) = self.router.as_mut().filter(|_| may_send) else {
+        if self.router.is_none() || !may_send {
             return std::future::pending().await;
-        };
-        let mut next = Some(router.next().await);
-        // What came with it goes out with it.
-        for _ in 0..TOGETHER {
-            let Some(routed) = next else { return Ok(()) };
-            self.routed(routed)?;
-            if self.server.queued() >= TOGETHER_BYTES {
-                return Ok(());
-            }
-            next = match &mut self.router {
-                Some(router) => router.at_once().await,
-                None => None,
-            };
         }
-        next.map_or(Ok(()), |routed| self.routed(routed))
+        Box::pin(self.from_router()).await
     }
 
     async fn ended(&mut self, in_order: bool) {

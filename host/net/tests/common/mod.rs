@@ -19,6 +19,7 @@ use trireme_net::link::{BodyIntake, BodySink, BodySource, Link, LinkCommand, Lin
 use trireme_net::mqtt::carrier::Carrier;
 use trireme_net::mqtt::client::ClientConfig;
 use trireme_net::mqtt::front::{Doors, Front, FrontConfig};
+use trireme_net::queue;
 
 pub const TOPIC: &str = "trireme/fw/acme/lamp";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -131,7 +132,7 @@ pub fn shipment(topic: &str, image: &[u8], trailer: &[u8]) -> Shipment {
     }
 }
 
-pub type Events = mpsc::Receiver<LinkEvent>;
+pub type Events = queue::Receiver<LinkEvent>;
 
 /// A front whose links come out of a channel.
 pub async fn front(config: FrontConfig) -> (Front, mpsc::UnboundedReceiver<(Link, Events)>) {
@@ -166,7 +167,7 @@ pub fn quick() -> Pace {
 
 /// Opens a link to a front and waits until it is open.
 pub async fn dial(front: &Front, id: &str) -> (Link, Events) {
-    let (sender, mut events) = mpsc::channel(16);
+    let (sender, mut events) = queue::channel(16);
     let address = format!("mqtt://{}", front.local_addr());
     let link = trireme_net::mqtt::client::connect(&address, ClientConfig::new(id), sender);
     let info = opened(&mut events).await;
