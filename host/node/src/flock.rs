@@ -68,11 +68,13 @@ impl Flock {
     }
 
     /// Which shard an incoming link goes to: whoever comes back comes to the same one, and strangers cannot know which
-    /// that is.
+    /// that is. While that one is down, the next takes its place.
     pub(crate) fn of(&self, claims: Option<&str>, link: u64) -> Option<Arc<Cell>> {
         let hash = claims.map_or_else(|| self.hasher.hash_one(link), |claims| self.hasher.hash_one(claims));
-        let number = hash % self.count() as u64;
-        self.cell(u32::try_from(number).unwrap_or(Shard::MAIN))
+        let count = self.count() as u64;
+        let shard = |after: u64| self.cell(u32::try_from((hash % count + after) % count).ok()?);
+        let running = |cell: &Arc<Cell>| cell.condition() == Condition::Running;
+        (0..count).filter_map(shard).find(running).or_else(|| shard(0))
     }
 
     /// One shard tells another something.

@@ -17,6 +17,7 @@
 //! number of the role's own ([`Then`]) and is answered by [`Event::Done`] with that number.
 
 pub mod code;
+mod shard;
 mod trust;
 
 use alloc::borrow::Cow;
@@ -29,6 +30,7 @@ use crate::formula::{Formula, ImageFormula};
 use crate::names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
 use crate::version::Version;
 
+pub use shard::Shard;
 pub use trust::{Described, ListOrder, MadeIdentity, RevokedSerial, TrustItem};
 
 /// A link. Those that a role opens are numbered below [`FIRST_HOST_LINK`] by the role, those that others open at or
@@ -74,36 +76,6 @@ pub struct About {
     pub version: Cow<'static, str>,
     /// Whether it may be run as several instances; see [`Shard`].
     pub sharded: bool,
-}
-
-/// Which of a role's instances this is. A role that is [`About::sharded`] runs as several, each with links, timers and
-/// jobs of its own; an incoming link goes to one by whom it claims to be. Number 0 is the main one: requests go there,
-/// all may open the blobs that it pins, and when it ends, all others start anew after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shard {
-    /// From 0.
-    pub number: u32,
-    /// At least 1.
-    pub count: u32,
-}
-
-impl Shard {
-    /// The number of the main shard.
-    pub const MAIN: u32 = 0;
-    /// A role in one piece.
-    pub const ALONE: Self = Self { number: Self::MAIN, count: 1 };
-
-    /// Whether this is the main one.
-    #[must_use]
-    pub fn is_main(self) -> bool {
-        self.number == Self::MAIN
-    }
-}
-
-impl Default for Shard {
-    fn default() -> Self {
-        Self::ALONE
-    }
 }
 
 /// The time of an event.

@@ -366,6 +366,9 @@ const BATCHES: Key = optional("batches", COUNT, "5000", "the most batches of rec
 const RECEIPT_DAYS: Key =
     optional("receipt_days", Kind::Number(1, 3650), "90", "the most days that a batch of receipts waits");
 
+const SHARDS: &str =
+    "instances that share its gateways, and so the cores; as many as there are cores where nothing is said";
+
 const BROKER: &[Key] = &[
     ID,
     CERTIFICATE,
@@ -394,12 +397,7 @@ const BROKER: &[Key] = &[
         Absent::Nothing("\"access.toml\""),
         "who may publish and subscribe which ordinary messages (docs/access.md); everybody all, where nothing is said",
     ),
-    host(
-        "shards",
-        Kind::Number(1, 64),
-        Absent::Nothing("4"),
-        "instances that share its gateways, and so the cores; as many as there are cores where nothing is said",
-    ),
+    host("shards", Kind::Number(1, 64), Absent::Nothing("4"), SHARDS),
     front::CONNECTIONS,
     front::CONNECTIONS_PER_ADDRESS,
     front::HALF_OPEN_PER_ADDRESS,
