@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use trireme_actor::{Actor, Condition, OwnKey};
 use trireme_core::Event;
-use trireme_core::role::{LinkId, LinkInfo, Shard};
+use trireme_core::role::{LinkId, LinkInfo};
 
 use crate::cell::Cell;
 use crate::mailbox::Letter;

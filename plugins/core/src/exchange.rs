@@ -22,7 +22,7 @@ use crate::formula::{self, Formula};
 use crate::message::{
     Ack, AgreementResponse, Held, LARGEST_MESSAGE, PROTOCOL, Push, Response, Sealed, TIER_1, Talk,
 };
-use crate::names::{NodeId, RoleKind};
+use crate::names::{ModelName, NodeId, RoleKind};
 use crate::role::{Agreement, Certified, Fault, Host, LinkId, code};
 
 /// The most entries of [`AgreementResponse::held`]: 125 bytes each at most, so they fit a control packet with the
@@ -374,6 +374,22 @@ fn bounded(payload: Vec<u8>) -> Result<Vec<u8>, Fault> {
         return Err(Fault::new(code::LIMIT, text));
     }
     Ok(payload)
+}
+
+/// Whether a list would name this model, were it there. One that could not name all names what lies between its first
+/// and its last entry in the order of names, and may go on from the beginning once: of the rest it says nothing.
+#[must_use]
+pub fn speaks_of(held: &[Held], model: &ModelName) -> bool {
+    let (Some(first), Some(last)) = (held.first(), held.last()) else { return true };
+    if held.len() < MOST_HELD {
+        return true;
+    }
+    let begun_again = held.iter().zip(held.iter().skip(1)).filter(|(one, next)| next.model < one.model);
+    match begun_again.count() {
+        0 => first.model <= *model && *model <= last.model,
+        1 if last.model < first.model => first.model <= *model || *model <= last.model,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

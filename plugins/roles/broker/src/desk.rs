@@ -182,7 +182,7 @@ impl Broker {
         channel: &Channel,
         held: &[Held],
     ) {
-        if held.len() >= exchange::MOST_HELD {
+        if !exchange::speaks_of(held, &channel.model) {
             return;
         }
         let Some(stored) = self.store.releases.get(channel).filter(|stored| stored.image()) else { return };

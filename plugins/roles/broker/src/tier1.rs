@@ -120,6 +120,7 @@ impl Broker {
         let link = self.links.get(&id).ok_or_else(unknown_link)?;
         let peer = link.peer.as_ref().ok_or_else(no_session)?;
         well_formed(header, follows, self.config.largest_image)?;
+        kept_with(header, &link.certificate)?;
         if header.id != peer.subject.id {
             let text = format!("{} sends a release of {}", peer.subject, header.id);
             return Err(Fault::new(code::FORBIDDEN, text));
@@ -406,6 +407,15 @@ impl Broker {
         }
         self.answer(host, now, id, &fault.code)
     }
+}
+
+/// What is kept of a release has to fit one message to another shard, with some room for what is told with it.
+pub(crate) fn kept_with(header: &Header, certificate: &[u8]) -> Result<(), Fault> {
+    let signed = header.manifest.as_ref();
+    let kept = signed.map_or(certificate.len(), |signed| signed.manifest.len() + signed.certificate.len());
+    let most = LARGEST_MESSAGE - 1024;
+    let detail = || format!("manifest and certificate have {kept} bytes, and a broker keeps at most {most}");
+    (kept <= most).then_some(()).ok_or_else(|| Fault::new(code::LIMIT, detail()))
 }
 
 /// Whether the same release comes with another Token than before. Generations of secrets may come and go with a

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use trireme_core::exchange::MOST_HELD;
+use trireme_core::exchange::speaks_of;
 use trireme_core::message::Held;
 use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, Stamp};
 
@@ -81,20 +81,5 @@ impl Manufacturer {
         let detail = "its image is not here any more; publish the same file again";
         self.settle_errand(host, &broker, release, "refused", detail);
         self.leave(host, now, link, detail);
-    }
-}
-
-/// Whether a list would name this model, were it there. One that could not name all names what lies between its first
-/// and its last entry in the order of names, and may go on from the beginning once: of the rest it says nothing.
-fn speaks_of(held: &[Held], model: &ModelName) -> bool {
-    let (Some(first), Some(last)) = (held.first(), held.last()) else { return true };
-    if held.len() < MOST_HELD {
-        return true;
-    }
-    let begun_again = held.iter().zip(held.iter().skip(1)).filter(|(one, next)| next.model < one.model);
-    match begun_again.count() {
-        0 => first.model <= *model && *model <= last.model,
-        1 if last.model < first.model => first.model <= *model || *model <= last.model,
-        _ => false,
     }
 }

@@ -110,11 +110,15 @@ impl Flock {
     }
 
     fn agree(&mut self, guest: &mut Guest, acts: &[Act]) -> Vec<Act> {
+        self.agree_holding(guest, acts, Vec::new())
+    }
+
+    fn agree_holding(&mut self, guest: &mut Guest, acts: &[Act], held: Vec<Held>) -> Vec<Act> {
         let Guest { peer, shard } = guest;
         let push = sent(acts, peer.link, PUSH).expect("no PUSH");
         let role = RoleKind::Broker;
         let (_, session, response) =
-            exchange::accept(&mut peer.host, peer.link, "native", TIER_2, &push, Vec::new(), role).unwrap();
+            exchange::accept(&mut peer.host, peer.link, "native", TIER_2, &push, held, role).unwrap();
         peer.session = Some(session);
         let acts = self.event(*shard, Event::Message(peer.link, RESPONSE.into(), response));
         guest.peer.greeting = guest.peer.hears(&acts);
@@ -310,4 +314,37 @@ fn only_the_main_shard_tells_a_shard_what_to_do() {
     let mut flock = Flock::new(3, "{}");
     let word = cbor::encode(&crate::shards::Word::Trust);
     assert_eq!(flock.shards[1].handle(Event::Told(2, word)).unwrap_err().code, code::UNEXPECTED);
+}
+
+#[test]
+fn a_gateway_with_many_images_is_believed_as_far_as_its_list_goes() {
+    let mut flock = Flock::new(2, "{}");
+    flock.release(0, "1.0", 1);
+    let (mut guest, acts) = flock.connect(1, "gw-1", GW);
+    flock.stored(&mut guest, &acts);
+    let others = |prefix: &str| -> Vec<Held> {
+        let model = |number| ModelName::new(alloc::format!("{prefix}-{number:03}")).unwrap();
+        let held =
+            |number| Held { model: model(number), version: "1.0".parse().unwrap(), digest: Digest([1; 32]) };
+        (0..exchange::MOST_HELD).map(held).collect()
+    };
+    for (held, due) in [(others("MA"), false), (others("ZA"), false), (Vec::new(), true)] {
+        flock.event(1, Event::Closed(GW, String::new()));
+        let acts = flock.event(1, Event::Opened(GW, info("gw-1")));
+        let acts = flock.agree_holding(&mut guest, &acts, held);
+        assert_eq!(delivery(&acts).is_some(), due);
+    }
+}
+
+#[test]
+fn what_fits_no_message_to_another_shard_is_not_kept() {
+    let mut bench = Bench::new();
+    let mut peer = manufacturer();
+    bench.agree_1(&mut peer);
+    let mut header = signed_header(&mut peer, &manifest("1.0", Digest([3; 32]), 5, 1), 0);
+    crate::tier1::kept_with(&header, &[]).unwrap();
+    header.manifest.as_mut().unwrap().certificate = vec![0; 64 * 1024];
+    assert_eq!(crate::tier1::kept_with(&header, &[]).unwrap_err().code, code::LIMIT);
+    header.manifest = None;
+    assert_eq!(crate::tier1::kept_with(&header, &[0; 64 * 1024]).unwrap_err().code, code::LIMIT);
 }
