@@ -12,6 +12,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use trireme::init::{Counts, Network};
+use trireme_actor::{Commit, Store};
+use trireme_store::Database;
 
 const TRIREME: &str = env!("CARGO_BIN_EXE_trireme");
 
@@ -195,4 +197,30 @@ fn a_new_key_whose_switch_was_cut_off_is_taken_by_the_node_that_starts() {
     assert_eq!(fs::read(&certificate).unwrap(), fs::read(net.join("certificates/bk-2.pem")).unwrap());
     assert!(!net.join("certificates/bk-1.pem.enrol").exists());
     done(folder.path(), &["config", "check", "net/bk-1.toml"]);
+}
+
+#[test]
+fn damage_of_an_audit_log_is_told_with_its_backup_and_its_restore() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    // So many entries that the first ones are in the file alone.
+    let mut broker = Database::open(&data).unwrap().namespace("broker");
+    for _ in 0..2 {
+        let audit = (1..=600).map(|number| format!("release {number} stored")).collect();
+        broker.commit(Commit { audit, ..Commit::default() }).unwrap();
+    }
+    drop(broker);
+    let log = data.join("audit.log");
+    let whole = fs::read_to_string(&log).unwrap();
+    fs::write(&log, whole.replacen("release 3 ", "nothing 3 ", 1)).unwrap();
+    let told = "audit log was damaged already";
+    assert!(done(folder.path(), &["backup", "--data", "data", "monday"]).contains(told));
+    let checked = done(folder.path(), &["restore", "--check", "monday"]);
+    assert!(checked.contains(told) && checked.contains("line 3 "), "{checked}");
+    let restored = done(folder.path(), &["restore", "--data", "other", "--json", "monday"]);
+    let restored: serde_json::Value = serde_json::from_str(&restored).unwrap();
+    assert!(restored["manifest"]["audit_damage"].as_str().unwrap().contains("entries 4 to 1200 hold"));
+    fs::write(folder.path().join("node.toml"), "[node]\nname = \"bk-1\"\ndata = \"other\"\n").unwrap();
+    let (code, error) = failed(folder.path(), &["audit", "verify", "--config", "node.toml"]);
+    assert!(code == 1 && error.contains("line 3 ") && error.contains("entries 4 to 1201"), "{error}");
 }

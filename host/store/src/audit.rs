@@ -143,14 +143,13 @@ pub fn after_damage(path: &Path) -> Result<Vec<Stretch>, AuditError> {
 pub const MOST_STRETCHES: usize = 8;
 
 /// What is wrong with a log that should end with this entry; `None` where it is whole.
-pub(crate) fn damage_of(path: &Path, entries: u64, head: &Digest) -> io::Result<Option<String>> {
+pub(crate) fn damage_of(path: &Path, entries: u64, head: &Digest) -> Option<String> {
     let wrong = match verify(path) {
-        Ok(found) if (found.entries, &found.head) == (entries, head) => return Ok(None),
+        Ok(found) if (found.entries, &found.head) == (entries, head) => return None,
         Ok(found) => format!(
             "it ends with entry {} ({}) and not with entry {entries} ({head})",
             found.entries, found.head
         ),
-        Err(AuditError::Read(error)) => return Err(error),
         Err(error) => match after_damage(path).ok().and_then(|rest| rest.last().cloned()) {
             Some(Stretch { first, last, head }) => {
                 format!("{error}; entries {first} to {last} hold, up to the head {head}")
@@ -158,7 +157,7 @@ pub(crate) fn damage_of(path: &Path, entries: u64, head: &Digest) -> io::Result<
             None => error.to_string(),
         },
     };
-    Ok(Some(wrong.chars().take(LONGEST_DAMAGE).collect()))
+    Some(wrong.chars().take(LONGEST_DAMAGE).collect())
 }
 
 /// The lines of a log, each checked against the one before it; ends with the first that is not as it was written. The
@@ -341,7 +340,7 @@ impl Log {
         if lost.is_none() && !known && !suspect {
             return Ok((log, None));
         }
-        let found = damage_of(&path, head.sequence, &head.hash).map_err(at)?;
+        let found = damage_of(&path, head.sequence, &head.hash);
         let damage = found.map(|found| match lost {
             Some(lost) => format!("{lost}; {found}"),
             None => found,

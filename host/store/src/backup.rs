@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use redb::{ReadTransaction, ReadableTable};
@@ -26,7 +26,7 @@ use trireme_actor::StoreError;
 use trireme_core::Digest;
 
 use crate::audit;
-use crate::blobs::{Blobs, Held};
+use crate::blobs::{Blobs, Held, unreadable};
 use crate::database::{Damage, Database, OpenError};
 use crate::home::{free_space, private_dir, private_file, sync_dir};
 use crate::schema::{self, AUDIT, META, PINS, STATE};
@@ -44,6 +44,8 @@ const MAKING: &str = ".trireme-backup-";
 /// Room for what is not counted: folders, the manifest, a database's pages.
 const ROOM: u64 = 4 * 1024 * 1024;
 const WINDOW: usize = 256 * 1024;
+/// What a disk gives or does not give as a whole, in bytes.
+const SECTOR: u64 = 4096;
 
 /// What a backup says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,9 +196,11 @@ impl Database {
         let state = part_of(&file).map_err(io_at(&file))?;
         let log = self.file(audit::FILE);
         let copied = dir.join(audit::FILE);
-        let audit = copy(&log, &copied, length).map_err(io_at(&log))?;
+        let from = File::open(&log).map_err(io_at(&log))?;
+        let from = Salvage { read: |buffer: &mut [u8], at| from.read_at(buffer, at), at: 0 };
+        let audit = write_from(&mut from.take(length), &copied).map_err(io_at(&log))?;
         // All else is worth keeping also where the log does not hold any more.
-        let audit_damage = audit::damage_of(&copied, entries, &head).map_err(io_at(&copied))?;
+        let audit_damage = audit::damage_of(&copied, entries, &head);
         if let Some(damage) = &audit_damage {
             self.found(Damage::Audit(damage.clone()));
         }
@@ -367,9 +371,30 @@ fn part_of(path: &Path) -> io::Result<Part> {
     Ok(Part { size: file.metadata()?.len(), digest: crate::blobs::hash(file)? })
 }
 
-/// The first `length` bytes of a file as a new one, durable.
-fn copy(from: &Path, to: &Path, length: u64) -> io::Result<Part> {
-    write_from(&mut File::open(from)?.take(length), to)
+/// A file of which the disk does not give all: zeros are in the place of what cannot be read.
+pub(crate) struct Salvage<F> {
+    /// Reads at a place.
+    pub(crate) read: F,
+    pub(crate) at: u64,
+}
+
+impl<F: FnMut(&mut [u8], u64) -> io::Result<usize>> Read for Salvage<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut count = (self.read)(buffer, self.at);
+        if count.as_ref().is_err_and(unreadable) {
+            // Only what is bad of it is given up.
+            let room = usize::try_from(SECTOR - self.at % SECTOR).unwrap_or_default().min(buffer.len());
+            let sector = buffer.get_mut(..room).unwrap_or_default();
+            count = (self.read)(sector, self.at);
+            if count.as_ref().is_err_and(unreadable) {
+                sector.fill(0);
+                count = Ok(room);
+            }
+        }
+        let count = count?;
+        self.at += count as u64;
+        Ok(count)
+    }
 }
 
 /// A new durable file with all that there is to read; says what was written.

@@ -524,7 +524,7 @@ pub(crate) fn hash(mut from: impl Read) -> io::Result<Digest> {
 }
 
 /// Whether it is the disk that cannot give the bytes.
-fn unreadable(error: &io::Error) -> bool {
+pub(crate) fn unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 

@@ -408,8 +408,7 @@ fn chain_of(log: &Path, manifest: &Manifest) -> Result<(), RestoreError> {
     }
     let damaged = |why: String| RestoreError::Damaged { path: log.into(), why };
     match audit::damage_of(log, manifest.entries, &manifest.head) {
-        Ok(None) => Ok(()),
-        Ok(Some(why)) => Err(damaged(format!("does not hold: {why}"))),
-        Err(error) => Err(damaged(format!("cannot be read: {error}"))),
+        None => Ok(()),
+        Some(why) => Err(damaged(format!("does not hold: {why}"))),
     }
 }

@@ -91,8 +91,9 @@ impl Rounds {
             after = digest;
             match self.blobs.scrub(&digest, &mut |image| Paced { image, rounds: self }) {
                 _ if self.stop.load(Ordering::Acquire) => return,
+                Ok(()) => tracing::debug!(%digest, "an image was read again and is whole"),
                 // Damage was told where it was found; what is gone was missed by then.
-                Ok(()) | Err(StoreError::Damaged(_)) => {}
+                Err(StoreError::Damaged(_)) => {}
                 Err(error) => tracing::warn!(%digest, %error, "an image could not be read again"),
             }
         }

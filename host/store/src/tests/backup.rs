@@ -313,3 +313,27 @@ fn what_a_killed_backup_left_is_removed_by_the_next_one() {
     assert!(!in_use.exists() && somebodys.exists());
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 4);
 }
+
+#[test]
+fn of_a_log_that_the_disk_does_not_give_all_of_the_rest_is_kept_in_its_place() {
+    let whole: Vec<u8> = (0..50_000_u32).map(|number| number as u8 | 1).collect();
+    let bad = 8192..12_288;
+    let read = |buffer: &mut [u8], at: u64| {
+        let (at, end) = (at as usize, (at as usize + buffer.len()).min(whole.len()));
+        if at < bad.end && end > bad.start {
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        let part = &whole[at.min(end)..end];
+        buffer[..part.len()].copy_from_slice(part);
+        Ok(part.len())
+    };
+    let mut found = Vec::new();
+    std::io::Read::read_to_end(&mut crate::backup::Salvage { read, at: 0 }, &mut found).unwrap();
+    let mut expected = whole.clone();
+    expected[bad.clone()].fill(0);
+    assert!(found == expected);
+    // Other failures are failures.
+    let refuse = |_: &mut [u8], _| Err(std::io::Error::from_raw_os_error(13));
+    let mut refused = crate::backup::Salvage { read: refuse, at: 0 };
+    assert!(std::io::Read::read(&mut refused, &mut [0; 8]).is_err());
+}
