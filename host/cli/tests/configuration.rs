@@ -204,6 +204,26 @@ fn a_broker_listens_on_several_addresses_and_keeps_its_access_rules_in_a_file_of
 }
 
 #[test]
+fn the_limits_of_a_brokers_front_are_keys_of_its_table() {
+    let net = net();
+    let limits = || config::load(&net.file("bk-1.toml")).unwrap().roles[0].doors.limits;
+    assert_eq!((limits().connections, limits().half_open), (20_000, 64));
+    let wrong = ("[broker]\n", "[broker]\nconnections = 0\n");
+    net.one("bk-1.toml", wrong, "broker.connections", "a number from 1 to 1000000");
+    let wrong = ("[broker]\n", "[broker]\nretained_bytes = \"much\"\n");
+    net.one("bk-1.toml", wrong, "broker.retained_bytes", "a number");
+    let text = fs::read_to_string(net.file("bk-1.toml")).unwrap();
+    let keys = "connections = 9\nconnections_per_address = 8\nhalf_open_per_address = 7\ntopics = 6\n\
+                retained_bytes = 5\nsessions = 4\nbytes_per_filter = 65536\nclient_queue_bytes = 600000\n\
+                front_pushes_per_address = 3\nfront_pushes_in_all = 2";
+    fs::write(net.file("bk-1.toml"), text.replacen("[broker]\n", &format!("[broker]\n{keys}\n"), 1)).unwrap();
+    let set = limits();
+    assert_eq!((set.connections, set.connections_of_one, set.half_open, set.names), (9, 8, 7, 6));
+    assert_eq!((set.retained, set.sessions, set.per_filter, set.queue), (5, 4, 65_536, 600_000));
+    assert_eq!((set.pushes_of_one, set.pushes_in_all), (3, 2));
+}
+
+#[test]
 fn a_value_of_another_kind_is_told_with_what_was_expected() {
     let net = net();
     let listen = fs::read_to_string(net.file("bk-1.toml")).unwrap();

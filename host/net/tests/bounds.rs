@@ -129,6 +129,33 @@ async fn who_comes_under_ever_new_identifiers_takes_no_session_from_who_uses_his
     assert_eq!(late.read(2).await, [0xd0, 0]);
 }
 
+#[tokio::test]
+async fn of_what_waits_for_a_filter_the_newest_is_kept() {
+    let (front, _links) = front(FrontConfig { per_filter: 16 * 1024, ..FrontConfig::default() }).await;
+    let away = Hello { id: "away", lasting: true, ..Hello::default() };
+    let (mut reader, _) = enter(&front, away).await;
+    reader.write(&subscribe(1, &[("news", 1)])).await;
+    reader.read(5).await;
+    drop(reader);
+    gone(&front).await;
+    let mut other = plain(&front).await;
+    for number in 0..90_u16 {
+        let payload = [&number.to_be_bytes()[..], &[0; 1000]].concat();
+        other.write(&publish("news", 1, 1, &payload)).await;
+        other.read(4).await;
+    }
+    let (mut reader, present) = enter(&front, away).await;
+    assert!(present);
+    let length = publish("news", 1, 1, &[0; 1002]).len();
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&89) {
+        let message = reader.read(length).await;
+        numbers.push(u16::from_be_bytes([message[length - 1002], message[length - 1001]]));
+    }
+    assert!((10..30).contains(&numbers.len()), "{numbers:?}");
+    assert!(numbers.is_sorted());
+}
+
 async fn gone(front: &Front) {
     soon(async {
         while front.connections() > 0 {

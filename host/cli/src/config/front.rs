@@ -15,17 +15,17 @@ pub(super) const HALF_OPEN_PER_ADDRESS: Key = key(
     "64",
     "the most from one address that are still being opened",
 );
-pub(super) const PUSHES_PER_ADDRESS: Key = key(
-    "pushes_per_address",
+pub(super) const FRONT_PUSHES_PER_ADDRESS: Key = key(
+    "front_pushes_per_address",
     Kind::Number(1, 1_000_000),
     "600",
-    "the most PUSHes that all links of one address may send in a minute",
+    "the most PUSHes of one address in a minute, whoever sent them; what the role takes is another matter",
 );
-pub(super) const PUSHES_IN_ALL: Key = key(
-    "pushes_in_all",
+pub(super) const FRONT_PUSHES_IN_ALL: Key = key(
+    "front_pushes_in_all",
     Kind::Number(1, 1_000_000),
     "6000",
-    "the most PUSHes that all links may send in a minute",
+    "the most PUSHes in a minute, whoever sent them",
 );
 pub(super) const CLIENT_QUEUE_BYTES: Key = key(
     "client_queue_bytes",
@@ -45,6 +45,12 @@ pub(super) const RETAINED_BYTES: Key = key(
     Kind::Number(0, 1 << 40),
     "67108864",
     "the most bytes of retained messages with their topics",
+);
+pub(super) const BYTES_PER_FILTER: Key = key(
+    "bytes_per_filter",
+    Kind::Number(4_096, 1 << 30),
+    "4194304",
+    "the most bytes of messages that wait for those who subscribed to a filter",
 );
 pub(super) const SESSIONS: Key = key(
     "sessions",
@@ -70,11 +76,12 @@ pub(super) fn read(section: &Section<'_, '_>) -> FrontConfig {
         connections: number(&CONNECTIONS, usual.connections),
         connections_of_one: number(&CONNECTIONS_PER_ADDRESS, usual.connections_of_one),
         half_open: number(&HALF_OPEN_PER_ADDRESS, usual.half_open),
-        pushes_of_one: count(&PUSHES_PER_ADDRESS, usual.pushes_of_one),
-        pushes_in_all: count(&PUSHES_IN_ALL, usual.pushes_in_all),
+        pushes_of_one: count(&FRONT_PUSHES_PER_ADDRESS, usual.pushes_of_one),
+        pushes_in_all: count(&FRONT_PUSHES_IN_ALL, usual.pushes_in_all),
         queue: number(&CLIENT_QUEUE_BYTES, usual.queue),
         names: number(&TOPICS, usual.names),
         retained: number(&RETAINED_BYTES, usual.retained),
+        per_filter: number(&BYTES_PER_FILTER, usual.per_filter),
         sessions: number(&SESSIONS, usual.sessions),
         ..usual
     }
@@ -91,11 +98,12 @@ mod tests {
             (CONNECTIONS, usual.connections as u64),
             (CONNECTIONS_PER_ADDRESS, usual.connections_of_one as u64),
             (HALF_OPEN_PER_ADDRESS, usual.half_open as u64),
-            (PUSHES_PER_ADDRESS, usual.pushes_of_one.into()),
-            (PUSHES_IN_ALL, usual.pushes_in_all.into()),
+            (FRONT_PUSHES_PER_ADDRESS, usual.pushes_of_one.into()),
+            (FRONT_PUSHES_IN_ALL, usual.pushes_in_all.into()),
             (CLIENT_QUEUE_BYTES, usual.queue as u64),
             (TOPICS, usual.names as u64),
             (RETAINED_BYTES, usual.retained as u64),
+            (BYTES_PER_FILTER, usual.per_filter as u64),
             (SESSIONS, usual.sessions as u64),
         ] {
             let Absent::Default(text) = key.absent else { panic!("{}", key.name) };

@@ -36,6 +36,8 @@ pub struct FrontConfig {
     pub names: usize,
     /// Bytes of topics and messages that are retained; each topic counts with the largest that it ever had.
     pub retained: usize,
+    /// Bytes of messages that the router keeps for those who subscribed to a filter, for each filter.
+    pub per_filter: usize,
     /// Sessions of ordinary clients that are kept.
     pub sessions: usize,
 }
@@ -56,6 +58,7 @@ impl Default for FrontConfig {
             connections_of_one: 5_000,
             names: 50_000,
             retained: 64 * 1024 * 1024,
+            per_filter: 4 * 1024 * 1024,
             sessions: 10_000,
         }
     }

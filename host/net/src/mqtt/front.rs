@@ -118,10 +118,11 @@ impl Front {
     /// Listens nowhere yet. Called on a runtime.
     #[must_use]
     pub fn new(config: FrontConfig, doors: Doors, on_link: OnLink) -> Self {
+        let names = Names::new(config.names, config.retained);
         let shared = Arc::new(Shared {
             config,
             registry: Registry::default(),
-            router: Arc::new(Router::start(config.connections, Names::new(config.names, config.retained))),
+            router: Arc::new(Router::start(config.connections, config.per_filter, names)),
             flood: Flood::new(config.pushes_of_one, config.pushes_in_all, config.pushes_in),
             refusals: Refusals::default(),
             doors,

@@ -30,6 +30,9 @@ const BACKLOG: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Identifier of the front's own link; the guards let no client have one with a control character.
 const FRONT: &str = "\u{1}front";
+/// The parts in which the router forgets the messages of a filter, and the bytes of the smallest that it takes.
+const SEGMENTS: usize = 4;
+const SMALLEST_SEGMENT: usize = 1024;
 /// Clients besides those that are connected: the front's own link, and places that are being freed.
 const SPARE: usize = 64;
 /// What an empty message that is not to be retained is at the router, which would take it for the order to retain none
@@ -40,6 +43,7 @@ const MARK: &[u8] = b"\0\x01trireme\0";
 pub(super) struct Router {
     attach: std::sync::Mutex<Arc<Attach>>,
     clients: usize,
+    per_filter: usize,
     /// For wills.
     front: Mutex<Option<Attached>>,
     names: Names,
@@ -58,12 +62,12 @@ enum Refused {
 }
 
 /// Starts a router and gives what attaches clients to it.
-fn spawn(clients: usize) -> Arc<Attach> {
+fn spawn(clients: usize, per_filter: usize) -> Arc<Attach> {
     let config = RouterConfig {
         max_connections: clients.saturating_add(SPARE),
         max_outgoing_packet_count: 64,
-        max_segment_size: 1024 * 1024,
-        max_segment_count: 4,
+        max_segment_size: (per_filter / SEGMENTS).max(SMALLEST_SEGMENT),
+        max_segment_count: SEGMENTS,
         custom_segment: None,
         // Without a filter that matches, the router would throw out who publishes.
         initialized_filters: Some(vec!["#".to_owned()]),
@@ -117,11 +121,13 @@ pub(super) enum Routed {
 }
 
 impl Router {
-    /// Starts a router for at most so many clients, that hears of nothing which these names do not allow.
-    pub(super) fn start(clients: usize, names: Names) -> Self {
+    /// Starts a router for at most so many clients, that keeps about so many bytes for each filter and hears of nothing
+    /// which these names do not allow.
+    pub(super) fn start(clients: usize, per_filter: usize, names: Names) -> Self {
         Self {
-            attach: std::sync::Mutex::new(spawn(clients)),
+            attach: std::sync::Mutex::new(spawn(clients, per_filter)),
             clients,
+            per_filter,
             front: Mutex::new(None),
             names,
             slots: Default::default(),
@@ -153,7 +159,7 @@ impl Router {
                 tracing::error!("the router of ordinary messages has failed and is started anew");
                 let mut current = self.attach.lock().unwrap_or_else(PoisonError::into_inner);
                 if Arc::ptr_eq(&current, &attach) {
-                    *current = spawn(self.clients);
+                    *current = spawn(self.clients, self.per_filter);
                 }
                 current(id, clean).map_err(|_| "the router of ordinary messages does not start".to_owned())
             }
