@@ -29,6 +29,7 @@ fn every_row_is_measured_and_the_report_can_be_compared_with_itself() {
         "delivery/plain",
         "delivery/tls",
         "verified/plain",
+        "verified/gateways",
         "ordinary/",
         "memory/",
         "fleet/connect",

@@ -29,6 +29,7 @@ use trireme_crypto::hash;
 use trireme_crypto::key::KeyError;
 use trireme_crypto::provider::{AwsLc, Portable, Provider, Scalar};
 
+use super::measure::Sample;
 use crate::lab::Lab;
 
 pub use broker::{Linked, Occasion};
@@ -51,28 +52,17 @@ pub struct Order<'a> {
     pub repeats: usize,
 }
 
-/// Median and extremes of a figure taken several times.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// The middle one.
-    pub median: f64,
-    /// The least.
-    pub least: f64,
-    /// The most.
-    pub most: f64,
-}
-
 /// Operations per second on one core.
 #[derive(Debug, Clone, Serialize)]
 pub struct Primitives {
     /// Whose.
     pub provider: &'static str,
     /// Signatures.
-    pub sign: Spread,
+    pub sign: Sample,
     /// Verifications.
-    pub verify: Spread,
+    pub verify: Sample,
     /// A new key, and an ECDH with it.
-    pub agree: Spread,
+    pub agree: Sample,
     /// Exchanges, if there were nothing else to do: the broker's side.
     pub allows: f64,
 }
@@ -85,9 +75,9 @@ pub struct Exchanges {
     /// Whether the gateways come for the first time.
     pub occasion: Occasion,
     /// Exchanges per second of time, waiting for the disk included.
-    pub wall: Spread,
+    pub wall: Sample,
     /// Exchanges per second of CPU time of all threads, where the system tells it.
-    pub cpu: Option<Spread>,
+    pub cpu: Option<Sample>,
     /// Commits per thousand exchanges.
     pub commits: f64,
 }
@@ -196,15 +186,6 @@ pub fn turns(order: Order<'_>, linked: Linked) -> Result<(), String> {
     (0..order.repeats).try_for_each(|_| bench.run(linked).map(drop))
 }
 
-impl Spread {
-    /// Of these figures, at least one.
-    #[must_use]
-    pub fn of(mut figures: Vec<f64>) -> Self {
-        figures.sort_by(f64::total_cmp);
-        Self { median: figures[figures.len() / 2], least: figures[0], most: figures[figures.len() - 1] }
-    }
-}
-
 impl Exchanges {
     fn of(linked: Linked, occasion: Occasion, stretches: &[&Stretch]) -> Option<Self> {
         let last = stretches.last()?;
@@ -213,14 +194,14 @@ impl Exchanges {
         let cpu: Option<Vec<f64>> =
             stretches.iter().map(|stretch| Some(per_second(stretch.cpu?, stretch))).collect();
         let commits = last.commits as f64 * 1000.0 / last.exchanges as f64;
-        Some(Self { linked, occasion, wall: Spread::of(wall), cpu: cpu.map(Spread::of), commits })
+        Some(Self { linked, occasion, wall: Sample::of(wall), cpu: cpu.map(Sample::of), commits })
     }
 }
 
 impl Primitives {
     fn of(provider: &'static str, rates: &[[f64; 3]]) -> Self {
         let [sign, verify, agree] =
-            [0, 1, 2].map(|at| Spread::of(rates.iter().map(|rate| rate[at]).collect()));
+            [0, 1, 2].map(|at| Sample::of(rates.iter().map(|rate| rate[at]).collect()));
         let seconds = 1.0 / sign.median + 1.0 / verify.median + 1.0 / agree.median;
         Self { provider, sign, verify, agree, allows: 1.0 / seconds }
     }
@@ -256,12 +237,6 @@ fn rate(mut operation: impl FnMut(usize) -> bool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_spread_names_the_middle_and_the_extremes() {
-        let spread = Spread::of(vec![3.0, 1.0, 2.0]);
-        assert_eq!((spread.median, spread.least, spread.most), (2.0, 1.0, 3.0));
-    }
 
     #[test]
     fn every_gateway_of_a_small_bench_is_agreed_with_twice() {

@@ -6,6 +6,7 @@
 //! | [`agreement`] | key agreements and what they are made of |
 //! | [`crowd`] | many clients in one process, and the lines in which they say how it went |
 //! | [`crowds`] | their processes, as the bench sees them |
+//! | [`gateways`] | gateways as they are shipped, a process each |
 //! | [`measure`] | times, memory and processor time of a process; medians |
 //! | [`ours`] | the broker's own process, with a manufacturer that releases |
 //! | [`report`] | rows, their table, and the comparison with an earlier report |
@@ -15,6 +16,7 @@
 pub mod agreement;
 pub mod crowd;
 pub mod crowds;
+pub mod gateways;
 pub mod measure;
 pub mod ours;
 pub mod report;

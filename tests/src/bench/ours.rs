@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use trireme_core::message::TIER_1;
 use trireme_core::{RoleKind, Suite};
@@ -11,7 +12,7 @@ use trireme_crypto::element::ModelSecrets;
 use trireme_crypto::key::SoftwareKey;
 use trireme_crypto::pem;
 
-use super::crowd::{Crowd, Kind, Sink};
+use super::crowd::{Crowd, Kind, PATIENCE, Sink};
 use super::measure::{Watched, now_ns};
 use super::yardstick::free;
 use crate::attacker::line::Line;
@@ -24,8 +25,8 @@ pub const FILTER: &str = "trireme/fw/acme/MD-01";
 
 /// A broker's process, and all that it needs.
 pub struct Ours {
-    lab: Lab,
-    _centre: Centre,
+    pub(super) lab: Lab,
+    pub(super) centre: Centre,
     processes: Processes,
     /// Where it listens.
     pub address: SocketAddr,
@@ -34,7 +35,7 @@ pub struct Ours {
     maker: Party,
     secrets: Arc<ModelSecrets>,
     releases: u64,
-    gateway_key: Arc<SoftwareKey>,
+    pub(super) gateway_key: Arc<SoftwareKey>,
 }
 
 impl Ours {
@@ -78,7 +79,7 @@ impl Ours {
         let gateway_key = Arc::new(SoftwareKey::generate().map_err(|error| error.to_string())?);
         Ok(Self {
             lab,
-            _centre: centre,
+            centre,
             processes,
             address,
             secure,
@@ -137,7 +138,7 @@ impl Ours {
     /// In words.
     pub async fn publish(&mut self, image: &[u8]) -> Result<u64, String> {
         self.releases += 1;
-        let version = format!("1.{}", self.releases);
+        let version = self.version();
         let goods =
             Goods::new(&self.maker, "acme", &self.secrets, &version, Suite::Digest, image, self.releases);
         let mut line = Line::mqtt(self.address, "acme").await;
@@ -159,6 +160,40 @@ impl Ours {
             "stored" => Ok(begun),
             other => Err(format!("the broker refused the release: {other}")),
         }
+    }
+
+    /// The version of the newest release.
+    #[must_use]
+    pub fn version(&self) -> String {
+        format!("1.{}", self.releases)
+    }
+
+    /// The directory has the manufacturer's list with this broker, as gateways need it that look for one.
+    ///
+    /// # Errors
+    /// In words, when it does not come there.
+    pub async fn announced(&self) -> Result<(), String> {
+        let brokers = [("bk-1", format!("mqtt://{}", self.address))];
+        let models = std::slice::from_ref(&self.secrets);
+        // It lives for its list alone: releases come from a party that counts its own bytes.
+        let _maker = self.lab.manufacturer(&self.centre, "acme", models, &brokers).await;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.centre.node.status("directory").await;
+            if status["lists"].as_array().is_some_and(|lists| !lists.is_empty()) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err("the list of brokers does not come to the directory".into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The broker's audit log.
+    #[must_use]
+    pub fn audit_log(&self) -> std::path::PathBuf {
+        self.lab.path("broker").join("data/bk-1/audit.log")
     }
 
     /// What the broker says of itself.

@@ -34,7 +34,7 @@ impl OpenSsl {
 
     /// The median of each figure, of at least one measurement.
     pub(super) fn median(all: &[Self]) -> Self {
-        let median = |of: fn(&Self) -> f64| super::Spread::of(all.iter().map(of).collect()).median;
+        let median = |of: fn(&Self) -> f64| super::Sample::of(all.iter().map(of).collect()).median;
         let version = all[0].version.clone();
         Self::of(version, median(|one| one.sign), median(|one| one.verify), median(|one| one.derive))
     }

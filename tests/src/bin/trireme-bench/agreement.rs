@@ -1,6 +1,6 @@
 //! Key agreements: what the curve allows, and how much of it a broker reaches.
 
-use trireme_tests::bench::agreement::{Exchanges, Linked, Occasion, Order, Spread, measure};
+use trireme_tests::bench::agreement::{Exchanges, Linked, Occasion, Order, measure};
 use trireme_tests::bench::measure::Sample;
 use trireme_tests::bench::report::{Goal, Row};
 
@@ -14,28 +14,22 @@ pub(crate) fn rows(bench: &Bench) -> Result<Vec<Row>, String> {
     if let Some(why) = figures.missing.first() {
         return Err(why.clone());
     }
-    let sample = |spread: &Spread| Sample {
-        median: spread.median,
-        least: spread.least,
-        most: spread.most,
-        runs: bench.repeat,
-    };
     let one = |value: f64| Sample::of(vec![value]);
     let beside = |value: f64| Some(("openssl speed".to_owned(), one(value)));
     let mut rows = Vec::new();
     for provider in &figures.providers {
-        let row = |operation: &str, spread: &Spread, yardstick: f64| Row {
+        let row = |operation: &str, ours: Sample, yardstick: f64| Row {
             name: format!("agreement/{}-{operation}", provider.provider),
             what: format!("{operation} on P-256 by {}, on one core", provider.provider),
             unit: "1/s".into(),
-            ours: sample(spread),
+            ours,
             yardstick: beside(yardstick),
             goal: Goal::More,
         };
-        rows.push(row("sign", &provider.sign, openssl.sign));
-        rows.push(row("verify", &provider.verify, openssl.verify));
+        rows.push(row("sign", provider.sign, openssl.sign));
+        rows.push(row("verify", provider.verify, openssl.verify));
         // A key is made as a signature is: by one multiplication of the base point.
-        rows.push(row("agree", &provider.agree, 1.0 / (1.0 / openssl.sign + 1.0 / openssl.derive)));
+        rows.push(row("agree", provider.agree, 1.0 / (1.0 / openssl.sign + 1.0 / openssl.derive)));
     }
     let of = |linked| {
         let found = figures
@@ -44,7 +38,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<Vec<Row>, String> {
             .find(|found| (found.linked, found.occasion) == (linked, Occasion::Again));
         found.ok_or_else(|| format!("no exchange was measured with the role {linked:?}"))
     };
-    let rate = |found: &Exchanges| sample(found.cpu.as_ref().unwrap_or(&found.wall));
+    let rate = |found: &Exchanges| found.cpu.unwrap_or(found.wall);
     let (native, component) = (rate(of(Linked::Native)?), rate(of(Linked::Component)?));
     rows.push(Row {
         name: "agreement/exchange".into(),

@@ -2,6 +2,7 @@
 
 use trireme_tests::bench::crowd::{Crowd, Kind, Sink};
 use trireme_tests::bench::crowds::Crowds;
+use trireme_tests::bench::gateways::Gateways;
 use trireme_tests::bench::measure::{Sample, seconds};
 use trireme_tests::bench::ours::Ours;
 use trireme_tests::bench::report::{Goal, Row};
@@ -71,6 +72,57 @@ pub(crate) async fn verified(bench: &Bench) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
+/// Gateways as they are shipped, a process each, beside as many processes of a subscriber each.
+pub(crate) async fn shipped(bench: &Bench) -> Result<Vec<Row>, String> {
+    let mut rows = Vec::new();
+    for count in [20, 100] {
+        let count = bench.many(count, count / 10);
+        say(&format!("verified: 16 MiB to {count} gateways of the trireme binary"));
+        let (ours, theirs) = beside(bench, count).await?;
+        rows.push(Row {
+            name: format!("verified/gateways-{count}"),
+            what: format!(
+                "time from the publisher's first byte until the broker has noted that all of {count} gateways, a process \
+                 each, have verified and stored 16 MiB; beside it, as many processes that hash, write and sync it"
+            ),
+            unit: "ms".into(),
+            ours: Sample::of(ours).scaled(1e3),
+            yardstick: Some(("mosquitto".into(), Sample::of(theirs).scaled(1e3))),
+            goal: Goal::AtMost(1.3),
+        });
+    }
+    Ok(rows)
+}
+
+/// Seconds for each release: of the gateways, and of the subscribers.
+async fn beside(bench: &Bench, count: usize) -> Result<(Vec<f64>, Vec<f64>), String> {
+    let mut broker = Ours::start(&bench.binary).await?;
+    let mosquitto = Mosquitto::start(bench.folder.path(), None).await?;
+    // Both sides keep what they take on the broker's file system.
+    let sink = Sink::Keep(broker.folder("kept")?);
+    let mut gateways = Gateways::start(&broker, &bench.binary, count).await?;
+    let crowds = subscribers(&mosquitto, count, count, &sink, false);
+    let mut theirs = Crowds::start(&broker.folder("crowds")?, &crowds)?;
+    theirs.subscribed().await?;
+    let mut times = (Vec::new(), Vec::new());
+    // The first of each warms up, and waits for gateways that have not connected yet.
+    for number in 0..=bench.repeat {
+        let bytes = image(IMAGE, number as u64);
+        let begun = broker.publish(&bytes).await?;
+        let ours = seconds(begun, gateways.stored(&broker.version()).await?);
+        let begun = mosquitto.publish(&bytes).await?;
+        let theirs = seconds(begun, theirs.received().await?.1);
+        if number > 0 {
+            times.0.push(ours);
+            times.1.push(theirs);
+        }
+    }
+    theirs.end().await;
+    gateways.end().await;
+    broker.end().await;
+    Ok(times)
+}
+
 /// The same number of receivers at our broker and at mosquitto, release by release in turn.
 async fn both(bench: &Bench, count: usize, sink: &Sink, tls: bool) -> Result<(Times, Times), String> {
     let mut broker = Ours::start(&bench.binary).await?;
@@ -86,7 +138,7 @@ async fn both(bench: &Bench, count: usize, sink: &Sink, tls: bool) -> Result<(Ti
     let mut ours = Crowds::start(&first, &gateways)?;
     ours.subscribed().await?;
     ours.agreed().await?;
-    let mut theirs = Crowds::start(&second, &subscribers(&mosquitto, count, sink, tls))?;
+    let mut theirs = Crowds::start(&second, &subscribers(&mosquitto, count, PROCESSES, sink, tls))?;
     theirs.subscribed().await?;
     let mut times = [(); 2].map(|()| Times { delivery: Vec::new(), whole: Vec::new() });
     // The first of each warms up.
@@ -111,17 +163,17 @@ async fn both(bench: &Bench, count: usize, sink: &Sink, tls: bool) -> Result<(Ti
     Ok((ours, theirs))
 }
 
-fn subscribers(mosquitto: &Mosquitto, count: usize, sink: &Sink, tls: bool) -> Vec<Crowd> {
+fn subscribers(mosquitto: &Mosquitto, count: usize, processes: usize, sink: &Sink, tls: bool) -> Vec<Crowd> {
     let crowd = |process: usize| Crowd {
         address: if tls { mosquitto.secure } else { mosquitto.address },
         tls,
         kind: Kind::Plain(
             format!("plain-{process}-"),
-            count.div_ceil(PROCESSES).min(count - process * count.div_ceil(PROCESSES)),
+            count.div_ceil(processes).min(count - process * count.div_ceil(processes)),
         ),
         filter: TOPIC.into(),
         sink: sink.clone(),
         at_once: 100,
     };
-    (0..PROCESSES).map(crowd).collect()
+    (0..processes).map(crowd).collect()
 }

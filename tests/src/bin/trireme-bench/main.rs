@@ -114,7 +114,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
 }
 
 async fn groups(bench: &Bench, only: &[String]) -> Result<Vec<Row>, String> {
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|only| name.starts_with(only.as_str()));
+    let wanted = |name: &str| {
+        only.is_empty() || only.iter().any(|only| name.starts_with(only.as_str()) || only.starts_with(name))
+    };
     let mut rows = Vec::new();
     if wanted("hashing") {
         rows.extend(hashing::rows(bench)?);
@@ -125,8 +127,11 @@ async fn groups(bench: &Bench, only: &[String]) -> Result<Vec<Row>, String> {
     if wanted("delivery") {
         rows.extend(delivery::counted(bench).await?);
     }
-    if wanted("verified") {
+    if wanted("verified/plain") {
         rows.extend(delivery::verified(bench).await?);
+    }
+    if wanted("verified/gateways") {
+        rows.extend(delivery::shipped(bench).await?);
     }
     if wanted("ordinary") {
         rows.extend(ordinary::rows(bench).await?);
