@@ -509,6 +509,7 @@ impl Belonging {
             }
             Event::Request(request) => (format!("the request {}", request.path), None, Some(request.id)),
             Event::TrustChanged => ("a change of what is trusted".into(), None, None),
+            Event::ShardEnded(shard) => (format!("the end of shard {shard}"), None, None),
             Event::Told(shard, _) => (format!("what shard {shard} told"), None, None),
         };
         Self { what, link, request }

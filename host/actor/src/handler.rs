@@ -138,7 +138,12 @@ impl<'a> Handler<'a> {
         }
     }
 
-    fn other_shard(&self, shard: u32) -> Result<(), Fault> {
+    /// Whether another shard can be told so much.
+    fn other_shard(&self, shard: u32, bytes: usize) -> Result<(), Fault> {
+        if bytes > LARGEST_CALL {
+            let detail = format!("{bytes} bytes are more than one shard tells another ({LARGEST_CALL})");
+            return Err(Fault::new(code::LIMIT, detail));
+        }
         let own = self.context.membership.shard;
         let known = shard < own.count && shard != own.number;
         let detail = || format!("shard {} of {} has no other shard {shard}", own.number, own.count);
@@ -580,13 +585,13 @@ impl Host for Handler<'_> {
 
     fn tell(&mut self, shard: u32, payload: Vec<u8>) {
         let bytes = payload.len();
-        let known = self.other_shard(shard);
+        let known = self.other_shard(shard, bytes);
         self.granted(known, Effect::Tell { shard, payload }, bytes);
     }
 
     fn hand_over(&mut self, link: LinkId, shard: u32, kind: &str, payload: Vec<u8>) {
         let bytes = payload.len();
-        let known = self.other_shard(shard);
+        let known = self.other_shard(shard, bytes);
         self.granted(known, Effect::HandOver { link, shard, kind: kind.into(), payload }, bytes);
     }
 }

@@ -25,6 +25,9 @@ use crate::ports::{Port, Ports, Waiting};
 /// disk, which takes as long as some dozens of key agreements.
 const BATCH: usize = 256;
 
+/// Milliseconds that a shard waits while the main one has enough to do.
+const WAIT_MS: u64 = 2;
+
 /// An actor with all that its effects need.
 pub(crate) struct Cell {
     pub(crate) name: String,
@@ -198,6 +201,12 @@ impl Cell {
             _ => Fault::new(code::INTERNAL, format!("{} failed: {}", self.name, fault.detail)),
         };
         self.ports.renew("the role failed", &outward);
+        self.flock.ended(self.shard);
+    }
+
+    /// Whether the main shard, which this one may have something to tell, has enough to do.
+    fn must_wait(self: &Arc<Self>) -> bool {
+        !self.is_main() && self.main().is_some_and(|main| main.mailbox.is_full())
     }
 
     /// Acts on what handlers led to. Everything of the life before is ended before anything of the next begins.
@@ -307,7 +316,8 @@ impl Task for CellTask {
         let falls = actor.falls();
         let fired = actor.fire(now);
         cell.act(&mut actor, falls, fired);
-        let letters = cell.mailbox.take(BATCH);
+        let waits = cell.must_wait();
+        let letters = if waits { Vec::new() } else { cell.mailbox.take(BATCH) };
         let life = cell.ports.life();
         // Guards of blobs live until the events that carry them were handled.
         let (events, _held): (Vec<Event>, Vec<Option<Held>>) = letters
@@ -321,10 +331,15 @@ impl Task for CellTask {
             cell.act(&mut actor, falls, handled);
         }
         cell.show(&actor);
+        let next = actor.next_timer();
+        if waits {
+            let soon = now.saturating_add(WAIT_MS);
+            return Some(next.map_or(soon, |next| next.min(soon)));
+        }
         if !cell.mailbox.is_empty() {
             cell.wake();
         }
-        actor.next_timer()
+        next
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use trireme_actor::{Actor, Condition, OwnKey};
 use trireme_core::Event;
-use trireme_core::role::{LinkId, LinkInfo};
+use trireme_core::role::{LinkId, LinkInfo, Shard};
 
 use crate::cell::Cell;
 use crate::mailbox::Letter;
@@ -79,9 +79,20 @@ impl Flock {
 
     /// One shard tells another something.
     pub(crate) fn tell(&self, from: u32, to: u32, payload: Vec<u8>) {
+        self.post(to, Event::Told(from, payload));
+    }
+
+    /// A shard is down; the main one hears of it after all that the shard told it.
+    pub(crate) fn ended(&self, shard: u32) {
+        if shard != Shard::MAIN {
+            self.post(Shard::MAIN, Event::ShardEnded(shard));
+        }
+    }
+
+    fn post(&self, to: u32, event: Event) {
         let Some(cell) = self.cell(to) else { return };
         let life = cell.ports.life();
-        cell.mailbox.push(Letter { event: Event::Told(from, payload), held: None, life });
+        cell.mailbox.push(Letter { event, held: None, life });
         cell.wake();
     }
 
@@ -96,10 +107,11 @@ impl Flock {
         let handle = port.link.clone();
         let Some((id, life)) = cell.ports.incoming(port) else { return handle.close("the node stops") };
         moved.insert(handle.id(), Place { cell: cell.clone(), id, life });
-        drop(moved);
+        // Before anybody finds it there: nothing of the link comes before these.
         for event in [Event::Opened(id, *info), Event::Message(id, kind, payload)] {
             cell.mailbox.push(Letter { event, held: None, life });
         }
+        drop(moved);
         cell.wake();
     }
 

@@ -67,6 +67,11 @@ impl Mailbox {
         self.with(|letters| letters.is_empty())
     }
 
+    /// Whether whoever can should wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.with(|letters| letters.len()) >= CAPACITY
+    }
+
     /// Nobody reads letters any more: who waits for room waits no longer.
     pub(crate) fn shut(&self) {
         self.shut.store(true, Ordering::Release);

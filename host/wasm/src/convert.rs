@@ -109,7 +109,7 @@ pub(crate) fn running(running: Running) -> element::RunningImage {
 pub(crate) fn event_size(event: &Event) -> usize {
     let all = |texts: &[String]| texts.iter().map(String::len).sum();
     match event {
-        Event::Timer(_) | Event::TrustChanged => 0,
+        Event::Timer(_) | Event::TrustChanged | Event::ShardEnded(_) => 0,
         Event::Done(_, Ok(answer)) => answer.values.iter().map(Vec::len).sum(),
         Event::Done(_, Err(fault)) => fault.code.len() + fault.detail.len(),
         Event::Opened(_, info) => {

@@ -192,6 +192,10 @@ impl Role for Instance {
                     let Some(shards) = &faces.shards else { return Ok(Err(absent("shards"))) };
                     return shards.trireme_role_shards().call_told(store, now, shard, &payload);
                 }
+                Event::ShardEnded(shard) => {
+                    let Some(shards) = &faces.shards else { return Ok(Ok(())) };
+                    return shards.trireme_role_shards().call_ended(store, now, shard);
+                }
                 of_a_link => of_a_link,
             };
             let Some(links) = &faces.links else { return Ok(Err(absent("links"))) };
@@ -209,7 +213,8 @@ impl Role for Instance {
                 | Event::Done(..)
                 | Event::Request(_)
                 | Event::TrustChanged
-                | Event::Told(..) => Ok(Ok(())),
+                | Event::Told(..)
+                | Event::ShardEnded(_) => Ok(Ok(())),
             }
         })
     }

@@ -226,6 +226,9 @@ pub enum Event {
     TrustChanged,
     /// Another shard of the role (its number) tells something.
     Told(u32, Vec<u8>),
+    /// Told to the main shard: this other one is down. What it was doing is over, and it says so itself when it starts
+    /// again.
+    ShardEnded(u32),
 }
 
 /// One side of a key agreement, with all that its peer said.

@@ -130,6 +130,10 @@ impl<P: Place> exports::shards::Guest for Exported<P> {
     fn told(now: wit::Stamp, shard: u32, payload: Vec<u8>) -> Result<(), wit::Fault> {
         Self::handle(now, Event::Told(shard, payload))
     }
+
+    fn ended(now: wit::Stamp, shard: u32) -> Result<(), wit::Fault> {
+        Self::handle(now, Event::ShardEnded(shard))
+    }
 }
 
 fn request(question: exports::requests::Question) -> Result<Request, wit::Fault> {

@@ -176,14 +176,18 @@ impl Lists {
         }
     }
 
+    /// Whether the shared trust learned anything since this was asked last.
+    pub(super) fn notice(&mut self, context: &Context) -> bool {
+        let epoch = context.keys.trust.as_ref().map_or(self.epoch, Trust::epoch);
+        std::mem::replace(&mut self.epoch, epoch) != epoch
+    }
+
     /// Takes note of what the shared trust learned, by whomever, and makes it durable.
     pub(super) fn absorb(&mut self, context: &mut Context, tx: &mut Transaction) -> bool {
-        let Some(trust) = &context.keys.trust else { return false };
-        let epoch = trust.epoch();
-        if epoch == self.epoch {
+        if !self.notice(context) {
             return false;
         }
-        self.epoch = epoch;
+        let Some(trust) = &context.keys.trust else { return false };
         let items = trust.items();
         let mut stale: Vec<String> = context
             .state

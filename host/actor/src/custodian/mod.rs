@@ -170,7 +170,12 @@ impl Custodian {
     /// links whose peer counts no more.
     pub(crate) fn news(&mut self, context: &mut Context, now_ms: u64) -> (Transaction, bool) {
         let mut tx = Transaction::default();
-        let learned = self.lists.absorb(context, &mut tx);
+        // What the node learned is kept once, by the main shard.
+        let learned = if context.membership.shard.is_main() {
+            self.lists.absorb(context, &mut tx)
+        } else {
+            self.lists.notice(context)
+        };
         let switched = self.renewal.switched();
         if learned {
             context.close_revoked(now_ms, &mut tx);

@@ -8,13 +8,15 @@ use trireme_core::exchange;
 use trireme_core::message::{Ack, Held};
 use trireme_core::release::Channel;
 use trireme_core::role::RequestId;
-use trireme_core::{Digest, Host, NodeId, Stamp};
+use trireme_core::{Digest, Host, NodeId, Stamp, cbor};
 
 use crate::Broker;
 use crate::shards::{MOST_CHANNELS, Say, Seat, Subscription, Why, Word};
 
 /// Releases that a shard which has started is told of in one handler.
 const MOST_TOLD: usize = 128;
+/// Bytes of them.
+const MOST_BYTES_TOLD: usize = 2 * 1024 * 1024;
 
 /// What only the main shard has, beside the store.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(crate) struct Desk {
     pub(crate) present: BTreeMap<Seat, (NodeId, Vec<Held>)>,
     /// Shards that are to be told of the releases after this one.
     pub(crate) catching_up: VecDeque<(u32, Option<Channel>)>,
+    /// Releases whose images are lost, which the shards have not been told of.
+    pub(crate) announcing: VecDeque<Channel>,
     /// Questions of the administrator that other shards have not answered.
     pub(crate) asks: BTreeMap<u64, Ask>,
     pub(crate) next_ask: u64,
@@ -52,7 +56,7 @@ impl Broker {
             }
             Say::Subscribes { link, gateway, channels } => {
                 let known = self.subscribe(host, &gateway, channels);
-                self.tell_standings(host, (from, link), known);
+                self.tell_standings(host, (from, link), known, false);
             }
             Say::Proven { link, gateway, channels, held } => {
                 self.proven(host, (from, link), gateway, channels, held);
@@ -64,7 +68,7 @@ impl Broker {
             }
             Say::Wants { link, channel } => {
                 self.wants(host, now, (from, link), channel);
-                self.keep_ticking(host);
+                self.keep_ticking(host, now);
             }
             Say::Answered { link, gateway, channel, standing } => {
                 host.audit(&format!(
@@ -79,9 +83,9 @@ impl Broker {
                 self.desk.present.remove(&(from, link));
             }
             Say::Lost { image, why } => {
-                for channel in self.store.lose(host, &image, &why) {
-                    self.announce(host, &channel, Why::Lost);
-                }
+                let lost = self.store.lose(host, &image, &why);
+                self.desk.announcing.extend(lost);
+                self.announce_some(host);
             }
             Say::Receipts { link, gateway, manufacturer, sequence, digest, signed } => {
                 if self.store_receipts(host, now, &gateway, &manufacturer, &digest, signed) {
@@ -94,16 +98,36 @@ impl Broker {
         }
     }
 
-    /// Whatever a shard had before is gone; it is to know all releases.
-    fn shard_began(&mut self, host: &mut dyn Host, now: Stamp, shard: u32) {
+    /// Whatever a shard had is gone: its places are others' now.
+    pub(crate) fn shard_ended(&mut self, host: &mut dyn Host, now: Stamp, shard: u32) {
         self.desk.present.retain(|(of, _), _| *of != shard);
         for image in self.queue.end_all(shard) {
             self.let_go(host, &image);
         }
         self.desk.catching_up.retain(|(other, _)| *other != shard);
+        self.serve_waiting(host, now);
+    }
+
+    /// A shard that has started is to know all releases.
+    fn shard_began(&mut self, host: &mut dyn Host, now: Stamp, shard: u32) {
+        self.shard_ended(host, now, shard);
         self.desk.catching_up.push_back((shard, None));
         self.catch_up(host);
-        self.serve_waiting(host, now);
+    }
+
+    /// Tells all shards of some of the releases whose images are lost.
+    pub(crate) fn announce_some(&mut self, host: &mut dyn Host) {
+        let most = self.announced_at_once().min(self.desk.announcing.len());
+        let some: Vec<Channel> = self.desk.announcing.drain(..most).collect();
+        some.iter().for_each(|channel| self.announce(host, channel, Why::Lost));
+        if !self.desk.announcing.is_empty() {
+            host.arm(crate::MORE, 0);
+        }
+    }
+
+    /// Releases that all shards are told of in one handler: a transaction of the host is bounded.
+    pub(crate) fn announced_at_once(&self) -> usize {
+        (2048 / (self.shard.count as usize + 4)).clamp(1, MOST_TOLD)
     }
 
     /// Tells a shard that has started of some more releases.
@@ -112,17 +136,21 @@ impl Broker {
         let Some((shard, after)) = self.desk.catching_up.pop_front() else { return };
         let from = after.map_or(Unbounded, Excluded);
         let part = self.store.releases.range((from, Unbounded)).take(MOST_TOLD);
-        let words: Vec<Word> = part
-            .map(|(channel, stored)| Word::Release {
-                channel: channel.clone(),
-                stored: stored.clone(),
-                why: Why::Known,
-            })
-            .collect();
-        if let (true, Some(Word::Release { channel, .. })) = (words.len() == MOST_TOLD, words.last()) {
-            self.desk.catching_up.push_back((shard, Some(channel.clone())));
+        let (mut last, mut bytes, mut told) = (None, 0, 0);
+        for (channel, stored) in part {
+            let (why, stored) = (Why::Known, stored.clone());
+            let word = cbor::encode(&Word::Release { channel: channel.clone(), stored, why });
+            bytes += word.len();
+            told += 1;
+            host.tell(shard, word);
+            last = Some(channel.clone());
+            if bytes >= MOST_BYTES_TOLD {
+                break;
+            }
         }
-        words.into_iter().for_each(|word| self.word(host, shard, word));
+        if last.is_some() && (told == MOST_TOLD || bytes >= MOST_BYTES_TOLD) {
+            self.desk.catching_up.push_back((shard, last));
+        }
         if !self.desk.catching_up.is_empty() {
             host.arm(crate::MORE, 0);
         }
@@ -171,7 +199,7 @@ impl Broker {
         } else {
             self.desk.present.insert(seat, (gateway, held));
         }
-        self.tell_standings(host, seat, known);
+        self.tell_standings(host, seat, known, true);
     }
 
     /// A gateway that acknowledged a release and does not list it any more has lost it: it is due again.
@@ -197,11 +225,17 @@ impl Broker {
         }
     }
 
-    fn tell_standings(&mut self, host: &mut dyn Host, (shard, link): Seat, mut known: Vec<Subscription>) {
+    fn tell_standings(
+        &mut self,
+        host: &mut dyn Host,
+        (shard, link): Seat,
+        mut known: Vec<Subscription>,
+        all: bool,
+    ) {
         loop {
             let rest = known.split_off(known.len().min(MOST_CHANNELS));
             let last = rest.is_empty();
-            self.word(host, shard, Word::Standings { link, channels: known, last });
+            self.word(host, shard, Word::Standings { link, channels: known, all, last });
             if last {
                 return;
             }

@@ -101,8 +101,8 @@ pub struct Broker {
     desk: Desk,
     /// What this shard has told itself.
     notes: VecDeque<Note>,
-    /// Whether [`TICK`] is armed.
-    ticking: bool,
+    /// When [`TICK`] runs out, where it is armed.
+    ticks_at: Option<u64>,
     /// Gateways whose last delivery failed: how often in a row, and when the next may begin.
     failures: BTreeMap<NodeId, (u32, u64)>,
     clock: Clock,
@@ -147,7 +147,7 @@ impl Role for Broker {
             self.store = Store::load(host);
             self.receipts = Receipts::load(host);
             self.ask_time(host);
-            self.judge_all(host);
+            self.judge_all(host, now);
             self.read_notes(host, now);
         } else {
             self.say(host, Say::Hello);
@@ -156,13 +156,14 @@ impl Role for Broker {
     }
 
     fn handle(&mut self, host: &mut dyn Host, now: Stamp, event: Event) -> Result<(), Fault> {
+        let ticks_at = self.ticks_at;
         let outcome = self.react(host, now, event);
         if outcome.is_ok() {
             self.read_notes(host, now);
         } else {
             // What the handler did is dropped whole.
             self.notes.clear();
-            self.ticking = false;
+            self.ticks_at = ticks_at;
         }
         outcome
     }
@@ -194,6 +195,7 @@ impl Broker {
             Event::Request(request) => self.request(host, now, &request),
             Event::TrustChanged => self.trust_changed(host, now),
             Event::Told(from, payload) => return self.told(host, now, from, &payload),
+            Event::ShardEnded(shard) => self.shard_ended(host, now, shard),
         }
         Ok(())
     }
@@ -205,16 +207,19 @@ impl Broker {
             host.close(id, "a broker serves MQTT links only");
             return;
         }
-        self.keep_ticking(host);
+        self.keep_ticking(host, now);
         let link = Link::new(info, now.monotonic_ms);
         self.links.insert(id, link);
         self.greet(host, id);
     }
 
-    /// Deadlines are looked after from now on.
-    fn keep_ticking(&mut self, host: &mut dyn Host) {
-        if !core::mem::replace(&mut self.ticking, true) {
+    /// Deadlines are looked after from now on. One that should have run out long ago was armed by a handler that the
+    /// host dropped.
+    fn keep_ticking(&mut self, host: &mut dyn Host, now: Stamp) {
+        let now_ms = now.monotonic_ms;
+        if self.ticks_at.is_none_or(|at| at.saturating_add(TICK_MS) < now_ms) {
             host.arm(TICK, TICK_MS);
+            self.ticks_at = Some(now_ms.saturating_add(TICK_MS));
         }
     }
 
@@ -305,10 +310,10 @@ impl Broker {
         self.look_after_trust(host, now);
         self.guard.forget_idle(now.monotonic_ms);
         self.failures.retain(|_, (_, until)| until.saturating_add(BACKOFF.most_ms) > now.monotonic_ms);
-        self.ticking = false;
+        self.ticks_at = None;
         let waits = !self.queue.is_empty() || !self.desk.asks.is_empty();
         if waits || !self.links.is_empty() || self.aftermath.unfinished() {
-            self.keep_ticking(host);
+            self.keep_ticking(host, now);
         }
     }
 
@@ -322,6 +327,7 @@ impl Broker {
             self.advance(host, now, id);
         }
         self.catch_up(host);
+        self.announce_some(host);
         self.serve_waiting(host, now);
         if !self.soon.is_empty() || !self.cut.is_empty() {
             host.arm(MORE, 0);

@@ -36,7 +36,9 @@ pub(crate) struct Link {
     /// Subscriptions of this link.
     pub(crate) channels: BTreeMap<Channel, Known>,
     /// Answers of the main shard about them that are to come; until then nobody knows what is due.
-    pub(crate) awaits: u32,
+    awaits: u32,
+    /// When the last of them is overdue.
+    answers_until: Option<u64>,
     /// What the gateway said it holds.
     pub(crate) held: Vec<Held>,
     /// Tier 1: the release that comes in.
@@ -104,6 +106,7 @@ impl Link {
             used: false,
             channels: BTreeMap::new(),
             awaits: 0,
+            answers_until: None,
             held: Vec::new(),
             incoming: None,
             wants: None,
@@ -130,6 +133,8 @@ impl Link {
             Some("its release was refused or not needed")
         } else if past(self.offered.as_ref().map(|(_, deadline)| *deadline)) {
             Some("no valid RESPONSE in time")
+        } else if self.awaits > 0 && past(self.answers_until) {
+            Some("the main shard did not say in time what is due")
         } else if past(self.transfer.as_ref().map(|transfer| transfer.deadline)) {
             Some("the delivery was not acknowledged in time")
         } else {
@@ -141,6 +146,17 @@ impl Link {
     pub(crate) fn busy(&self) -> bool {
         let under_way = self.offered.is_some() || self.wants.is_some() || self.transfer.is_some();
         under_way || self.awaits > 0 || self.leaving.is_some() || self.ended
+    }
+
+    /// The main shard is asked something.
+    pub(crate) fn awaits(&mut self, until_ms: u64) {
+        self.awaits += 1;
+        self.answers_until = Some(until_ms);
+    }
+
+    /// It has answered.
+    pub(crate) fn answered(&mut self) {
+        self.awaits = self.awaits.saturating_sub(1);
     }
 
     /// Wakes the link at `at_ms` at the latest.

@@ -158,7 +158,7 @@ pub(crate) enum Word {
         #[n(0)]
         link: LinkId,
     },
-    /// What a gateway answered last on these channels of its own.
+    /// What a gateway answered last on these channels of its own: on all that it has, or on those that were asked for.
     #[n(2)]
     Standings {
         #[n(0)]
@@ -166,6 +166,8 @@ pub(crate) enum Word {
         #[n(1)]
         channels: Vec<Subscription>,
         #[n(2)]
+        all: bool,
+        #[n(3)]
         last: bool,
     },
     /// It is its turn: the release of this channel may be delivered.
@@ -331,14 +333,18 @@ impl Broker {
                 self.changed(host, now, &channel, why);
             }
             Word::Known { link } => self.advance(host, now, link),
-            Word::Standings { link, channels, last } => self.standings(host, now, link, channels, last),
+            Word::Standings { link, channels, all, last } => {
+                self.standings(link, channels, all);
+                if last {
+                    self.answered_for(host, now, link);
+                }
+            }
             Word::Go { link, channel, active, pending, holding } => {
                 self.go(host, now, link, channel, [active, pending, holding]);
             }
             Word::Nothing { link } => {
-                if let Some(link) = self.links.get_mut(&link) {
-                    link.wants = None;
-                }
+                self.wanted_in_vain(now, link);
+                self.advance(host, now, link);
             }
             Word::Kept { link, sequence } => {
                 if let Err(fault) = self.say_kept(host, link, sequence) {

@@ -97,7 +97,7 @@ impl Broker {
         let (left_out, missing) = (left_out as u64, self.shard.count - 1);
         self.desk.asks.insert(ask, Ask { request, links, left_out, missing, deadline });
         self.word_to_others(host, &Word::Links { ask, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) });
-        self.keep_ticking(host);
+        self.keep_ticking(host, now);
         self.answer_whole(host, ask);
     }
 

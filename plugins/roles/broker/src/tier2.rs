@@ -24,6 +24,14 @@ const HELD_BACK_MS: u64 = 60_000;
 /// The most subscriptions of a link that has not proven who it is.
 const MOST_UNPROVEN: usize = 1024;
 
+/// Whether something is to be delivered.
+enum Due {
+    Now(Stored),
+    /// Its manufacturer's certificate does not count now.
+    HeldBack,
+    Not,
+}
+
 impl Broker {
     /// A returning gateway has its subscriptions here already (Clean Session 0), so it subscribes to nothing and
     /// still gets its PUSH.
@@ -53,7 +61,7 @@ impl Broker {
             link.channels.entry(channel.clone()).or_default();
         }
         match link.peer.as_ref().map(|peer| peer.subject.id.clone()) {
-            Some(gateway) => self.subscriptions_last(host, id, &gateway, channels),
+            Some(gateway) => self.subscriptions_last(host, now, id, &gateway, channels),
             None => self.advance(host, now, id),
         }
         Ok(())
@@ -76,36 +84,50 @@ impl Broker {
     fn subscriptions_last(
         &mut self,
         host: &mut dyn Host,
+        now: Stamp,
         id: LinkId,
         gateway: &NodeId,
         channels: Vec<Channel>,
     ) {
         for channels in parts(channels) {
             if let Some(link) = self.links.get_mut(&id) {
-                link.awaits += 1;
+                link.awaits(now.monotonic_ms.saturating_add(self.config.answer_ms));
             }
             self.say(host, Say::Subscribes { link: id, gateway: gateway.clone(), channels });
         }
     }
 
-    /// What the main shard knows of a gateway's channels.
-    pub(crate) fn standings(
-        &mut self,
-        host: &mut dyn Host,
-        now: Stamp,
-        id: LinkId,
-        channels: Vec<Subscription>,
-        last: bool,
-    ) {
+    /// What the main shard knows of a gateway's channels. Of those that were asked for, some may be given up by now.
+    pub(crate) fn standings(&mut self, id: LinkId, channels: Vec<Subscription>, all: bool) {
         let Some(link) = self.links.get_mut(&id) else { return };
         for Subscription { channel, new, standing } in channels {
-            let known = link.channels.entry(channel).or_default();
-            known.new |= new;
-            known.standing = standing;
+            if all {
+                link.channels.entry(channel.clone()).or_default();
+            }
+            if let Some(known) = link.channels.get_mut(&channel) {
+                known.new |= new;
+                known.standing = standing;
+            }
         }
-        if last {
-            link.awaits = link.awaits.saturating_sub(1);
-            self.advance(host, now, id);
+    }
+
+    /// That was all that the main shard was asked for.
+    pub(crate) fn answered_for(&mut self, host: &mut dyn Host, now: Stamp, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.answered();
+        self.advance(host, now, id);
+    }
+
+    /// The main shard has nothing to deliver on the channel that the link waits for. Where this shard knows no better,
+    /// it hears why in a moment.
+    pub(crate) fn wanted_in_vain(&mut self, now: Stamp, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(channel) = link.wants.take() else { return };
+        let standing = link.channels.get(&channel).and_then(|known| known.standing.as_ref());
+        if self.store.due(&channel, standing).is_some() {
+            let at = now.monotonic_ms.saturating_add(2 * crate::TICK_MS);
+            link.postponed.insert(channel, at);
+            link.wake(at);
         }
     }
 
@@ -167,31 +189,40 @@ impl Broker {
         gateway: &NodeId,
         now: Stamp,
     ) -> (Option<(Channel, Stored)>, bool) {
-        let failing = self.failures.get(gateway).is_some_and(|(_, until)| *until > now.monotonic_ms);
-        if failing {
+        if self.is_failing(gateway, now) {
             return (None, false);
         }
         let mut held_back = false;
-        let waits = |channel: &Channel| link.postponed.get(channel).is_some_and(|at| *at > now.monotonic_ms);
-        let channels = link.channels.iter().filter(|(channel, _)| !waits(channel));
-        for (channel, known) in channels {
-            let standing = known.standing.as_ref();
-            let Some(stored) = self.store.due(channel, standing) else { continue };
-            // Another broker was quicker with something newer.
-            if holds(link, channel, |version| version > stored.mark.version) {
-                continue;
+        for channel in link.channels.keys() {
+            match self.due_on(host, link, channel, now) {
+                Due::Now(stored) => return (Some((channel.clone(), stored)), held_back),
+                Due::HeldBack => held_back = true,
+                Due::Not => {}
             }
-            // A withdrawal matters to those that have something to withdraw.
-            if stored.withdrawn && !has_heard_of(link, standing, channel, stored) {
-                continue;
-            }
-            if !counts(host, stored) {
-                held_back = true;
-                continue;
-            }
-            return (Some((channel.clone(), stored.clone())), held_back);
         }
         (None, held_back)
+    }
+
+    /// Whether the pause after a failed delivery lasts still.
+    fn is_failing(&self, gateway: &NodeId, now: Stamp) -> bool {
+        self.failures.get(gateway).is_some_and(|(_, until)| *until > now.monotonic_ms)
+    }
+
+    /// Whether a channel of the link has a release for its gateway, and no reason to wait.
+    fn due_on(&self, host: &mut dyn Host, link: &Link, channel: &Channel, now: Stamp) -> Due {
+        let waits = link.postponed.get(channel).is_some_and(|at| *at > now.monotonic_ms);
+        let Some(known) = link.channels.get(channel).filter(|_| !waits) else { return Due::Not };
+        let standing = known.standing.as_ref();
+        let Some(stored) = self.store.due(channel, standing) else { return Due::Not };
+        // Another broker was quicker with something newer.
+        if holds(link, channel, |version| version > stored.mark.version) {
+            return Due::Not;
+        }
+        // A withdrawal matters to those that have something to withdraw.
+        if stored.withdrawn && !has_heard_of(link, standing, channel, stored) {
+            return Due::Not;
+        }
+        if counts(host, stored) { Due::Now(stored.clone()) } else { Due::HeldBack }
     }
 
     /// 5.6.4.1, step 1: `PUSH(Cert_BK, M3, ID_BK, Q_BK)`.
@@ -233,16 +264,16 @@ impl Broker {
         link.peer = Some(peer);
         link.session = Some(session);
         link.used = false;
-        link.held.clone_from(&response.held);
+        link.held = response.held.iter().take(exchange::MOST_HELD).cloned().collect();
         if let Some((_, until)) = self.failures.get(&gateway).filter(|(_, until)| *until > now.monotonic_ms) {
             link.wake(*until);
         }
-        link.awaits += 1;
+        link.awaits(now.monotonic_ms.saturating_add(self.config.answer_ms));
         let (channels, held) = (link.channels.keys().cloned().collect(), link.held.clone());
         let mut channels = parts(channels);
         let last = channels.pop().unwrap_or_default();
         for channels in channels {
-            self.subscriptions_last(host, id, &gateway, channels);
+            self.subscriptions_last(host, now, id, &gateway, channels);
         }
         self.say(host, Say::Proven { link: id, gateway, channels: last, held });
         Ok(())
@@ -261,9 +292,11 @@ impl Broker {
             link.wants = None;
         }
         let due = self.links.get(&id).filter(|link| !link.busy() && !link.used).and_then(|link| {
-            let peer = link.peer.as_ref()?;
-            let (due, _) = self.due(host, link, &peer.subject.id, now);
-            due.filter(|(due, _)| *due == channel).map(|(_, stored)| (peer.subject.id.clone(), stored))
+            let gateway = link.peer.as_ref()?.subject.id.clone();
+            match self.due_on(host, link, &channel, now) {
+                Due::Now(stored) if !self.is_failing(&gateway, now) => Some((gateway, stored)),
+                _ => None,
+            }
         });
         let Some(((gateway, stored), link)) = due.zip(self.links.get_mut(&id)) else {
             self.say(host, Say::Ended { link: id });

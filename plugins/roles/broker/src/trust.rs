@@ -15,9 +15,6 @@ use trireme_core::{Fault, Host, LinkId, NodeId, Stamp};
 use crate::shards::{Say, Why, Word};
 use crate::{Broker, no_session, unknown_link};
 
-/// The most releases that one handler judges: a transaction of the host is bounded.
-const MOST_JUDGED: usize = 256;
-
 /// What is left to do after trust changed, a part with every tick.
 #[derive(Debug, Default)]
 pub(crate) struct Aftermath {
@@ -68,7 +65,7 @@ impl Broker {
         self.spread_trust(host, now);
         // What waited for a fresh list can go now.
         self.advance_all(host, now);
-        self.keep_ticking(host);
+        self.keep_ticking(host, now);
     }
 
     /// The next part of what is left to do.
@@ -82,10 +79,10 @@ impl Broker {
     }
 
     /// At the start: lists may have come while the role was not there.
-    pub(crate) fn judge_all(&mut self, host: &mut dyn Host) {
+    pub(crate) fn judge_all(&mut self, host: &mut dyn Host, now: Stamp) {
         self.judge_releases(host, None);
         if self.aftermath.unfinished() {
-            self.keep_ticking(host);
+            self.keep_ticking(host, now);
         }
     }
 
@@ -122,9 +119,9 @@ impl Broker {
     fn judge_releases(&mut self, host: &mut dyn Host, after: Option<Channel>) {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
-        let part: Vec<Channel> =
-            self.store.releases.range((from, Unbounded)).map(first).take(MOST_JUDGED).collect();
-        self.aftermath.judging = (part.len() == MOST_JUDGED).then(|| part.last().cloned());
+        let most = self.announced_at_once();
+        let part: Vec<Channel> = self.store.releases.range((from, Unbounded)).map(first).take(most).collect();
+        self.aftermath.judging = (part.len() == most).then(|| part.last().cloned());
         for channel in part {
             let Some(stored) = self.store.releases.get(&channel).filter(|stored| !stored.revoked) else {
                 continue;

@@ -228,7 +228,7 @@ impl Role for Gateway {
                 self.trust_changed(host, now);
                 Ok(())
             }
-            Event::Subscribed(..) | Event::Unsubscribed(..) | Event::Told(..) => {
+            Event::Subscribed(..) | Event::Unsubscribed(..) | Event::Told(..) | Event::ShardEnded(_) => {
                 Err(Fault::new(code::UNEXPECTED, "nobody subscribes to a gateway"))
             }
         }

@@ -188,7 +188,8 @@ impl Role for Manufacturer {
             | Event::BodyOffered(..)
             | Event::Subscribed(..)
             | Event::Unsubscribed(..)
-            | Event::Told(..) => {
+            | Event::Told(..)
+            | Event::ShardEnded(_) => {
                 return Err(Fault::new(code::UNEXPECTED, "a manufacturer has no use for this"));
             }
         }

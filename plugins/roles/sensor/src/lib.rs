@@ -134,7 +134,7 @@ impl Role for Sensor {
             Event::Timer(timer) => self.timer(host, timer),
             Event::Request(request) => self.request(host, &request),
             // A sensor trusts its own secrets alone.
-            Event::TrustChanged | Event::Told(..) => Ok(()),
+            Event::TrustChanged | Event::Told(..) | Event::ShardEnded(_) => Ok(()),
             Event::Subscribed(link, _) | Event::Unsubscribed(link, _) => Err(Fault::new(
                 code::UNEXPECTED,
                 format!("link {link} subscribed; a sensor serves no topics"),

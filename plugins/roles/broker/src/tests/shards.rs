@@ -348,3 +348,54 @@ fn what_fits_no_message_to_another_shard_is_not_kept() {
     header.manifest = None;
     assert_eq!(crate::tier1::kept_with(&header, &[0; 64 * 1024]).unwrap_err().code, code::LIMIT);
 }
+
+#[test]
+fn a_shard_that_is_down_holds_no_places() {
+    let mut flock = Flock::new(2, r#"{"deliveries":1}"#);
+    flock.release(0, "1.0", 1);
+    let (_, acts) = flock.connect(1, "gw-1", GW);
+    assert!(delivery(&acts).is_some());
+    flock.connect(1, "gw-2", GW + 1);
+    let (_, acts) = flock.connect(0, "gw-3", GW + 2);
+    assert!(delivery(&acts).is_none());
+    let acts = flock.event(0, Event::ShardEnded(1));
+    assert!(delivery(&acts).is_some(), "neither who had the place nor who waited before is there");
+    assert_eq!((flock.main().queue.active(), flock.main().queue.waiting()), (1, 0));
+}
+
+#[test]
+fn whoever_waited_for_what_is_lost_gets_what_else_is_due() {
+    let mut flock = Flock::new(2, "{}");
+    let (mut guest, _) = flock.connect(1, "gw-1", GW);
+    flock.release(0, "1.0", 1);
+    let wants = flock.shards[1].broker.links[&GW].transfer.is_some();
+    assert!(wants, "it is on its way");
+    // The wish for another one crosses the news that there is nothing.
+    let link = flock.shards[1].broker.links.get_mut(&GW).unwrap();
+    (link.transfer, link.wants, link.used) = (None, Some(channel()), false);
+    let nothing = crate::shards::Word::Nothing { link: GW };
+    let acts = flock.event(1, Event::Told(0, cbor::encode(&nothing)));
+    let link = &flock.shards[1].broker.links[&GW];
+    assert!(link.wants.is_none() && link.postponed.contains_key(&channel()) && delivery(&acts).is_none());
+    flock.shards[1].host.now.monotonic_ms = 2_000;
+    let acts = flock.event(1, Event::Timer(crate::TICK));
+    flock.stored(&mut guest, &acts);
+}
+
+#[test]
+fn faults_of_some_put_off_nobodys_deadline() {
+    let mut bench = Bench::new();
+    let armed = |acts: &[Act]| acts.iter().any(|act| matches!(act, Act::Arm(crate::TICK, _)));
+    assert!(armed(&bench.handle(Event::Opened(GW, info("gw-1"))).unwrap()));
+    for second in 1..=2_u64 {
+        bench.host.now.monotonic_ms = second * 400;
+        let stranger = GW + LinkId::try_from(second).unwrap();
+        assert!(!armed(&bench.handle(Event::Opened(stranger, info("x"))).unwrap()));
+        bench.handle(Event::Message(stranger, PUSH.into(), vec![7])).unwrap_err();
+    }
+    bench.host.now.monotonic_ms = 1_000;
+    assert!(armed(&bench.handle(Event::Timer(crate::TICK)).unwrap()));
+    // One that was never armed, since the host dropped what the handler did, is armed anew.
+    bench.host.now.monotonic_ms = 3_500;
+    assert!(armed(&bench.handle(Event::Opened(GW + 9, info("y"))).unwrap()));
+}

@@ -177,8 +177,8 @@ fn more_releases_than_one_handler_judges_are_judged_with_the_next_ticks() {
     bench.revoke(&acme(), 1);
     let revoked =
         |bench: &Bench| bench.broker.store.releases.values().filter(|stored| stored.revoked).count();
-    assert_eq!(revoked(&bench), 256);
-    for _ in 0..2 {
+    assert_eq!(revoked(&bench), 128);
+    for _ in 0..4 {
         let acts = bench.handle(Event::Timer(crate::TICK)).unwrap();
         assert_eq!(acts.contains(&Act::Arm(crate::TICK, crate::TICK_MS)), revoked(&bench) < 601);
     }
