@@ -12,6 +12,9 @@
 //! `openssl speed` counts an ECDH as the derivation alone. It has no figure for making a key, which is one more
 //! multiplication of the base point and so counted as a signature, whose time that multiplication is.
 //!
+//! The two ways to link the role take turns, a few gateways each: what a component costs more is the median of what it
+//! costs more in each of these pairs.
+//!
 //! Gateways are computed between the measured stretches, in a thread of their own, and not counted. What is counted: the actor with the role,
 //! native or as a component, and its store, which commits once for each batch of events as a node does.
 
@@ -39,6 +42,9 @@ use broker::{Bench, Stretch};
 
 /// How long each operation of a provider is repeated, each time.
 const LONG_ENOUGH: Duration = Duration::from_millis(300);
+
+/// How often gateways come once more, each time.
+const AGAIN: usize = 3;
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +107,9 @@ pub struct Figures {
     pub openssl: Result<OpenSsl, String>,
     /// Each way to link the role, on each occasion.
     pub exchanges: Vec<Exchanges>,
+    /// How many times longer an exchange takes with the role as a component, of all pairs of stretches in which gateways
+    /// came once more.
+    pub component: Option<Spread>,
     /// Why a way to link the role is missing.
     pub missing: Vec<String>,
 }
@@ -120,16 +129,6 @@ impl Figures {
         Some(self.of(linked, occasion)?.wall.median / self.openssl.as_ref().ok()?.allows)
     }
 
-    /// How much longer an exchange takes with the role as a component, as a part of the native one.
-    #[must_use]
-    pub fn component_costs(&self, occasion: Occasion) -> Option<f64> {
-        let time = |linked| {
-            let found = self.of(linked, occasion)?;
-            Some(1.0 / found.cpu.as_ref().unwrap_or(&found.wall).median)
-        };
-        Some(time(Linked::Component)? / time(Linked::Native)? - 1.0)
-    }
-
     fn of(&self, linked: Linked, occasion: Occasion) -> Option<&Exchanges> {
         self.exchanges.iter().find(|found| (found.linked, found.occasion) == (linked, occasion))
     }
@@ -142,10 +141,11 @@ impl Figures {
 #[must_use]
 pub fn measure(order: Order<'_>) -> Figures {
     let lab = Lab::with_intermediate();
-    let mut bench = Bench::new(&lab, order.folder, order.gateways);
+    let bench = Bench::new(&lab, order.folder, order.gateways);
     let (mut openssl, mut failed) = (Vec::new(), None);
     let (mut portable, mut aws_lc) = (Vec::new(), Vec::new());
     let mut stretches: Vec<(Linked, Occasion, Stretch)> = Vec::new();
+    let mut ratios = Vec::new();
     let mut missing = Vec::new();
     for _ in 0..order.repeats.max(1) {
         match OpenSsl::measure() {
@@ -154,15 +154,21 @@ pub fn measure(order: Order<'_>) -> Figures {
         }
         portable.push(rates::<Portable>().unwrap());
         aws_lc.push(rates::<AwsLc>().unwrap());
-        for linked in [Linked::Native, Linked::Component] {
-            match bench.run(linked) {
-                Ok(found) => {
-                    stretches
-                        .extend(found.into_iter().map(|(occasion, stretch)| (linked, occasion, stretch)));
+        match bench.in_turns(AGAIN) {
+            Ok(pairs) => {
+                for occasion in [Occasion::First, Occasion::Again] {
+                    let of = || pairs.iter().filter(|(when, _)| *when == occasion).map(|(_, pair)| pair);
+                    for (which, linked) in [Linked::Native, Linked::Component].into_iter().enumerate() {
+                        let all = of().fold(Stretch::zero(), |sum, pair| sum.and(&pair[which]));
+                        stretches.push((linked, occasion, all));
+                    }
+                    if occasion == Occasion::Again {
+                        ratios.extend(of().map(|[native, component]| component.each() / native.each()));
+                    }
                 }
-                Err(why) if !missing.contains(&why) => missing.push(why),
-                Err(_) => {}
             }
+            Err(why) if !missing.contains(&why) => missing.push(why),
+            Err(_) => {}
         }
     }
     let mut exchanges = Vec::new();
@@ -182,6 +188,7 @@ pub fn measure(order: Order<'_>) -> Figures {
             Some(why) => Err(why),
         },
         exchanges,
+        component: (!ratios.is_empty()).then(|| Spread::middle(ratios)),
         missing,
     }
 }
@@ -202,6 +209,14 @@ impl Spread {
     pub fn of(mut figures: Vec<f64>) -> Self {
         figures.sort_by(f64::total_cmp);
         Self { median: figures[figures.len() / 2], least: figures[0], most: figures[figures.len() - 1] }
+    }
+
+    /// Of these figures, at least one: the median, and between what half of them lie.
+    #[must_use]
+    pub fn middle(mut figures: Vec<f64>) -> Self {
+        figures.sort_by(f64::total_cmp);
+        let at = |part: usize| figures[(figures.len() - 1) * part / 4];
+        Self { median: at(2), least: at(1), most: at(3) }
     }
 }
 
@@ -260,6 +275,8 @@ mod tests {
     #[test]
     fn a_spread_names_the_middle_and_the_extremes() {
         let spread = Spread::of(vec![3.0, 1.0, 2.0]);
+        assert_eq!((spread.median, spread.least, spread.most), (2.0, 1.0, 3.0));
+        let spread = Spread::middle(vec![100.0, 3.0, 1.0, 2.0, 0.0]);
         assert_eq!((spread.median, spread.least, spread.most), (2.0, 1.0, 3.0));
     }
 
