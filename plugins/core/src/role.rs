@@ -453,8 +453,7 @@ pub trait Host {
     /// # Errors
     /// As those.
     fn offer(&mut self, link: LinkId, tier: u8) -> Result<Offer, Fault> {
-        let identity = self.identity();
-        let key = self.ephemeral(link)?;
+        let (identity, key) = (self.identity(), self.ephemeral(link)?);
         let signature = self.sign(&crate::exchange::first(tier, &identity.subject.id, &key))?;
         Ok(Offer { identity, key, signature })
     }
