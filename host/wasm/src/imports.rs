@@ -2,7 +2,8 @@
 
 use trireme_core::{
     api::TimeAnswer,
-    role::{Agreement, Fault, Host, code},
+    bytes::{Digest, Tag},
+    role::{Agreement, Certified, Fault, Host, Offer, code},
 };
 use wasmtime::{
     Engine, Result,
@@ -184,22 +185,26 @@ impl sessions::Host for Cap {
     }
 
     fn agree(&mut self, link: u32, said: sessions::Agreement) -> Answer<(wit::Certified, Vec<u8>)> {
+        agreed(said, |host, agreement| host.agree(link, agreement))
+    }
+
+    fn offer(&mut self, link: u32, tier: u8) -> Answer<sessions::Offered> {
         answer(|host| {
-            let (certified, transcript) = host.agree(
-                link,
-                &Agreement {
-                    tier: said.tier,
-                    binding: &said.binding,
-                    initiator: said.initiator,
-                    certificate: &said.certificate,
-                    key: &fixed("ephemeral key", &said.key)?,
-                    signature: &fixed("signature", &said.signature)?,
-                    signed: formula(said.signed),
-                    push: &said.push,
-                    response: &said.response,
-                },
-            )?;
-            Ok((convert::certified(certified), transcript.0.into()))
+            let Offer { identity, key, signature } = host.offer(link, tier)?;
+            let identity = convert::identity(identity);
+            Ok(sessions::Offered { identity, key: key.0.into(), signature: signature.0.into() })
+        })
+    }
+
+    fn conclude(
+        &mut self,
+        link: u32,
+        said: sessions::Agreement,
+        confirmation: Vec<u8>,
+    ) -> Answer<(wit::Certified, Vec<u8>)> {
+        agreed(said, |host, agreement| match Tag::try_from(confirmation.as_slice()) {
+            Ok(confirmation) => host.conclude(link, agreement, &confirmation),
+            Err(error) => Err(Fault::new(code::MALFORMED, format!("it gave a wrong tag: {error}"))),
         })
     }
 
@@ -210,6 +215,28 @@ impl sessions::Host for Cap {
     fn check(&mut self, link: u32, what: wit::Formula, tag: Vec<u8>) -> Answer<()> {
         answer(|host| Ok(host.check(link, &formula(what), &fixed("tag", &tag)?)?))
     }
+}
+
+/// An agreement as the host takes it, and what comes of it.
+fn agreed(
+    said: sessions::Agreement,
+    act: impl FnOnce(&mut dyn Host, &Agreement<'_>) -> std::result::Result<(Certified, Digest), Fault>,
+) -> Answer<(wit::Certified, Vec<u8>)> {
+    answer(|host| {
+        let agreement = Agreement {
+            tier: said.tier,
+            binding: &said.binding,
+            initiator: said.initiator,
+            certificate: &said.certificate,
+            key: &fixed("ephemeral key", &said.key)?,
+            signature: &fixed("signature", &said.signature)?,
+            signed: formula(said.signed),
+            push: &said.push,
+            response: &said.response,
+        };
+        let (certified, transcript) = act(host, &agreement)?;
+        Ok((convert::certified(certified), transcript.0.into()))
+    })
 }
 
 impl element::Host for Cap {

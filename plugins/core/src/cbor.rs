@@ -13,6 +13,9 @@ use crate::formula::Suite;
 use crate::names::{ModelName, NodeId, SensorId, TopicName};
 use crate::version::Version;
 
+/// Bytes that most messages have at most, but for those that carry certificates.
+const USUAL: usize = 256;
+
 /// Why bytes are not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CborError {
@@ -44,7 +47,8 @@ impl From<CborError> for crate::role::Fault {
 
 /// The deterministic encoding of a message.
 pub fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    // Most messages fit; growing byte by byte would cost more than the encoding itself.
+    let mut bytes = Vec::with_capacity(USUAL);
     // Writing into a vector cannot fail, and none of our messages refuses to be encoded.
     let written = minicbor::encode(message, &mut bytes);
     debug_assert!(written.is_ok());
@@ -60,7 +64,32 @@ pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(bytes: &'b [u8], most: usize) 
         return Err(CborError::TooLong(most, bytes.len()));
     }
     let message: T = minicbor::decode(bytes).map_err(|error| CborError::Malformed(error.to_string()))?;
-    if encode(&message) == bytes { Ok(message) } else { Err(CborError::NotCanonical) }
+    let mut same = Same(bytes);
+    match minicbor::encode(&message, &mut same) {
+        Ok(()) if same.0.is_empty() => Ok(message),
+        _ => Err(CborError::NotCanonical),
+    }
+}
+
+/// Takes what is encoded only as far as it is the same as these bytes.
+struct Same<'b>(&'b [u8]);
+
+/// What is encoded is something else.
+struct Different;
+
+impl Write for Same<'_> {
+    type Error = Different;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Different> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(Different)?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Different {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("different bytes")
+    }
 }
 
 macro_rules! as_bytes {

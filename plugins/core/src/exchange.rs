@@ -14,6 +14,7 @@
 //! answer), the role closes the link itself: the counters of an [`Exchange`] may have moved in a transaction that
 //! was dropped.
 
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use crate::bytes::{Digest, Point};
@@ -23,7 +24,7 @@ use crate::message::{
     Ack, AgreementResponse, Held, LARGEST_MESSAGE, PROTOCOL, Push, Response, Sealed, TIER_1, Talk,
 };
 use crate::names::{ModelName, NodeId, RoleKind};
-use crate::role::{Agreement, Certified, Fault, Host, LinkId, code};
+use crate::role::{Agreement, Certified, Fault, Host, Identity, LinkId, Offer, code};
 
 /// The most entries of [`AgreementResponse::held`]: 125 bytes each at most, so they fit a control packet with the
 /// certificate beside them.
@@ -142,13 +143,11 @@ impl Exchange {
 /// Step 1 of the initiator: `PUSH(Cert, M1 or M3, ID, Q)`, as a message and as the payload to send.
 ///
 /// # Errors
-/// What [`Host::ephemeral`] and [`Host::sign`] say.
+/// What [`Host::offer`] says.
 pub fn offer(host: &mut dyn Host, link: LinkId, tier: u8) -> Result<(Push, Vec<u8>), Fault> {
-    let me = host.identity();
-    let id = me.subject.id;
-    let key = host.ephemeral(link)?;
-    let signature = host.sign(&first(tier, &id, &key))?;
-    let push = Push { protocols: [PROTOCOL].into(), tier, id, key, signature, certificate: me.certificate };
+    let Offer { identity, key, signature } = host.offer(link, tier)?;
+    let Identity { subject, certificate } = identity;
+    let push = Push { protocols: [PROTOCOL].into(), tier, id: subject.id, key, signature, certificate };
     let payload = bounded(cbor::encode(&push))?;
     Ok((push, payload))
 }
@@ -221,7 +220,7 @@ pub fn conclude(
     role: RoleKind,
     id: Option<&NodeId>,
 ) -> Result<(Certified, Exchange), Fault> {
-    let push: Push = cbor::decode(push_payload, LARGEST_MESSAGE)?;
+    let push = Offered::read(push_payload)?;
     if response.protocol != PROTOCOL {
         let text = alloc::format!("the peer chose protocol {}, which was not offered", response.protocol);
         return Err(Fault::new(code::UNEXPECTED, text));
@@ -244,9 +243,8 @@ pub fn conclude(
         push: push_payload,
         response: &response.without_confirmation(),
     };
-    let (certified, th) = host.agree(link, &agreement)?;
+    let (certified, th) = host.conclude(link, &agreement, &confirmation)?;
     is_whom_it_says(&certified, role, &response.id)?;
-    host.check(link, &formula::confirm(&th), &confirmation)?;
     Ok((certified, Exchange::new(th, true)))
 }
 
@@ -337,8 +335,25 @@ impl Rate {
     }
 }
 
+/// Of this side's own PUSH, which nobody else has touched: what [`conclude`] needs.
+#[derive(minicbor::Decode)]
+#[cbor(map)]
+struct Offered {
+    #[n(1)]
+    tier: u8,
+    #[n(3)]
+    key: Point,
+}
+
+impl Offered {
+    fn read(push: &[u8]) -> Result<Self, Fault> {
+        let wrong = |error: minicbor::decode::Error| Fault::new(code::MALFORMED, error.to_string());
+        minicbor::decode(push).map_err(wrong)
+    }
+}
+
 /// `M1` on tier 1, `M3` on tier 2.
-fn first<'a>(tier: u8, id: &'a NodeId, key: &'a Point) -> Formula<'a> {
+pub(crate) fn first<'a>(tier: u8, id: &'a NodeId, key: &'a Point) -> Formula<'a> {
     if tier == TIER_1 { formula::m1(id, key) } else { formula::m3(id, key) }
 }
 

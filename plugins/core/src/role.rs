@@ -148,6 +148,17 @@ pub struct Identity {
     pub certificate: Vec<u8>,
 }
 
+/// What a PUSH says of its sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Who the role is.
+    pub identity: Identity,
+    /// `Q`: the link's new ephemeral key.
+    pub key: Point,
+    /// `M1` or `M3`.
+    pub signature: Signature,
+}
+
 /// What is known of a link when it opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkInfo {
@@ -446,6 +457,29 @@ pub trait Host {
     /// # Errors
     /// `certificate`, `revoked`, `authentication`; own identifier, own key and points off the curve are refused.
     fn agree(&mut self, link: LinkId, agreement: &Agreement<'_>) -> Result<(Certified, Digest), Fault>;
+    /// What a PUSH of this tier is made of: [`Host::identity`], [`Host::ephemeral`] and [`Host::sign`] at once.
+    ///
+    /// # Errors
+    /// As those.
+    fn offer(&mut self, link: LinkId, tier: u8) -> Result<Offer, Fault> {
+        let (identity, key) = (self.identity(), self.ephemeral(link)?);
+        let signature = self.sign(&crate::exchange::first(tier, &identity.subject.id, &key))?;
+        Ok(Offer { identity, key, signature })
+    }
+    /// [`Host::agree`], and [`Host::check`] of the peer's `C` under the new keys, at once.
+    ///
+    /// # Errors
+    /// As those.
+    fn conclude(
+        &mut self,
+        link: LinkId,
+        agreement: &Agreement<'_>,
+        confirmation: &Tag,
+    ) -> Result<(Certified, Digest), Fault> {
+        let (certified, th) = self.agree(link, agreement)?;
+        self.check(link, &crate::formula::confirm(&th), confirmation)?;
+        Ok((certified, th))
+    }
     /// A MAC under the key that the label takes; only keys of this side's direction.
     ///
     /// # Errors

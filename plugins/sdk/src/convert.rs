@@ -4,7 +4,7 @@
 //! there is one to give, and otherwise ends the guest: the host is the side that checks.
 
 use alloc::borrow::Cow;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt::Display;
 use core::str::FromStr;
@@ -117,95 +117,102 @@ pub(crate) fn certified_out(certified: &Certified) -> wit::Certified {
     }
 }
 
-pub(crate) fn list_order(order: &ListOrder) -> trust::ListOrder {
+pub(crate) fn with_list_order<T>(order: &ListOrder, act: impl FnOnce(trust::ListOrder<'_>) -> T) -> T {
     let entries = order.entries.iter().map(|entry| trust::RevokedSerial {
-        serial: entry.serial.clone(),
+        serial: &entry.serial,
         at_ms: entry.at_ms,
-        reason: entry.reason.clone(),
+        reason: &entry.reason,
     });
-    trust::ListOrder {
+    act(trust::ListOrder {
         number: order.number,
-        entries: entries.collect(),
+        entries: &entries.collect::<Vec<_>>(),
         this_update_ms: order.this_update_ms,
         next_update_ms: order.next_update_ms,
-    }
+    })
 }
 
-pub(crate) fn formula(formula: &Formula<'_>) -> wit::Formula {
-    wit::Formula { label: String::from(&*formula.label), fields: fields(&formula.fields) }
+/// What holds other things is lent to the host, for as long as a call of `act` takes.
+pub(crate) fn with_formula<T>(formula: &Formula<'_>, act: impl FnOnce(wit::Formula<'_>) -> T) -> T {
+    act(wit::Formula { label: &formula.label, fields: &fields(&formula.fields) })
 }
 
-pub(crate) fn agreement(agreement: &Agreement<'_>) -> sessions::Agreement {
-    sessions::Agreement {
+pub(crate) fn with_agreement<T>(
+    agreement: &Agreement<'_>,
+    act: impl FnOnce(sessions::Agreement<'_>) -> T,
+) -> T {
+    act(sessions::Agreement {
         tier: agreement.tier,
-        binding: agreement.binding.into(),
+        binding: agreement.binding,
         initiator: agreement.initiator,
-        certificate: agreement.certificate.into(),
-        key: agreement.key.0.into(),
-        signature: agreement.signature.0.into(),
-        signed: formula(&agreement.signed),
-        push: agreement.push.into(),
-        response: agreement.response.into(),
-    }
+        certificate: agreement.certificate,
+        key: &agreement.key.0,
+        signature: &agreement.signature.0,
+        signed: wit::Formula { label: &agreement.signed.label, fields: &fields(&agreement.signed.fields) },
+        push: agreement.push,
+        response: agreement.response,
+    })
 }
 
-pub(crate) fn reception(reception: Reception<'_>) -> tx::Reception {
+pub(crate) fn with_reception<T>(reception: &Reception<'_>, act: impl FnOnce(tx::Reception<'_>) -> T) -> T {
     let Reception { size, digest, trailer, checks } = reception;
-    tx::Reception {
-        size,
-        digest: digest.map(|digest| digest.0.into()),
-        trailer,
-        checks: checks.into_iter().map(check).collect(),
-    }
+    let fields: Vec<_> = checks.iter().map(|check| Parts::of(&check.formula)).collect();
+    let checks: Vec<_> = checks.iter().zip(&fields).map(|(check, parts)| to_check(check, parts)).collect();
+    let digest = digest.as_ref().map(|digest| digest.as_bytes());
+    act(tx::Reception { size: *size, digest, trailer: *trailer, checks: &checks })
 }
 
-pub(crate) fn job(job: Job<'_>) -> tx::Job {
-    tx::Job { key: key(job.key), formula: image_formula(job.formula), image: job.image.0.into() }
+pub(crate) fn with_job<T>(job: &Job<'_>, act: impl FnOnce(tx::Job<'_>) -> T) -> T {
+    let parts = Parts::of(&job.formula);
+    act(tx::Job { key: key(&job.key), formula: parts.formula(&job.formula), image: &job.image.0 })
 }
 
-pub(crate) fn delivery(delivery: Delivery<'_>) -> tx::Delivery {
+pub(crate) fn delivery<'a>(delivery: &'a Delivery<'_>) -> tx::Delivery<'a> {
     tx::Delivery {
-        topic: delivery.topic.into(),
+        topic: delivery.topic,
         retain: delivery.retain,
-        header: delivery.header.into(),
-        blob: delivery.blob.map(|digest| digest.0.into()),
-        trailer: delivery.trailer.into(),
+        header: delivery.header,
+        blob: delivery.blob.as_ref().map(|digest| digest.as_bytes()),
+        trailer: delivery.trailer,
     }
 }
 
-fn check(check: Check<'_>) -> tx::Check {
-    let expected = match check.expected {
-        Expect::Value(value) => Some(value),
+fn to_check<'a>(check: &'a Check<'_>, parts: &'a Parts<'a>) -> tx::Check<'a> {
+    let expected = match &check.expected {
+        Expect::Value(value) => Some(value.as_slice()),
         Expect::Trailer => None,
     };
-    tx::Check { key: key(check.key), formula: image_formula(check.formula), expected }
+    tx::Check { key: key(&check.key), formula: parts.formula(&check.formula), expected }
 }
 
-fn key(key: JobKey) -> tx::JobKey {
-    let plain = |kind: &str| tx::JobKey { kind: kind.into(), link: None, model: None, generation: None };
+fn key(key: &JobKey) -> tx::JobKey<'_> {
+    let plain = |kind| tx::JobKey { kind, link: None, model: None, generation: None };
     match key {
         JobKey::Hash => plain("hash"),
-        JobKey::Session(link) => tx::JobKey { link: Some(link), ..plain("session") },
+        JobKey::Session(link) => tx::JobKey { link: Some(*link), ..plain("session") },
         JobKey::Token { model, generation } => {
-            tx::JobKey { model: Some(model.into()), generation: Some(generation), ..plain("token") }
+            tx::JobKey { model: Some(model.as_str()), generation: Some(*generation), ..plain("token") }
         }
         JobKey::CheckToken => plain("check-token"),
     }
 }
 
-fn image_formula(formula: ImageFormula<'_>) -> wit::ImageFormula {
-    wit::ImageFormula {
-        label: formula.label.into_owned(),
-        before: fields(&formula.before),
-        whole: formula.whole,
-        after: fields(&formula.after),
+/// The fields of a formula over an image, before it and after it.
+struct Parts<'a>(Vec<wit::Field<'a>>, Vec<wit::Field<'a>>);
+
+impl<'a> Parts<'a> {
+    fn of(formula: &'a ImageFormula<'_>) -> Self {
+        Self(fields(&formula.before), fields(&formula.after))
+    }
+
+    fn formula(&'a self, formula: &'a ImageFormula<'_>) -> wit::ImageFormula<'a> {
+        wit::ImageFormula { label: &formula.label, before: &self.0, whole: formula.whole, after: &self.1 }
     }
 }
 
-fn fields(fields: &[Field<'_>]) -> Vec<wit::Field> {
-    let field = |field: &Field<'_>| match field {
-        Field::Bytes(bytes) => wit::Field::Bytes(bytes.to_vec()),
-        Field::Text(text) => wit::Field::Text(String::from(&**text)),
+fn fields<'a>(fields: &'a [Field<'_>]) -> Vec<wit::Field<'a>> {
+    let field = |field: &'a Field<'_>| match field {
+        Field::Bytes(bytes) => wit::Field::Bytes(bytes),
+        Field::Text(text) => wit::Field::Text(text),
         Field::Number(number) => wit::Field::Number(*number),
     };
     fields.iter().map(field).collect()

@@ -2,6 +2,7 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use trireme_core::api::TimeAnswer;
 use trireme_core::bytes::{Digest, Point, Signature, Tag, Token};
@@ -9,16 +10,40 @@ use trireme_core::formula::Formula;
 use trireme_core::names::{ModelName, NodeId, RoleKind, SensorId};
 use trireme_core::role::{
     Agreement, Certified, Delivery, Described, Fault, Host, Identity, Job, LinkId, ListOrder, MadeIdentity,
-    Reception, RequestId, Running, Shard, Then, TimerId, TrustItem, code,
+    Offer, Reception, RequestId, Running, Shard, Stamp, Then, TimerId, TrustItem, code,
 };
 use trireme_core::version::Version;
 
 use crate::broken;
-use crate::convert::{self, digest, fault, fault_out, fixed, formula};
+use crate::convert::{self, digest, fault, fault_out, fixed, with_formula};
 use crate::role_bindings::trireme::host::{element, keys, sessions, shards, state, trust, tx};
 
+/// How long what is known of trust is believed without asking again, in milliseconds. News come as an event, but for
+/// lists whose time has come.
+const BELIEVED_MS: u64 = 1000;
+
+crate::std::thread_local! {
+    /// What the host said last that is known of trust, and when. Every session asks for it, twice.
+    static TRUST: RefCell<Option<(u64, Vec<TrustItem>)>> = const { RefCell::new(None) };
+}
+
 /// The host of the component that runs.
-pub(crate) struct Imports;
+pub(crate) struct Imports {
+    /// Milliseconds since the node started.
+    now_ms: u64,
+}
+
+impl Imports {
+    /// For the handler of an event at this time.
+    pub(crate) fn at(now: Stamp) -> Self {
+        Self { now_ms: now.monotonic_ms }
+    }
+
+    /// What is known of trust is asked for again.
+    pub(crate) fn trust_changed() {
+        TRUST.set(None);
+    }
+}
 
 impl Host for Imports {
     fn identity(&self) -> Identity {
@@ -30,11 +55,11 @@ impl Host for Imports {
     }
 
     fn sign(&mut self, what: &Formula<'_>) -> Result<Signature, Fault> {
-        fixed(&keys::sign(&formula(what)).map_err(fault)?)
+        fixed(&with_formula(what, keys::sign).map_err(fault)?)
     }
 
     fn hash(&self, what: &Formula<'_>) -> Digest {
-        digest(&keys::hash(&formula(what)))
+        digest(&with_formula(what, keys::hash))
     }
 
     fn certificate(&mut self, der: &[u8]) -> Result<Certified, Fault> {
@@ -42,7 +67,8 @@ impl Host for Imports {
     }
 
     fn verify(&mut self, der: &[u8], what: &Formula<'_>, signature: &Signature) -> Result<Certified, Fault> {
-        convert::certified(keys::verify(der, &formula(what), &signature.0).map_err(fault)?)
+        let found = with_formula(what, |what| keys::verify(der, what, &signature.0));
+        convert::certified(found.map_err(fault)?)
     }
 
     fn certify(&mut self, request: &[u8], certified: &Certified) -> Result<Vec<u8>, Fault> {
@@ -50,7 +76,7 @@ impl Host for Imports {
     }
 
     fn verify_key(&self, key: &Point, what: &Formula<'_>, signature: &Signature) -> Result<(), Fault> {
-        trust::verify_key(&key.0, &formula(what), &signature.0).map_err(fault)
+        with_formula(what, |what| trust::verify_key(&key.0, what, &signature.0)).map_err(fault)
     }
 
     fn describe(&self, der: &[u8]) -> Result<Described, Fault> {
@@ -58,12 +84,20 @@ impl Host for Imports {
     }
 
     fn learn(&mut self, item: &[u8]) -> Result<bool, Fault> {
+        Self::trust_changed();
         trust::learn(item).map_err(fault)
     }
 
     fn trust_items(&self) -> Vec<TrustItem> {
         let item = |item: trust::TrustItem| TrustItem { id: digest(&item.id), number: item.number };
-        trust::items().into_iter().map(item).collect()
+        TRUST.with_borrow_mut(|known| match known {
+            Some((at_ms, items)) if self.now_ms.saturating_sub(*at_ms) < BELIEVED_MS => items.clone(),
+            _ => {
+                let items: Vec<TrustItem> = trust::items().into_iter().map(item).collect();
+                *known = Some((self.now_ms, items.clone()));
+                items
+            }
+        })
     }
 
     fn trust_item(&self, id: &Digest) -> Option<Vec<u8>> {
@@ -85,7 +119,8 @@ impl Host for Imports {
     }
 
     fn revocation_list(&mut self, issuer: &Digest, order: &ListOrder) -> Result<Vec<u8>, Fault> {
-        trust::revocation_list(&issuer.0, &convert::list_order(order)).map_err(fault)
+        Self::trust_changed();
+        convert::with_list_order(order, |order| trust::revocation_list(&issuer.0, order)).map_err(fault)
     }
 
     fn ephemeral(&mut self, link: LinkId) -> Result<Point, Fault> {
@@ -93,24 +128,40 @@ impl Host for Imports {
     }
 
     fn agree(&mut self, link: LinkId, agreement: &Agreement<'_>) -> Result<(Certified, Digest), Fault> {
-        let (certified, transcript) = sessions::agree(link, &convert::agreement(agreement)).map_err(fault)?;
-        Ok((convert::certified(certified)?, fixed(&transcript)?))
+        agreed(convert::with_agreement(agreement, |agreement| sessions::agree(link, agreement)))
+    }
+
+    fn offer(&mut self, link: LinkId, tier: u8) -> Result<Offer, Fault> {
+        let sessions::Offered { identity, key, signature } = sessions::offer(link, tier).map_err(fault)?;
+        let identity = convert::identity(identity)?;
+        Ok(Offer { identity, key: fixed(&key)?, signature: fixed(&signature)? })
+    }
+
+    fn conclude(
+        &mut self,
+        link: LinkId,
+        agreement: &Agreement<'_>,
+        confirmation: &Tag,
+    ) -> Result<(Certified, Digest), Fault> {
+        agreed(convert::with_agreement(agreement, |agreement| {
+            sessions::conclude(link, agreement, &confirmation.0)
+        }))
     }
 
     fn mac(&mut self, link: LinkId, what: &Formula<'_>) -> Result<Tag, Fault> {
-        fixed(&sessions::mac(link, &formula(what)).map_err(fault)?)
+        fixed(&with_formula(what, |what| sessions::mac(link, what)).map_err(fault)?)
     }
 
     fn check(&mut self, link: LinkId, what: &Formula<'_>, tag: &Tag) -> Result<(), Fault> {
-        sessions::check(link, &formula(what), &tag.0).map_err(fault)
+        with_formula(what, |what| sessions::check(link, what, &tag.0)).map_err(fault)
     }
 
     fn check_token(&mut self, what: &Formula<'_>, token: &Token) -> Result<(), Fault> {
-        element::check_token(&formula(what), &token.0).map_err(fault)
+        with_formula(what, |what| element::check_token(what, &token.0)).map_err(fault)
     }
 
     fn receipt(&mut self, what: &Formula<'_>) -> Result<(u64, Option<Tag>), Fault> {
-        let (counter, tag) = element::receipt(&formula(what)).map_err(fault)?;
+        let (counter, tag) = with_formula(what, element::receipt).map_err(fault)?;
         Ok((counter, tag.as_deref().map(fixed).transpose()?))
     }
 
@@ -121,7 +172,9 @@ impl Host for Imports {
         what: &Formula<'_>,
         tag: &Tag,
     ) -> Result<(), Fault> {
-        element::check_receipt(model.as_str(), sensor.as_str(), &formula(what), &tag.0).map_err(fault)
+        let check =
+            |what: keys::Formula<'_>| element::check_receipt(model.as_str(), sensor.as_str(), what, &tag.0);
+        with_formula(what, check).map_err(fault)
     }
 
     fn generations(&self, model: &ModelName) -> Vec<u32> {
@@ -205,18 +258,19 @@ impl Host for Imports {
     }
 
     fn receive(&mut self, link: LinkId, reception: Reception<'_>, done: Then) {
-        tx::receive(link, &convert::reception(reception), done);
+        convert::with_reception(&reception, |reception| tx::receive(link, reception, done));
     }
 
     fn compute(&mut self, job: Job<'_>, done: Then) {
-        tx::compute(&convert::job(job), done);
+        convert::with_job(&job, |job| tx::compute(job, done));
     }
 
     fn deliver(&mut self, link: LinkId, delivery: Delivery<'_>, done: Then) {
-        tx::deliver(link, &convert::delivery(delivery), done);
+        tx::deliver(link, convert::delivery(&delivery), done);
     }
 
     fn ask(&mut self, hook: &str, questions: Vec<Vec<u8>>, done: Then) {
+        let questions: Vec<&[u8]> = questions.iter().map(Vec::as_slice).collect();
         tx::ask(hook, &questions, done);
     }
 
@@ -277,4 +331,9 @@ impl Host for Imports {
     fn hand_over(&mut self, link: LinkId, shard: u32, kind: &str, payload: Vec<u8>) {
         shards::hand_over(link, shard, kind, &payload);
     }
+}
+
+fn agreed(said: Result<(keys::Certified, Vec<u8>), keys::Fault>) -> Result<(Certified, Digest), Fault> {
+    let (certified, transcript) = said.map_err(fault)?;
+    Ok((convert::certified(certified)?, fixed(&transcript)?))
 }

@@ -50,6 +50,8 @@ pub mod role_bindings {
         export_macro_name: "export_node_role",
         pub_export_macro: true,
         generate_all,
+        // What is only read is lent to the host, not copied for it.
+        ownership: Borrowing { duplicate_if_necessary: false },
     });
 }
 

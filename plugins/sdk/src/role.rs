@@ -54,7 +54,8 @@ pub struct Exported<P>(PhantomData<P>);
 
 impl<P: Place> Exported<P> {
     fn handle(now: wit::Stamp, event: Event) -> Result<(), wit::Fault> {
-        P::with(|role| role.handle(&mut Imports, stamp(now), event)).map_err(fault_out)
+        let now = stamp(now);
+        P::with(|role| role.handle(&mut Imports::at(now), now, event)).map_err(fault_out)
     }
 }
 
@@ -71,7 +72,9 @@ impl<P: Place> exports::about::Guest for Exported<P> {
 
 impl<P: Place> exports::lifecycle::Guest for Exported<P> {
     fn started(now: wit::Stamp, config: Vec<u8>) -> Result<(), wit::Fault> {
-        P::with(|role| role.started(&mut Imports, stamp(now), &config)).map_err(fault_out)
+        let now = stamp(now);
+        Imports::trust_changed();
+        P::with(|role| role.started(&mut Imports::at(now), now, &config)).map_err(fault_out)
     }
 
     fn timer(now: wit::Stamp, timer: TimerId) -> Result<(), wit::Fault> {
@@ -122,6 +125,7 @@ impl<P: Place> exports::requests::Guest for Exported<P> {
 
 impl<P: Place> exports::trust_events::Guest for Exported<P> {
     fn changed(now: wit::Stamp) -> Result<(), wit::Fault> {
+        Imports::trust_changed();
         Self::handle(now, Event::TrustChanged)
     }
 }

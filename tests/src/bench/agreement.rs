@@ -12,6 +12,9 @@
 //! `openssl speed` counts an ECDH as the derivation alone. It has no figure for making a key, which is one more
 //! multiplication of the base point and so counted as a signature, whose time that multiplication is.
 //!
+//! The two ways to link the role take turns, a few gateways each: what a component costs more is the median of what it
+//! costs more in each of these pairs.
+//!
 //! Gateways are computed between the measured stretches, in a thread of their own, and not counted. What is counted: the actor with the role,
 //! native or as a component, and its store, which commits once for each batch of events as a node does.
 
@@ -40,6 +43,9 @@ use broker::{Bench, Stretch};
 
 /// How long each operation of a provider is repeated, each time.
 const LONG_ENOUGH: Duration = Duration::from_millis(300);
+
+/// How often gateways come once more, each time.
+const AGAIN: usize = 3;
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +97,9 @@ pub struct Figures {
     pub openssl: Result<OpenSsl, String>,
     /// Each way to link the role, on each occasion.
     pub exchanges: Vec<Exchanges>,
+    /// How many times longer an exchange takes with the role as a component, of all pairs of stretches in which gateways
+    /// came once more.
+    pub component: Option<Sample>,
     /// Why a way to link the role is missing.
     pub missing: Vec<String>,
 }
@@ -110,16 +119,6 @@ impl Figures {
         Some(self.of(linked, occasion)?.wall.median / self.openssl.as_ref().ok()?.allows)
     }
 
-    /// How much longer an exchange takes with the role as a component, as a part of the native one.
-    #[must_use]
-    pub fn component_costs(&self, occasion: Occasion) -> Option<f64> {
-        let time = |linked| {
-            let found = self.of(linked, occasion)?;
-            Some(1.0 / found.cpu.as_ref().unwrap_or(&found.wall).median)
-        };
-        Some(time(Linked::Component)? / time(Linked::Native)? - 1.0)
-    }
-
     fn of(&self, linked: Linked, occasion: Occasion) -> Option<&Exchanges> {
         self.exchanges.iter().find(|found| (found.linked, found.occasion) == (linked, occasion))
     }
@@ -132,10 +131,11 @@ impl Figures {
 #[must_use]
 pub fn measure(order: Order<'_>) -> Figures {
     let lab = Lab::with_intermediate();
-    let mut bench = Bench::new(&lab, order.folder, order.gateways);
+    let bench = Bench::new(&lab, order.folder, order.gateways);
     let (mut openssl, mut failed) = (Vec::new(), None);
     let (mut portable, mut aws_lc) = (Vec::new(), Vec::new());
     let mut stretches: Vec<(Linked, Occasion, Stretch)> = Vec::new();
+    let mut ratios = Vec::new();
     let mut missing = Vec::new();
     for _ in 0..order.repeats.max(1) {
         match OpenSsl::measure() {
@@ -144,15 +144,21 @@ pub fn measure(order: Order<'_>) -> Figures {
         }
         portable.push(rates::<Portable>().unwrap());
         aws_lc.push(rates::<AwsLc>().unwrap());
-        for linked in [Linked::Native, Linked::Component] {
-            match bench.run(linked) {
-                Ok(found) => {
-                    stretches
-                        .extend(found.into_iter().map(|(occasion, stretch)| (linked, occasion, stretch)));
+        match bench.in_turns(AGAIN) {
+            Ok(pairs) => {
+                for occasion in [Occasion::First, Occasion::Again] {
+                    let of = || pairs.iter().filter(|(when, _)| *when == occasion).map(|(_, pair)| pair);
+                    for (which, linked) in [Linked::Native, Linked::Component].into_iter().enumerate() {
+                        let all = of().fold(Stretch::zero(), |sum, pair| sum.and(&pair[which]));
+                        stretches.push((linked, occasion, all));
+                    }
+                    if occasion == Occasion::Again {
+                        ratios.extend(of().map(|[native, component]| component.each() / native.each()));
+                    }
                 }
-                Err(why) if !missing.contains(&why) => missing.push(why),
-                Err(_) => {}
             }
+            Err(why) if !missing.contains(&why) => missing.push(why),
+            Err(_) => {}
         }
     }
     let mut exchanges = Vec::new();
@@ -172,6 +178,7 @@ pub fn measure(order: Order<'_>) -> Figures {
             Some(why) => Err(why),
         },
         exchanges,
+        component: (!ratios.is_empty()).then(|| Sample::middle(ratios)),
         missing,
     }
 }

@@ -48,6 +48,18 @@ impl Sample {
         Self { median, least: values[0], most: values[values.len() - 1], runs: values.len() }
     }
 
+    /// Of at least one value: the median, and between what half of them lie.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn middle(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |part: usize| values[(values.len() - 1) * part / 4];
+        let (least, most) = (at(1), at(3));
+        Self { least, most, ..Self::of(values) }
+    }
+
     /// The same in another unit.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {

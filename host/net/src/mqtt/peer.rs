@@ -303,7 +303,7 @@ impl Peer {
     }
 
     /// Waits for what the router has for the client.
-    async fn from_router(&mut self) -> Result<(), String> {
+    async fn hear_router(&mut self) -> Result<(), String> {
         let Some(router) = self.router.as_mut() else { return Ok(()) };
         let mut next = Some(router.next().await);
         // What came with it goes out with it.
@@ -466,7 +466,7 @@ impl Wire for Peer {
         if self.router.is_none() || !may_send {
             return std::future::pending().await;
         }
-        Box::pin(self.from_router()).await
+        Box::pin(self.hear_router()).await
     }
 
     async fn ended(&mut self, in_order: bool) {

@@ -81,8 +81,27 @@ impl AgreementResponse {
     /// The canonical bytes without `C`, as they enter the transcript.
     #[must_use]
     pub fn without_confirmation(&self) -> Vec<u8> {
-        cbor::encode(&Self { confirmation: None, ..self.clone() })
+        let Self { protocol, id, key, signature, certificate, held, confirmation: _ } = self;
+        cbor::encode(&Unconfirmed { protocol: *protocol, id, key, signature, certificate, held })
     }
+}
+
+/// [`AgreementResponse`] without `C`, of borrowed parts.
+#[derive(Encode)]
+#[cbor(map)]
+struct Unconfirmed<'a> {
+    #[n(0)]
+    protocol: u8,
+    #[n(1)]
+    id: &'a NodeId,
+    #[n(2)]
+    key: &'a Point,
+    #[n(3)]
+    signature: &'a Signature,
+    #[cbor(n(4), with = "minicbor::bytes")]
+    certificate: &'a [u8],
+    #[n(5)]
+    held: &'a [Held],
 }
 
 /// A release that is there already.
@@ -240,6 +259,7 @@ mod tests {
         let mut other = response();
         other.confirmation = None;
         assert_eq!(response().without_confirmation(), other.without_confirmation());
+        assert_eq!(response().without_confirmation(), cbor::encode(&other));
     }
 
     #[test]

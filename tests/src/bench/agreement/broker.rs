@@ -22,6 +22,8 @@ use crate::lab::{Certificated, Lab, now_ms};
 
 /// How many events share a commit: as many as a node takes from an actor's mailbox at a time.
 const BATCH: usize = 256;
+/// How many gateways a broker agrees with before it is the other's turn: their first events share a commit.
+const TURN: usize = BATCH / 2;
 /// What all gateways subscribe to.
 const FILTER: &str = "trireme/fw/acme/MD-01";
 
@@ -51,6 +53,28 @@ pub(super) struct Stretch {
     /// Of all threads.
     pub(super) cpu: Option<Duration>,
     pub(super) commits: u64,
+}
+
+impl Stretch {
+    /// None at all.
+    pub(super) fn zero() -> Self {
+        Self { cpu: Some(Duration::ZERO), ..Self::default() }
+    }
+
+    /// Processor time of an exchange, in seconds; of the clock, where the system does not tell it.
+    pub(super) fn each(&self) -> f64 {
+        self.cpu.unwrap_or(self.wall).as_secs_f64() / self.exchanges.max(1) as f64
+    }
+
+    /// Both as one.
+    pub(super) fn and(self, other: &Self) -> Self {
+        Self {
+            exchanges: self.exchanges + other.exchanges,
+            wall: self.wall + other.wall,
+            cpu: self.cpu.zip(other.cpu).map(|(one, other)| one + other),
+            commits: self.commits + other.commits,
+        }
+    }
 }
 
 /// A lab's broker and gateways.
@@ -87,14 +111,35 @@ impl<'a> Bench<'a> {
     /// Agrees with all gateways of a new broker, twice.
     pub(super) fn run(&mut self, linked: Linked) -> Result<[(Occasion, Stretch); 2], String> {
         let mut broker = self.broker(linked)?;
-        // Certificates are remembered: what is measured is the exchange, not the acquaintance.
-        for gateway in &self.gateways {
-            broker.trust.verify(&gateway.certificate, Some(now_ms())).map_err(|error| error.to_string())?;
-        }
+        broker.knows(&self.gateways)?;
         let first = broker.agree_with(&self.gateways)?;
         broker.leave()?;
         let again = broker.agree_with(&self.gateways)?;
         Ok([(Occasion::First, first), (Occasion::Again, again)])
+    }
+
+    /// Agrees with all gateways of two new brokers, one linked in either way: with so many at a time at one broker, then
+    /// with as many at the other, so that whatever else the machine does hits both. Once more `again` times: what a
+    /// component's first calls cost was paid the first time.
+    pub(super) fn in_turns(&self, again: usize) -> Result<Vec<(Occasion, [Stretch; 2])>, String> {
+        let mut brokers = [self.broker(Linked::Native)?, self.broker(Linked::Component)?];
+        for broker in &brokers {
+            broker.knows(&self.gateways)?;
+        }
+        let mut pairs = Vec::new();
+        for round in 0..=again {
+            let occasion = if round == 0 { Occasion::First } else { Occasion::Again };
+            for (number, some) in self.gateways.chunks(TURN).enumerate() {
+                let mut pair = [Stretch::default(); 2];
+                // Each is as often the first of the two.
+                for which in if (number + round) % 2 == 0 { [0, 1] } else { [1, 0] } {
+                    pair[which] = brokers[which].agree_with(some)?;
+                }
+                pairs.push((occasion, pair));
+            }
+            brokers.iter_mut().try_for_each(Broker::leave)?;
+        }
+        Ok(pairs)
     }
 
     pub(super) fn gateways(&self) -> &[Party] {
@@ -128,10 +173,18 @@ impl<'a> Bench<'a> {
 }
 
 impl Broker {
+    /// Certificates are remembered from here on: what is measured is the exchange, not the acquaintance.
+    fn knows(&self, gateways: &[Party]) -> Result<(), String> {
+        gateways.iter().try_for_each(|gateway| {
+            let verified = self.trust.verify(&gateway.certificate, Some(now_ms()));
+            verified.map(drop).map_err(|error| error.to_string())
+        })
+    }
+
     /// Agrees with each of them on a link of its own, all at the same time.
     pub(super) fn agree_with(&mut self, gateways: &[Party]) -> Result<Stretch, String> {
         let before = self.database.transactions();
-        let mut stretch = Stretch { cpu: Some(Duration::ZERO), ..Stretch::default() };
+        let mut stretch = Stretch::zero();
         let first = self.next;
         let mut events = Vec::new();
         for gateway in gateways {
