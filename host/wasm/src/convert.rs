@@ -161,12 +161,13 @@ pub(crate) fn formula(formula: wit::Formula) -> Formula<'static> {
     Formula { label: Cow::Owned(formula.label), fields: fields(formula.fields) }
 }
 
+pub(crate) fn subject_in(subject: &wit::Subject) -> Result<Subject, String> {
+    Ok(Subject { role: parse("role", &subject.role)?, id: parse("identifier", &subject.id)? })
+}
+
 pub(crate) fn certified_in(certified: &wit::Certified) -> Result<Certified, String> {
     Ok(Certified {
-        subject: Subject {
-            role: parse("role", &certified.subject.role)?,
-            id: parse("identifier", &certified.subject.id)?,
-        },
+        subject: subject_in(&certified.subject)?,
         topic: certified.topic.as_deref().map(|topic| parse("topic", topic)).transpose()?,
         models: certified.models.iter().map(|model| parse("model", model)).collect::<Result<_, _>>()?,
         not_after_ms: certified.not_after_ms,

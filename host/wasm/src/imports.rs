@@ -200,11 +200,14 @@ impl sessions::Host for Cap {
         &mut self,
         link: u32,
         said: sessions::Agreement,
+        peer: wit::Subject,
         confirmation: Vec<u8>,
     ) -> Answer<(wit::Certified, Vec<u8>)> {
-        agreed(said, |host, agreement| match Tag::try_from(confirmation.as_slice()) {
-            Ok(confirmation) => host.conclude(link, agreement, &confirmation),
-            Err(error) => Err(Fault::new(code::MALFORMED, format!("it gave a wrong tag: {error}"))),
+        let peer = convert::subject_in(&peer);
+        let wrong = |text| Fault::new(code::MALFORMED, text);
+        agreed(said, |host, agreement| {
+            let confirmation = fixed("tag", &confirmation).map_err(wrong)?;
+            host.conclude(link, agreement, &peer.map_err(wrong)?, &confirmation)
         })
     }
 

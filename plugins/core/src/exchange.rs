@@ -24,7 +24,7 @@ use crate::message::{
     Ack, AgreementResponse, Held, LARGEST_MESSAGE, PROTOCOL, Push, Response, Sealed, TIER_1, Talk,
 };
 use crate::names::{ModelName, NodeId, RoleKind};
-use crate::role::{Agreement, Certified, Fault, Host, Identity, LinkId, Offer, code};
+use crate::role::{Agreement, Certified, Fault, Host, Identity, LinkId, Offer, Subject, code};
 
 /// The most entries of [`AgreementResponse::held`]: 125 bytes each at most, so they fit a control packet with the
 /// certificate beside them.
@@ -173,7 +173,7 @@ pub fn accept(
     let signed = first(tier, &push.id, &push.key);
     // `agree` verifies again; here it comes first because nobody unproven shall make this side sign or make keys.
     let certified = host.verify(&push.certificate, &signed, &push.signature)?;
-    is_whom_it_says(&certified, role, &push.id)?;
+    is_whom_it_says(&certified, &Subject { role, id: push.id.clone() })?;
 
     held.truncate(MOST_HELD);
     let me = host.identity();
@@ -243,8 +243,8 @@ pub fn conclude(
         push: push_payload,
         response: &response.without_confirmation(),
     };
-    let (certified, th) = host.conclude(link, &agreement, &confirmation)?;
-    is_whom_it_says(&certified, role, &response.id)?;
+    let peer = Subject { role, id: response.id.clone() };
+    let (certified, th) = host.conclude(link, &agreement, &peer, &confirmation)?;
     Ok((certified, Exchange::new(th, true)))
 }
 
@@ -374,10 +374,10 @@ fn same_protocol(push: &Push, tier: u8) -> Result<(), Fault> {
     Ok(())
 }
 
-fn is_whom_it_says(certified: &Certified, role: RoleKind, id: &NodeId) -> Result<(), Fault> {
+pub(crate) fn is_whom_it_says(certified: &Certified, peer: &Subject) -> Result<(), Fault> {
     let subject = &certified.subject;
-    if subject.role != role || subject.id != *id {
-        let text = alloc::format!("the certificate is for {subject}, the message comes from {role} {id}");
+    if subject != peer {
+        let text = alloc::format!("the certificate is for {subject}, the message comes from {peer}");
         return Err(Fault::new(code::FORBIDDEN, text));
     }
     Ok(())

@@ -466,17 +466,20 @@ pub trait Host {
         let signature = self.sign(&crate::exchange::first(tier, &identity.subject.id, &key))?;
         Ok(Offer { identity, key, signature })
     }
-    /// [`Host::agree`], and [`Host::check`] of the peer's `C` under the new keys, at once.
+    /// [`Host::agree`] with whom the peer says that it is, and [`Host::check`] of its `C` under the new keys, at once and
+    /// in this order.
     ///
     /// # Errors
-    /// As those.
+    /// As those; `forbidden` where the certificate is somebody else's.
     fn conclude(
         &mut self,
         link: LinkId,
         agreement: &Agreement<'_>,
+        peer: &Subject,
         confirmation: &Tag,
     ) -> Result<(Certified, Digest), Fault> {
         let (certified, th) = self.agree(link, agreement)?;
+        crate::exchange::is_whom_it_says(&certified, peer)?;
         self.check(link, &crate::formula::confirm(&th), confirmation)?;
         Ok((certified, th))
     }

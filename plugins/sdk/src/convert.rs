@@ -107,10 +107,14 @@ pub(crate) fn fault_out(fault: Fault) -> wit::Fault {
     wit::Fault { code: fault.code.into_owned(), detail: fault.detail }
 }
 
+pub(crate) fn subject_out(subject: &Subject) -> wit::Subject {
+    wit::Subject { role: subject.role.to_string(), id: subject.id.to_string() }
+}
+
 pub(crate) fn certified_out(certified: &Certified) -> wit::Certified {
     let Certified { subject, topic, models, not_after_ms } = certified;
     wit::Certified {
-        subject: wit::Subject { role: subject.role.to_string(), id: subject.id.to_string() },
+        subject: subject_out(subject),
         topic: topic.as_ref().map(ToString::to_string),
         models: models.iter().map(ToString::to_string).collect(),
         not_after_ms: *not_after_ms,

@@ -10,7 +10,7 @@ use trireme_core::formula::Formula;
 use trireme_core::names::{ModelName, NodeId, RoleKind, SensorId};
 use trireme_core::role::{
     Agreement, Certified, Delivery, Described, Fault, Host, Identity, Job, LinkId, ListOrder, MadeIdentity,
-    Offer, Reception, RequestId, Running, Shard, Stamp, Then, TimerId, TrustItem, code,
+    Offer, Reception, RequestId, Running, Shard, Stamp, Subject, Then, TimerId, TrustItem, code,
 };
 use trireme_core::version::Version;
 
@@ -141,10 +141,12 @@ impl Host for Imports {
         &mut self,
         link: LinkId,
         agreement: &Agreement<'_>,
+        peer: &Subject,
         confirmation: &Tag,
     ) -> Result<(Certified, Digest), Fault> {
+        let peer = convert::subject_out(peer);
         agreed(convert::with_agreement(agreement, |agreement| {
-            sessions::conclude(link, agreement, &confirmation.0)
+            sessions::conclude(link, agreement, &peer, &confirmation.0)
         }))
     }
 
