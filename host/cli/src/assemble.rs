@@ -16,7 +16,7 @@ use crate::custody;
 use crate::files::{self, FileError};
 use crate::keystore::IdentityError;
 use crate::passphrase::Passphrase;
-use crate::plugins::{PluginError, Plugins};
+use crate::plugins::{PluggedRole, PluginError, Plugins};
 use crate::provisioning::{self, ProvisionError};
 
 /// Why a configuration cannot be run.
@@ -77,7 +77,7 @@ fn certified(
     plugins: &mut Plugins,
     policies: &Policies,
 ) -> Result<RolePlan, AssembleError> {
-    let (factory, shards, grants) = plugins.role(config.role, &config.plugin, config.shards)?;
+    let PluggedRole { factory, shards, grants } = plugins.role(config.role, &config.plugin, config.shards)?;
     let (custody, credentials) = custody::of(&config, passphrase)?;
     let mut models = ModelKeys::default();
     config.models.into_iter().for_each(|secrets| models.add(secrets));
@@ -134,7 +134,7 @@ fn sensor(
     plugins: &mut Plugins,
     policies: &Policies,
 ) -> Result<RolePlan, AssembleError> {
-    let (factory, _, grants) = plugins.role(RoleKind::Sensor, &config.plugin, Some(1))?;
+    let PluggedRole { factory, grants, .. } = plugins.role(RoleKind::Sensor, &config.plugin, Some(1))?;
     let model = plugins.model(&config.model)?;
     let factory_state = provisioning::import(data, &config.id, &config.bundle, config.code.as_ref())?;
     let subject = Subject { role: RoleKind::Sensor, id: NodeId::new(config.id.as_str())? };

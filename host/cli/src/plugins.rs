@@ -81,6 +81,16 @@ pub enum PluginError {
     },
 }
 
+/// A role that can be run.
+pub struct PluggedRole {
+    /// Makes it.
+    pub factory: Box<dyn RoleFactory>,
+    /// Makes each of its other shards.
+    pub shards: Vec<Box<dyn RoleFactory>>,
+    /// What it may do.
+    pub grants: Grants,
+}
+
 /// The components of a node.
 pub struct Plugins {
     engine: Engine,
@@ -138,7 +148,7 @@ impl Plugins {
         role: RoleKind,
         config: &PluginConfig,
         shards: Option<u32>,
-    ) -> Result<(Box<dyn RoleFactory>, Vec<Box<dyn RoleFactory>>, Grants), PluginError> {
+    ) -> Result<PluggedRole, PluginError> {
         let name = format!("role-{role}");
         let grants = match &config.grants {
             Some(grants) => grants.clone(),
@@ -161,7 +171,7 @@ impl Plugins {
             (false, _) => 1,
         };
         let others = (1..shards).map(|_| instances(factory.clone())).collect();
-        Ok((instances(factory), others, grants))
+        Ok(PluggedRole { factory: instances(factory), shards: others, grants })
     }
 
     fn role_factory(&mut self, origin: Origin) -> Result<trireme_wasm::RoleFactory, PluginError> {

@@ -2,7 +2,7 @@
 
 use trireme_core::{
     api::TimeAnswer,
-    bytes::{Digest, Tag},
+    bytes::Digest,
     role::{Agreement, Certified, Fault, Host, Offer, code},
 };
 use wasmtime::{

@@ -1,5 +1,6 @@
 //! What the main shard does on behalf of all: subscriptions, places for deliveries, what gateways answered.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::vec::Vec;
@@ -138,7 +139,7 @@ impl Broker {
         let part = self.store.releases.range((from, Unbounded)).take(MOST_TOLD);
         let (mut last, mut bytes, mut told) = (None, 0, 0);
         for (channel, stored) in part {
-            let (why, stored) = (Why::Known, stored.clone());
+            let (why, stored) = (Why::Known, Box::new(stored.clone()));
             let word = cbor::encode(&Word::Release { channel: channel.clone(), stored, why });
             bytes += word.len();
             told += 1;

@@ -5,6 +5,7 @@
 //! What the main shard keeps counts; the others hold copies: the releases, and of each gateway that is connected what
 //! it answered. A shard that starts anew says so and is told all releases again.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -148,7 +149,7 @@ pub(crate) enum Word {
         #[n(0)]
         channel: Channel,
         #[n(1)]
-        stored: Stored,
+        stored: Box<Stored>,
         #[n(2)]
         why: Why,
     },
@@ -289,6 +290,7 @@ impl Broker {
         if self.shard.count > 1
             && let Some(stored) = self.store.releases.get(channel).cloned()
         {
+            let stored = Box::new(stored);
             self.word_to_others(host, &Word::Release { channel: channel.clone(), stored, why });
         }
         self.notes.push_back(Note::Changed(channel.clone(), why));
@@ -329,7 +331,7 @@ impl Broker {
     fn obey(&mut self, host: &mut dyn Host, now: Stamp, word: Word) {
         match word {
             Word::Release { channel, stored, why } => {
-                self.store.releases.insert(channel.clone(), stored);
+                self.store.releases.insert(channel.clone(), *stored);
                 self.changed(host, now, &channel, why);
             }
             Word::Known { link } => self.advance(host, now, link),

@@ -3,6 +3,7 @@
 //! One release a session: for the next one there is a new PUSH on the same link, and between a PUSH and its RESPONSE
 //! the broker sends nothing else.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -26,7 +27,7 @@ const MOST_UNPROVEN: usize = 1024;
 
 /// Whether something is to be delivered.
 enum Due {
-    Now(Stored),
+    Now(Box<Stored>),
     /// Its manufacturer's certificate does not count now.
     HeldBack,
     Not,
@@ -195,7 +196,7 @@ impl Broker {
         let mut held_back = false;
         for channel in link.channels.keys() {
             match self.due_on(host, link, channel, now) {
-                Due::Now(stored) => return (Some((channel.clone(), stored)), held_back),
+                Due::Now(stored) => return (Some((channel.clone(), *stored)), held_back),
                 Due::HeldBack => held_back = true,
                 Due::Not => {}
             }
@@ -222,7 +223,7 @@ impl Broker {
         if stored.withdrawn && !has_heard_of(link, standing, channel, stored) {
             return Due::Not;
         }
-        if counts(host, stored) { Due::Now(stored.clone()) } else { Due::HeldBack }
+        if counts(host, stored) { Due::Now(Box::new(stored.clone())) } else { Due::HeldBack }
     }
 
     /// 5.6.4.1, step 1: `PUSH(Cert_BK, M3, ID_BK, Q_BK)`.
@@ -294,7 +295,7 @@ impl Broker {
         let due = self.links.get(&id).filter(|link| !link.busy() && !link.used).and_then(|link| {
             let gateway = link.peer.as_ref()?.subject.id.clone();
             match self.due_on(host, link, &channel, now) {
-                Due::Now(stored) if !self.is_failing(&gateway, now) => Some((gateway, stored)),
+                Due::Now(stored) if !self.is_failing(&gateway, now) => Some((gateway, *stored)),
                 _ => None,
             }
         });

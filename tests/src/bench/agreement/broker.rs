@@ -157,7 +157,8 @@ impl<'a> Bench<'a> {
             let plugins = Plugins::new(&dir.path().join("cache"));
             let one = Some(1);
             let role = plugins.and_then(|mut all| all.role(RoleKind::Broker, &PluginConfig::default(), one));
-            (plan.factory, plan.shards, plan.grants) = role.map_err(|error| error.to_string())?;
+            let role = role.map_err(|error| error.to_string())?;
+            (plan.factory, plan.shards, plan.grants) = (role.factory, role.shards, role.grants);
         }
         let database = Database::open(dir.path().join("state")).map_err(|error| error.to_string())?;
         let trust = plan.keys.trust.clone().ok_or("a broker without trust")?;
