@@ -61,6 +61,11 @@ fn the_commands_of_the_page_of_limits_run() {
     run(include_str!("../../docs/limits.md"));
 }
 
+#[test]
+fn the_commands_of_the_page_about_sizing_run() {
+    run(include_str!("../../docs/sizing.md"));
+}
+
 /// All Rust sources below a folder, as one text.
 fn sources(folder: &Path, into: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {

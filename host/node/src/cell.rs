@@ -386,15 +386,16 @@ fn restart(cell: &Arc<Cell>, actor: &mut Actor, why: &'static str) {
 async fn followed(mut at: Place, link: u64, mut events: Receiver<LinkEvent>) {
     let mut reason = String::from("the link ended");
     while let Some(event) = events.recv().await {
-        let here = at.cell.ports.is(at.id, link);
-        if let Some(place) = (!here).then(|| at.cell.flock.moved_to(link)).flatten() {
+        if let LinkEvent::Closed(why) = event {
+            reason = why;
+            break;
+        }
+        if !at.cell.ports.is(at.id, link)
+            && let Some(place) = at.cell.flock.moved_to(link)
+        {
             at = place;
         }
         match event {
-            LinkEvent::Closed(why) => {
-                reason = why;
-                break;
-            }
             // What a link still says after its number went to another, or after the role began anew, is nobody's.
             event if at.cell.ports.is(at.id, link) => {
                 if matches!(event, LinkEvent::Subscribed(_)) {

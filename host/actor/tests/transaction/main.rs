@@ -6,6 +6,8 @@
     reason = "a test may fail loudly"
 )]
 
+mod shards;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use trireme_actor::{

@@ -1,26 +1,20 @@
 //! Actors that are shards of one role: what each sees of the others.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test may fail loudly"
-)]
 
-use trireme_actor::{
-    Actor, Commit, Common, Effect, Grants, Keyring, MemoryStore, ModelKeys, ProvenTime, Store, StoreError,
-};
-use trireme_core::role::{About, Identity, LinkInfo, Origin, Request, Shard, Subject, code};
-use trireme_core::{Digest, Event, Fault, Host, LinkId, NodeId, Role, RoleKind, Stamp};
+use trireme_actor::Common;
+use trireme_core::LinkId;
+use trireme_core::role::Shard;
+
+use super::*;
 
 const IMAGE: Digest = Digest([1; 32]);
 const LINK: LinkId = 1 << 31;
 
-/// Does what it is told.
-struct Puppet;
+/// One of the shards; does what it is told.
+struct Member;
 
-impl Role for Puppet {
+impl Role for Member {
     fn about(&self) -> About {
-        About { kind: "puppet".into(), version: "0".into(), sharded: true }
+        About { kind: "member".into(), version: "0".into(), sharded: true }
     }
 
     fn started(&mut self, _: &mut dyn Host, _: Stamp, _: &[u8]) -> Result<(), Fault> {
@@ -45,55 +39,12 @@ impl Role for Puppet {
     }
 }
 
-/// A store whose disk may be full.
-struct Fragile(MemoryStore, bool);
-
-impl Store for Fragile {
-    fn load(&mut self) -> Result<std::collections::BTreeMap<String, Vec<u8>>, StoreError> {
-        self.0.load()
-    }
-
-    fn pins(&mut self) -> Result<std::collections::BTreeMap<Digest, u64>, StoreError> {
-        self.0.pins()
-    }
-
-    fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
-        if self.1 { Err(StoreError::Full("there is no room".into())) } else { self.0.commit(commit) }
-    }
-}
-
 fn actor(number: u32, common: &Common, store: impl Store + 'static) -> Actor {
-    let subject = Subject { role: RoleKind::Broker, id: NodeId::new("bk-1").unwrap() };
-    let keys = Keyring {
-        identity: Identity { subject, certificate: vec![] },
-        signer: None,
-        trust: None,
-        issuers: Vec::new(),
-        models: ModelKeys::default(),
-        sensor: None,
-    };
-    let factory = || Ok(Box::new(Puppet) as Box<dyn Role + Send>);
-    let actor = Actor::new(factory, keys, Grants::default(), store, ProvenTime::default(), vec![]);
+    let factory = || Ok(Box::new(Member) as Box<dyn Role + Send>);
+    let actor = Actor::new(factory, keyring(), Grants::default(), store, ProvenTime::default(), vec![]);
     let mut actor = actor.with_shard(Shard { number, count: 2 }, common.clone());
     actor.start(0).unwrap();
     actor
-}
-
-fn ask(path: &str) -> Event {
-    Event::Request(Request {
-        id: 1,
-        origin: Origin::Admin,
-        caller: None,
-        path: path.into(),
-        body: vec![],
-        blob: Some((IMAGE, 9)),
-    })
-}
-
-fn opened() -> Event {
-    let text = String::from;
-    let (kind, binding, address) = (text("mqtt"), text("native"), text("127.0.0.1:1"));
-    Event::Opened(LINK, LinkInfo { kind, binding, address, claims: None, outgoing: false })
 }
 
 #[test]
@@ -106,19 +57,19 @@ fn what_the_main_shard_pinned_is_there_for_all_once_it_is_durable() {
         seen.audit().pop().unwrap()
     };
     assert_eq!(look(&mut other), "1 of 2: 0");
-    main.handle(1, ask("keep")).unwrap();
+    main.handle(1, ask("keep", Some((IMAGE, 9)))).unwrap();
     assert_eq!(look(&mut other), "1 of 2: 9");
     // What the others pin is their own.
-    main.handle(2, ask("let-go")).unwrap();
-    other.handle(2, ask("keep")).unwrap();
+    main.handle(2, ask("let-go", None)).unwrap();
+    other.handle(2, ask("keep", Some((IMAGE, 9)))).unwrap();
     main.handle(3, Event::Timer(1)).unwrap();
     assert_eq!(store.audit().pop().unwrap(), "0 of 2: 0");
     // A pin that was not committed is nobody's.
-    other.handle(2, ask("let-go")).unwrap();
-    actor(0, &common, Fragile(store.clone(), true)).handle(1, ask("keep")).unwrap_err();
+    other.handle(2, ask("let-go", None)).unwrap();
+    actor(0, &common, Filling(store.clone(), 0)).handle(1, ask("keep", Some((IMAGE, 9)))).unwrap_err();
     assert_eq!(look(&mut other), "1 of 2: 0");
     // One that the main shard starts with is.
-    main.handle(4, ask("keep")).unwrap();
+    main.handle(4, ask("keep", Some((IMAGE, 9)))).unwrap();
     let _again = actor(0, &common, store);
     assert_eq!(look(&mut other), "1 of 2: 9");
 }
@@ -139,7 +90,7 @@ fn a_shard_tells_others_and_neither_itself_nor_one_that_is_not_there() {
 #[test]
 fn a_link_that_was_handed_over_leaves_no_keys_behind() {
     let mut other = actor(1, &Common::default(), MemoryStore::default());
-    other.handle(1, opened()).unwrap();
+    other.handle(1, Event::Opened(LINK, link())).unwrap();
     let effects = other.handle(2, Event::Message(LINK, "move".into(), vec![5])).unwrap();
     assert!(matches!(&effects[..], [Effect::HandOver { link: LINK, shard: 0, .. }]), "{effects:?}");
     let effects = other.handle(3, Event::Message(LINK, "more".into(), vec![])).unwrap();
