@@ -395,17 +395,15 @@ async fn followed(mut at: Place, link: u64, mut events: Receiver<LinkEvent>) {
         {
             at = place;
         }
-        match event {
-            // What a link still says after its number went to another, or after the role began anew, is nobody's.
-            event if at.cell.ports.is(at.id, link) => {
-                if matches!(event, LinkEvent::Subscribed(_)) {
-                    at.cell.ports.stays(at.id);
-                }
-                // In a box: a link that says nothing keeps no room for what it might say.
-                Box::pin(at.cell.deliver(role_event(at.id, event), at.life)).await;
-            }
-            _ => {}
+        // What a link still says after its number went to another, or after the role began anew, is nobody's.
+        if !at.cell.ports.is(at.id, link) {
+            continue;
         }
+        if matches!(event, LinkEvent::Subscribed(_)) {
+            at.cell.ports.stays(at.id);
+        }
+        // In a box: a link that says nothing keeps no room for what it might say.
+        Box::pin(at.cell.deliver(role_event(at.id, event), at.life)).await;
     }
     tracing::debug!(role = at.cell.name, link = at.id, reason, "link closed");
     if !at.cell.ports.gone(at.id, link) {
