@@ -62,6 +62,28 @@ pub(crate) async fn messages(address: SocketAddr, broker: Watched, count: usize)
     Ok((broker.processor() - before) * 1e6 / count as f64)
 }
 
+/// Clients that retain a message each and are gone without a word, so that the broker sends their wills.
+pub(crate) async fn killed(address: SocketAddr, count: usize) -> Result<(), String> {
+    let why = |error: std::io::Error| error.to_string();
+    let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
+    for number in 0..count {
+        let mut stream = TcpStream::connect(address).await.map_err(why)?;
+        // A clean session, and a will that is retained.
+        let (id, topic) = (format!("bench-killed-{number}"), format!("bench/last/{number}"));
+        let body = [&b"\x00\x04MQTT\x04\x26\x00\x3c"[..], &text(&id), &text(&topic), &text("gone")].concat();
+        stream.write_all(&[&[0x10, body.len() as u8], &body[..]].concat()).await.map_err(why)?;
+        stream.read_exact(&mut [0; 4]).await.map_err(why)?;
+        let mut message = [publish_head(&topic, None, PAYLOAD), vec![7; PAYLOAD]].concat();
+        if let Some(first) = message.first_mut() {
+            *first |= 1;
+        }
+        // Its PING is answered when the message was taken.
+        stream.write_all(&[&message[..], &[0xC0, 0]].concat()).await.map_err(why)?;
+        stream.read_exact(&mut [0; 2]).await.map_err(why)?;
+    }
+    Ok(())
+}
+
 async fn client(address: SocketAddr, id: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;

@@ -1,5 +1,6 @@
-//! Hours in minutes: releases, ordinary messages, gateways that come, go and stall, all at once and without a pause; and
-//! whether the broker's process grows meanwhile.
+//! Hours in minutes: releases, ordinary messages, clients with retained messages and wills that are gone without a word,
+//! gateways that come and go over TCP and TLS, or stall, all at once and without a pause; and whether the broker's process
+//! grows meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,12 @@ use crate::{Bench, ordinary, say, show};
 
 /// Gateways that stay.
 const FAITHFUL: usize = 50;
-/// Gateways that come and go.
+/// Gateways that come and go, half of them over TLS.
 const PASSING: usize = 50;
 /// Gateways that stall in the middle of a release, and leave.
 const STALLED: usize = 10;
+/// Ordinary clients that are gone without a word.
+const KILLED: usize = 20;
 const IMAGE: usize = 1 << 20;
 /// What a process may vary by: allocators keep what was needed once.
 const SLACK: u64 = 4 << 20;
@@ -39,7 +42,10 @@ pub(crate) async fn run(bench: &Bench, time: Duration) -> Result<(), String> {
         std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     }
     let faithful = broker.gateways(0, FAITHFUL, 1, &Sink::Count)?;
-    let passing = broker.gateways(FAITHFUL, PASSING, 1, &Sink::Count)?;
+    let mut passing = broker.gateways(FAITHFUL, PASSING, 2, &Sink::Count)?;
+    if let Some(crowd) = passing.last_mut() {
+        (crowd.address, crowd.tls) = (broker.secure, true);
+    }
     let stalled = broker.gateways(FAITHFUL + PASSING, STALLED, 1, &Sink::Stall)?;
     let mut stay = Crowds::start(&first, &faithful)?;
     stay.subscribed().await?;
@@ -56,6 +62,7 @@ pub(crate) async fn run(bench: &Bench, time: Duration) -> Result<(), String> {
         pass.received().await?;
         messages += 5_000;
         ordinary::messages(broker.address, broker.process(), 5_000).await?;
+        ordinary::killed(broker.address, KILLED).await?;
         pass.end().await;
         stall.end().await;
         let process = broker.process();
