@@ -3,17 +3,13 @@
 use std::{
     hash::{Hash, Hasher},
     sync::Arc,
-    thread,
-    time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Config, InstanceAllocationStrategy, component::Component};
 
-use crate::{cache::Cache, error::Error, limits::PolicyLimits};
+use crate::{cache::Cache, clock::Clock, error::Error, limits::PolicyLimits};
 
-/// How often a running component is asked whether it is time.
-const TICK: Duration = Duration::from_millis(10);
 /// The most native stack of a component, in bytes.
 const STACK: usize = 512 << 10;
 
@@ -21,6 +17,7 @@ const STACK: usize = 512 << 10;
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+    clock: Arc<Clock>,
 }
 
 /// Compiles and runs policies, so that a question has only one verdict: fuel instead of a clock, canonical NaNs.
@@ -44,8 +41,12 @@ impl Engine {
     /// [`Error::Engine`] on a machine that cannot run it.
     pub fn new(cache: Option<Cache>) -> Result<Self, Error> {
         let wasmtime = wasmtime::Engine::new(&plugin_config()).map_err(|error| engine_error(&error))?;
-        start_clock(&wasmtime)?;
-        Ok(Self { shared: Arc::new(Shared { wasmtime, cache }) })
+        let clock = Arc::new(Clock::start(&wasmtime)?);
+        Ok(Self { shared: Arc::new(Shared { wasmtime, cache }), clock })
+    }
+
+    pub(crate) fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -120,12 +121,6 @@ pub(crate) fn trusted(engine: &wasmtime::Engine, code: &[u8]) -> Result<Componen
     unsafe { Component::deserialize(engine, code) }.map_err(|error| Error::Compiled(format!("{error:#}")))
 }
 
-/// How many steps of the clock a call may take.
-pub(crate) fn ticks(call: Duration) -> u64 {
-    // One more, since the step in hand has begun already.
-    u64::try_from(call.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX).saturating_add(1)
-}
-
 fn compile(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Component, Error> {
     Component::from_binary(engine, wasm).map_err(|error| Error::Component(format!("{error:#}")))
 }
@@ -153,19 +148,6 @@ fn policy_config() -> Config {
     let mut config = common_config();
     config.consume_fuel(true).cranelift_nan_canonicalization(true);
     config
-}
-
-fn start_clock(engine: &wasmtime::Engine) -> Result<(), Error> {
-    let engine = engine.weak();
-    let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(TICK);
-        }
-    };
-    let clock = thread::Builder::new().name("wasm-clock".into()).spawn(tick);
-    clock.map(drop).map_err(|error| Error::Engine(format!("no thread for its clock: {error}")))
 }
 
 /// Names compiled code: the component, and everything that the compiled form depends on.

@@ -1,9 +1,12 @@
 //! An instance and its one way to be called: with a deadline, and dead after the first trap.
 
-use wasmtime::{Engine, Store, Trap, component::InstancePre};
+use std::sync::Arc;
+
+use wasmtime::{Store, Trap, component::InstancePre};
 
 use crate::{
-    engine::ticks,
+    clock::{Clock, ticks},
+    engine::Engine,
     error::Error,
     limits::{self, Cap, Limits},
 };
@@ -16,6 +19,8 @@ pub(crate) struct Guest<E> {
     /// The instance, or why it died.
     life: Result<Box<(Store<Cap>, E)>, Died>,
     limits: Limits,
+    /// After the instance, which keeps the engine that it steps.
+    clock: Arc<Clock>,
 }
 
 /// Why an instance trapped, in a short sentence.
@@ -30,11 +35,14 @@ impl<E> Guest<E> {
         limits: Limits,
         exports: impl FnOnce(&mut Store<Cap>, &wasmtime::component::Instance) -> wasmtime::Result<E>,
     ) -> Result<Self, Error> {
-        let mut store = limits::store(engine, limits.memory, limits.call_bytes);
+        let clock = engine.clock();
+        let running = clock.running();
+        let mut store = limits::store(engine.wasmtime(), limits.memory, limits.call_bytes);
         store.set_epoch_deadline(ticks(limits.call));
         let instance = pre.instantiate(&mut store).map_err(|error| Error::Start(died(&error, &limits).0))?;
         let exports = exports(&mut store, &instance).map_err(|error| Error::Export(format!("{error:#}")))?;
-        Ok(Self { life: Ok(Box::new((store, exports))), limits })
+        drop(running);
+        Ok(Self { life: Ok(Box::new((store, exports))), limits, clock })
     }
 
     /// Calls an export. After a trap the instance is gone, and this and every later call gives the reason.
@@ -46,6 +54,7 @@ impl<E> Guest<E> {
             Ok(alive) => &mut **alive,
             Err(died) => return Err(died.clone()),
         };
+        let _running = self.clock.running();
         store.set_epoch_deadline(ticks(self.limits.call));
         call(store, exports).map_err(|error| {
             let died = died(&error, &self.limits);

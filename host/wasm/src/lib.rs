@@ -20,6 +20,7 @@
 
 mod bindings;
 mod cache;
+mod clock;
 mod convert;
 mod engine;
 mod error;

@@ -63,7 +63,7 @@ impl ModelFactory {
     /// # Errors
     /// [`Error::Start`] when it traps at once.
     pub fn instantiate(&self) -> std::result::Result<Box<dyn Model + Send>, Error> {
-        let guest = Guest::start(self.engine.wasmtime(), &self.pre, self.limits, |store, instance| {
+        let guest = Guest::start(&self.engine, &self.pre, self.limits, |store, instance| {
             ModelPlugin::new(store, instance)
         })?;
         Ok(Box::new(Instance { guest }))

@@ -99,7 +99,7 @@ impl RoleFactory {
     }
 
     fn start(&self) -> Result<Guest<Faces>, Error> {
-        Guest::start(self.engine.wasmtime(), &self.pre, self.limits, |store, instance| {
+        Guest::start(&self.engine, &self.pre, self.limits, |store, instance| {
             Ok(Faces {
                 lifecycle: FaceLifecycle::new(&mut *store, instance)?,
                 // `check_exports` has seen that a family is whole or absent.
