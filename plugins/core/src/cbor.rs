@@ -13,9 +13,6 @@ use crate::formula::Suite;
 use crate::names::{ModelName, NodeId, SensorId, TopicName};
 use crate::version::Version;
 
-/// Bytes that most messages have at most, but for those that carry certificates.
-const USUAL: usize = 256;
-
 /// Why bytes are not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CborError {
@@ -47,12 +44,26 @@ impl From<CborError> for crate::role::Fault {
 
 /// The deterministic encoding of a message.
 pub fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
-    // Most messages fit; growing byte by byte would cost more than the encoding itself.
-    let mut bytes = Vec::with_capacity(USUAL);
+    // Counting costs less than a vector that grows, and what is kept for long has no slack.
+    let mut size = Size(0);
+    let counted = minicbor::encode(message, &mut size);
+    let mut bytes = Vec::with_capacity(size.0);
     // Writing into a vector cannot fail, and none of our messages refuses to be encoded.
     let written = minicbor::encode(message, &mut bytes);
-    debug_assert!(written.is_ok());
+    debug_assert!(counted.is_ok() && written.is_ok());
     bytes
+}
+
+/// Counts what is encoded.
+struct Size(usize);
+
+impl Write for Size {
+    type Error = core::convert::Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.0 += bytes.len();
+        Ok(())
+    }
 }
 
 /// Decodes a message of at most `most` bytes.

@@ -1,6 +1,8 @@
 //! Names: `[A-Za-z0-9._-]{1,64}`, checked where they enter (protocol, "Algorithms, names, versions").
 
+use alloc::borrow::ToOwned;
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 use core::str::FromStr;
 
@@ -45,22 +47,23 @@ fn check(text: &str) -> Result<(), NameError> {
     }
 }
 
+// A name never changes and has many holders: each clone of it is the same text.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks `text` and takes it.
             ///
             /// # Errors
             /// [`NameError`] says which rule the text breaks.
-            pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
-                let text = text.into();
-                check(&text)?;
-                Ok(Self(text))
+            pub fn new(text: impl AsRef<str>) -> Result<Self, NameError> {
+                let text = text.as_ref();
+                check(text)?;
+                Ok(Self(text.into()))
             }
 
             /// The name as text.
@@ -92,7 +95,7 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
             }
         }
     };

@@ -34,6 +34,7 @@ pub mod role;
 
 mod convert;
 mod host;
+mod memory;
 
 #[doc(hidden)]
 pub use wit_bindgen;

@@ -56,7 +56,8 @@ impl Broker {
                 }
             }
             Say::Subscribes { link, gateway, channels } => {
-                let known = self.subscribe(host, &gateway, channels);
+                let subscribed = self.subscribe(host, &gateway, channels);
+                let known = self.subscriptions(&gateway, subscribed);
                 self.tell_standings(host, (from, link), known, false);
             }
             Say::Proven { link, gateway, channels, held } => {
@@ -157,23 +158,28 @@ impl Broker {
         }
     }
 
-    /// Makes subscriptions durable; those that are.
+    /// Makes subscriptions durable; those that are, and whether each is new.
     fn subscribe(
         &mut self,
         host: &mut dyn Host,
         gateway: &NodeId,
         channels: Vec<Channel>,
-    ) -> Vec<Subscription> {
+    ) -> Vec<(Channel, bool)> {
         let most = self.config.subscriptions_per_gateway;
-        let mut known = Vec::new();
-        for channel in channels {
-            let new = self.store.subscribe(host, gateway, &channel, most);
-            if self.store.subscribes(gateway, &channel) {
-                let standing = self.store.standing(gateway, &channel).cloned();
-                known.push(Subscription { channel, new, standing });
-            }
-        }
-        known
+        let mut durable = |channel: Channel| {
+            let new = self.store.subscribe(host, gateway, &channel, most)?;
+            Some((channel, new))
+        };
+        channels.into_iter().filter_map(&mut durable).collect()
+    }
+
+    /// The same, with what the gateway answered last.
+    fn subscriptions(&self, gateway: &NodeId, durable: Vec<(Channel, bool)>) -> Vec<Subscription> {
+        let with_standing = |(channel, new)| {
+            let standing = self.store.standing(gateway, &channel).cloned();
+            Subscription { channel, new, standing }
+        };
+        durable.into_iter().map(with_standing).collect()
     }
 
     /// Once `M4` has proven a gateway, its subscriptions are durable.
@@ -188,13 +194,11 @@ impl Broker {
         let mut known = self.subscribe(host, &gateway, channels);
         for channel in self.store.channels(&gateway) {
             self.believe_what_it_holds(host, &gateway, &channel, &held);
-            if known.iter().all(|named| named.channel != channel) {
-                known.push(Subscription { channel, new: false, standing: None });
+            if known.iter().all(|(named, _)| *named != channel) {
+                known.push((channel, false));
             }
         }
-        for subscription in &mut known {
-            subscription.standing = self.store.standing(&gateway, &subscription.channel).cloned();
-        }
+        let known = self.subscriptions(&gateway, known);
         if held.is_empty() {
             self.desk.present.remove(&seat);
         } else {

@@ -253,21 +253,25 @@ impl Store {
         self.releases.values().any(|stored| stored.image() && stored.mark.digest == *digest)
     }
 
-    /// Makes a subscription durable; whether it is a new one. `most` bounds those of one gateway.
+    /// Makes a subscription durable; whether it is a new one, or nothing where the gateway has `most` already.
     pub(crate) fn subscribe(
         &mut self,
         host: &mut dyn Host,
         gateway: &NodeId,
         channel: &Channel,
         most: u32,
-    ) -> bool {
-        let known = self.channels.get(gateway);
-        if known.is_some_and(|channels| channels.contains(channel) || channels.len() >= most as usize) {
-            return false;
+    ) -> Option<bool> {
+        if let Some(channels) = self.channels.get(gateway) {
+            if channels.contains(channel) {
+                return Some(false);
+            }
+            if channels.len() >= most as usize {
+                return None;
+            }
         }
         host.put(&channel.key(&format!("sub/{gateway}")), Vec::new());
         self.index(gateway.clone(), channel.clone(), None);
-        true
+        Some(true)
     }
 
     /// Ends a subscription.
@@ -310,11 +314,6 @@ impl Store {
             host.delete(&channel.key(&format!("held/{gateway}")));
             all.set(gateway.clone(), None, self.releases.get(channel));
         }
-    }
-
-    /// Whether a gateway has this subscription.
-    pub(crate) fn subscribes(&self, gateway: &NodeId, channel: &Channel) -> bool {
-        self.channels.get(gateway).is_some_and(|channels| channels.contains(channel))
     }
 
     /// Channels of a gateway.
