@@ -65,7 +65,8 @@ pub enum Kind {
 pub enum Sink {
     /// Its bytes are counted.
     Count,
-    /// It is hashed, written into this folder, and made durable; gateways verify it.
+    /// It is hashed, written into this folder beside the one before, made durable, and takes its place; gateways verify
+    /// it. Whoever can lose power in between keeps the old one so long.
     Keep(PathBuf),
     /// It is never read: the peer stalls.
     Stall,
@@ -419,13 +420,14 @@ impl Life<'_> {
             Sink::Count => None,
             Sink::Stall => return std::future::pending().await,
             Sink::Keep(folder) => {
-                let file = std::fs::File::create(folder.join(&self.one.id)).map_err(why)?;
-                Some((file, Sha256Stream::new()))
+                let beside = folder.join(format!("{}.new", self.one.id));
+                let file = std::fs::File::create(&beside).map_err(why)?;
+                Some((file, Sha256Stream::new(), [beside, folder.join(&self.one.id)]))
             }
         };
         let mut take = |bytes: &[u8]| match &mut keep {
             None => Ok(()),
-            Some((file, hash)) => {
+            Some((file, hash, _)) => {
                 hash.update(bytes);
                 file.write_all(bytes)
             }
@@ -441,8 +443,9 @@ impl Life<'_> {
                 read => left -= read as u64,
             }
         }
-        let Some((file, hash)) = keep else { return Ok(None) };
-        let synced = tokio::task::spawn_blocking(move || file.sync_all()).await;
+        let Some((file, hash, [beside, place])) = keep else { return Ok(None) };
+        let kept = move || file.sync_all().and_then(|()| std::fs::rename(beside, place));
+        let synced = tokio::task::spawn_blocking(kept).await;
         synced.map_err(|error| error.to_string())?.map_err(why)?;
         Ok(Some(hash.finish()))
     }
