@@ -146,7 +146,7 @@ impl Reception {
     /// Starts work if there is enough to do and nobody does it.
     fn start(&mut self) {
         let complete = self.left() == 0;
-        if !complete && self.window.len() < WINDOW {
+        if !complete && self.window.len() < WINDOW / 4 {
             return;
         }
         let mut worker = match std::mem::replace(&mut self.state, State::Over) {
