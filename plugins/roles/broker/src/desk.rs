@@ -166,11 +166,11 @@ impl Broker {
         channels: Vec<Channel>,
     ) -> Vec<(Channel, bool)> {
         let most = self.config.subscriptions_per_gateway;
-        let mut durable = |channel: Channel| {
+        let durable = |channel: Channel| {
             let new = self.store.subscribe(host, gateway, &channel, most)?;
             Some((channel, new))
         };
-        channels.into_iter().filter_map(&mut durable).collect()
+        channels.into_iter().filter_map(durable).collect()
     }
 
     /// The same, with what the gateway answered last.

@@ -83,8 +83,8 @@ pub(crate) async fn shipped(bench: &Bench) -> Result<Vec<Row>, String> {
             name: format!("verified/gateways-{count}"),
             what: format!(
                 "time from the publisher's first byte until the broker has noted that all of {count} gateways, a process \
-                 each, have verified and stored 16 MiB; beside it, as many processes that hash it, write and sync it beside the \
-                 one before, and let it take its place"
+                 each, have verified and stored 16 MiB; beside it, as many processes that hash it, write and sync it \
+                 beside the one before, and let it take its place"
             ),
             unit: "ms".into(),
             ours: Sample::of(ours).scaled(1e3),
