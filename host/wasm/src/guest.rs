@@ -19,7 +19,7 @@ pub(crate) struct Guest<E> {
     /// The instance, or why it died.
     life: Result<Box<(Store<Cap>, E)>, Died>,
     limits: Limits,
-    /// After the instance, which keeps the engine that it steps.
+    /// Goes while a call runs.
     clock: Arc<Clock>,
 }
 
