@@ -262,7 +262,7 @@ impl Plugins {
         self.policy_engine = Some(engine.clone());
         let wasm = files::read(file, LARGEST_COMPONENT)?;
         let policy = trireme_wasm::PolicyFactory::from_wasm(&engine, &wasm)
-            .and_then(|factory| factory.load(source))
+            .and_then(|factory| factory.load(source, "{}"))
             .map_err(not_loaded(file))?;
         let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(WasmPolicy { name, hooks: policy.hooks().to_vec(), policy: Mutex::new(policy) })
@@ -284,7 +284,9 @@ impl Policy for WasmPolicy {
     fn decide(&self, hook: &str, question: &[u8]) -> Verdict {
         match std::str::from_utf8(question) {
             // A policy that panicked is replaced by itself at its next question.
-            Ok(question) => self.policy.lock().unwrap_or_else(PoisonError::into_inner).decide(hook, question),
+            Ok(question) => {
+                self.policy.lock().unwrap_or_else(PoisonError::into_inner).decide(hook, question).verdict
+            }
             Err(_) => Verdict::Deny("the question is no text, which counts as no".into()),
         }
     }
