@@ -10,7 +10,7 @@ use minicbor::encode::{self, Encode, Encoder, Write};
 
 use crate::bytes::{Digest, Point, Signature, Tag, Token};
 use crate::formula::Suite;
-use crate::names::{ModelName, NodeId, SensorId, TopicName};
+use crate::names::{LabelText, ModelName, NodeId, SensorId, TopicName};
 use crate::version::Version;
 
 /// Why bytes are not a message.
@@ -134,7 +134,7 @@ macro_rules! as_text {
 }
 
 as_bytes!(Digest, Tag, Token, Signature, Point);
-as_text!(NodeId, SensorId, ModelName, TopicName);
+as_text!(NodeId, SensorId, ModelName, TopicName, LabelText);
 
 impl<C> Encode<C> for Version {
     fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {

@@ -9,6 +9,7 @@
 //! | [`formula`] | one function per formula: which label, which fields, in which order | 5.6 |
 //! | [`message`] | what travels: PUSH, RESPONSE, release header, manifest, LAN messages, receipts | 5.6.3–5.6.5 |
 //! | [`model`] | [`model::Model`]: how a kind of sensor takes its image, and [`model::Device`] | – |
+//! | [`labels`], [`rollout`] | whom a release is addressed to, and in which waves it reaches them | – |
 //! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
 //! | [`exchange`] | key agreement, sealed messages, acknowledgements, for both sides | 5.6.3.1, 5.6.4.1 |
 //! | [`trust`] | revocation lists and link certificates on their way from peer to peer | – |
@@ -27,11 +28,13 @@ pub mod cbor;
 pub mod exchange;
 pub mod formula;
 pub mod json;
+pub mod labels;
 pub mod message;
 pub mod model;
 pub mod names;
 pub mod release;
 pub mod role;
+pub mod rollout;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod timekeeping;
@@ -40,6 +43,7 @@ pub mod version;
 
 pub use bytes::{Digest, Point, Signature, Tag, Token};
 pub use formula::{Field, Formula, ImageFormula, Suite};
-pub use names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
+pub use labels::{Labels, Selector};
+pub use names::{LabelText, ModelName, NodeId, RoleKind, SensorId, TopicName};
 pub use role::{Event, Fault, Host, LinkId, Role, Stamp};
 pub use version::Version;

@@ -117,6 +117,17 @@ name!(
     /// `Topic_MF`, the one topic of a manufacturer (thesis 5.3).
     TopicName
 );
+name!(
+    /// The key or the value of a label ([`crate::labels`]).
+    LabelText
+);
+
+// A name compares as its text does.
+impl core::borrow::Borrow<str> for LabelText {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
 
 /// The six roles of section 5.2, as they stand in a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
