@@ -54,7 +54,7 @@ pub(crate) fn decision(answer: Dynamic, hook: &Hook) -> Result<Decision, Diagnos
                 "{} gave {what} for an answer: its last value must be allow(), wait(duration, reason) or deny(reason)",
                 hook.name
             );
-            Err(at(hook.end, told))
+            Err(at(hook.function.end, told))
         }
     }
 }

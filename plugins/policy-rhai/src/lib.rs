@@ -34,7 +34,7 @@ mod question;
 mod settings;
 mod source;
 
-use rhai::{CallFnOptions, Dynamic, Engine, Map, Position, Scope};
+use rhai::{Engine, Map, Position};
 use trireme_core::policy::{Decision, Diagnostic, Policy};
 
 use crate::source::Script;
@@ -77,31 +77,10 @@ impl Policy for Rhai {
         };
         let question = question::read(question)
             .map_err(|error| Diagnostic::nowhere(format!("the question is no JSON object: {error}")))?;
-        let answer = match served.takes_settings {
-            true => self.call(hook, (Dynamic::from_map(question), Dynamic::from_map(self.settings.clone()))),
-            false => self.call(hook, (Dynamic::from_map(question),)),
-        };
-        answer::decision(answer?, served)
+        let settings = served.function.takes_settings().then(|| self.settings.clone());
+        let answer = served.function.call(&self.engine, [question].into_iter().chain(settings))?;
+        answer::decision(answer, served)
     }
-}
-
-impl Rhai {
-    fn call(&self, function: &str, arguments: impl rhai::FuncArgs) -> Result<Dynamic, Diagnostic> {
-        call(&self.engine, &self.script, function, arguments)
-    }
-}
-
-/// Calls a function of a script. Nothing is left of the call: constants are part of the script already.
-fn call(
-    engine: &Engine,
-    script: &Script,
-    function: &str,
-    arguments: impl rhai::FuncArgs,
-) -> Result<Dynamic, Diagnostic> {
-    let options = CallFnOptions::new().eval_ast(false).rewind_scope(false);
-    engine
-        .call_fn_with_options(options, &mut Scope::new(), &script.ast, function, arguments)
-        .map_err(|error| failure::tell(*error))
 }
 
 fn bounded(what: &str, text: &str, most: usize) -> Result<(), Diagnostic> {

@@ -6,8 +6,8 @@ use trireme_core::policy::Diagnostic;
 use crate::{
     at,
     builtins::{amounts, times},
-    call, question,
-    source::{CHECK, SETTINGS, Script},
+    question,
+    source::Script,
 };
 
 /// The settings of a policy.
@@ -30,18 +30,18 @@ pub(crate) fn settle(engine: &Engine, script: &Script, json: &str) -> Result<Map
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    if script.checks {
+    if let Some(check) = &script.check {
         // What it gives does not count: a mistake is thrown.
-        let judged = call(engine, script, CHECK, (Dynamic::from_map(settings.clone()),));
+        let judged = check.call(engine, [settings.clone()]);
         judged.map(drop).map_err(|mistake| vec![mistake])?;
     }
     Ok(settings)
 }
 
 fn defaults(engine: &Engine, script: &Script) -> Result<Map, Diagnostic> {
-    let Some(end) = script.settings else { return Ok(Map::new()) };
-    let given = call(engine, script, SETTINGS, ())?;
-    given.try_cast::<Map>().ok_or_else(|| at(end, "settings() gives a map: #{ name: default, … }"))
+    let Some(function) = &script.settings else { return Ok(Map::new()) };
+    let given = function.call(engine, [])?;
+    given.try_cast::<Map>().ok_or_else(|| at(function.end, "settings() gives a map: #{ name: default, … }"))
 }
 
 fn unknown(name: &str, settings: &Map) -> String {

@@ -1,8 +1,8 @@
 //! From a source to a script that can be called. What is wrong is told here, before the first question.
 
 use rhai::{
-    AST, ASTFlags, ASTNode, Engine, Expr, ImmutableString, OptimizationLevel, Position, Scope, ScriptFuncDef,
-    Stmt,
+    AST, ASTFlags, ASTNode, Dynamic, Engine, Expr, ImmutableString, Map, OptimizationLevel, Position, Scope,
+    ScriptFuncDef, Stmt,
 };
 use trireme_core::policy::Diagnostic;
 
@@ -29,20 +29,25 @@ const LIBRARY: [&str; 96] = [
 
 /// A script that can be called.
 pub(crate) struct Script {
-    pub(crate) ast: AST,
     pub(crate) hooks: Vec<Hook>,
-    /// Where `settings()` ends, if there is one.
-    pub(crate) settings: Option<Position>,
-    /// Whether there is a `check(settings)`.
-    pub(crate) checks: bool,
+    pub(crate) settings: Option<Function>,
+    pub(crate) check: Option<Function>,
 }
 
 /// A hook that a script serves.
 pub(crate) struct Hook {
     pub(crate) name: &'static str,
-    /// Whether its function has a second parameter.
-    pub(crate) takes_settings: bool,
-    /// The last thing that it does: where its answer is, or is missing.
+    pub(crate) function: Function,
+}
+
+/// A function of a script that is called from outside.
+pub(crate) struct Function {
+    /// Its statements, as those of a program whose functions are those of the script. rhai forgets where a function was
+    /// when it ran out of steps, and not where a program was.
+    program: AST,
+    /// What the program takes for its variables.
+    parameters: Vec<ImmutableString>,
+    /// The last thing that it does: where its value is, or is missing.
     pub(crate) end: Position,
 }
 
@@ -71,10 +76,52 @@ impl Script {
         let ast = engine
             .compile_with_scope(&constants, source)
             .map_err(|error| one(failure::tell_parsing(&error)))?;
-        // Where things are is told by the plain form: the other one leaves out what has no effect.
-        let (hooks, settings, checks) = functions(&plain)?;
-        Ok(Self { ast: ast.clone_functions_only(), hooks, settings, checks })
+        functions(&ast, &plain)
     }
+}
+
+impl Function {
+    /// Where things are is told by the plain form: the other one leaves out what has no effect.
+    fn of(definition: &ScriptFuncDef, ast: &AST, plain: &AST) -> Self {
+        let program = AST::new(statements(definition, ast), ast.shared_lib().clone());
+        let last = statements(definition, plain).last().map(Stmt::position).filter(|place| !place.is_none());
+        let end = last.unwrap_or_else(|| definition.body.end_position());
+        Self { program, parameters: definition.params.to_vec(), end }
+    }
+
+    /// Whether it wants the settings, too.
+    pub(crate) fn takes_settings(&self) -> bool {
+        self.parameters.len() > 1
+    }
+
+    /// Calls it. Nothing is left of the call.
+    pub(crate) fn call(
+        &self,
+        engine: &Engine,
+        arguments: impl IntoIterator<Item = Map>,
+    ) -> Result<Dynamic, Diagnostic> {
+        let mut scope = Scope::new();
+        for (name, argument) in self.parameters.iter().zip(arguments) {
+            scope.push_dynamic(name.clone(), Dynamic::from_map(argument));
+        }
+        engine.eval_ast_with_scope(&mut scope, &self.program).map_err(|error| failure::tell(*error))
+    }
+}
+
+fn statements(function: &ScriptFuncDef, ast: &AST) -> Vec<Stmt> {
+    // `clone_functions_only_filtered` would be the name for it, but leaves out nothing where there was nothing before.
+    let mut alone = ast.clone_functions_only();
+    alone.retain_functions(|_, _, name, count| {
+        name == function.name.as_str() && count == function.params.len()
+    });
+    let mut statements = Vec::new();
+    alone.walk(&mut |path| {
+        if let [ASTNode::Stmt(statement)] = path {
+            statements.push((*statement).clone());
+        }
+        true
+    });
+    statements
 }
 
 fn only_constants(statements: &[Stmt]) -> Result<(), Vec<Diagnostic>> {
@@ -148,23 +195,23 @@ fn taken(name: &ImmutableString, place: Position) -> Diagnostic {
     at(place, format!("{name} is the name of a constant; take another one here"))
 }
 
-type Functions = (Vec<Hook>, Option<Position>, bool);
-
-fn functions(ast: &AST) -> Result<Functions, Vec<Diagnostic>> {
-    let (mut hooks, mut settings, mut checks, mut wrong) = (Vec::new(), None, false, Vec::new());
-    for function in ast.iter_fn_def() {
-        let (start, count) = (function.body.start_position(), function.params.len());
-        match function.name.as_str() {
-            SETTINGS if count == 0 => settings = Some(end(ast, function)),
+fn functions(ast: &AST, plain: &AST) -> Result<Script, Vec<Diagnostic>> {
+    let mut script = Script { hooks: Vec::new(), settings: None, check: None };
+    let mut wrong = Vec::new();
+    for definition in plain.iter_fn_def() {
+        let (start, count) = (definition.body.start_position(), definition.params.len());
+        let function = || Function::of(definition, ast, plain);
+        match definition.name.as_str() {
+            SETTINGS if count == 0 => script.settings = Some(function()),
             SETTINGS => wrong.push(at(start, "settings() has no parameters: it gives the defaults")),
-            CHECK if count == 1 => checks = true,
+            CHECK if count == 1 => script.check = Some(function()),
             CHECK => wrong.push(at(start, "check(settings) has one parameter")),
             name => {
                 let Some(name) = HOOKS.into_iter().find(|hook| *hook == name) else { continue };
-                if hooks.iter().any(|hook: &Hook| hook.name == name) {
+                if script.hooks.iter().any(|hook: &Hook| hook.name == name) {
                     wrong.push(at(start, format!("{name} is there twice")));
                 } else if count == 1 || count == 2 {
-                    hooks.push(Hook { name, takes_settings: count == 2, end: end(ast, function) });
+                    script.hooks.push(Hook { name, function: function() });
                 } else {
                     let told = format!("{name} has the parameters (question) or (question, settings)");
                     wrong.push(at(start, told));
@@ -172,28 +219,12 @@ fn functions(ast: &AST) -> Result<Functions, Vec<Diagnostic>> {
             }
         }
     }
-    if hooks.is_empty() && wrong.is_empty() {
+    if script.hooks.is_empty() && wrong.is_empty() {
         wrong.push(Diagnostic::nowhere(format!("it serves no hook; {}", what_to_define())));
     }
-    hooks.sort_by_key(|hook| HOOKS.iter().position(|name| *name == hook.name));
+    script.hooks.sort_by_key(|hook| HOOKS.iter().position(|name| *name == hook.name));
     wrong.sort_by_key(|mistake| (mistake.line, mistake.column));
-    if wrong.is_empty() { Ok((hooks, settings, checks)) } else { Err(wrong) }
-}
-
-/// The last statement of a function, or its end where it has none.
-fn end(ast: &AST, function: &ScriptFuncDef) -> Position {
-    let (from, to) = (function.body.start_position(), function.body.end_position());
-    let mut last = Position::NONE;
-    ast.walk(&mut |path| {
-        if let [ASTNode::Stmt(statement)] = path {
-            let place = statement.position();
-            if from < place && place < to && (last.is_none() || last < place) {
-                last = place;
-            }
-        }
-        true
-    });
-    if last.is_none() { to } else { last }
+    if wrong.is_empty() { Ok(script) } else { Err(wrong) }
 }
 
 fn what_to_define() -> String {

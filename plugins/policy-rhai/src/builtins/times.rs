@@ -43,7 +43,7 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("within", |from: &str, to: &str, time: Dynamic| -> Fallible<bool> {
         Ok(is_within(minute(from)?, minute(to)?, minute_shown(&time)?))
     });
-    engine.register_fn("until", |of_day: &str, time: LocalTime| -> Fallible<INT> {
+    engine.register_fn("ms_until", |of_day: &str, time: LocalTime| -> Fallible<INT> {
         Ok(time.until(minute(of_day)?)?)
     });
     engine.register_fn("is_time", |value: &str| minute(value).is_ok());
