@@ -363,6 +363,8 @@ fn hello(sensor: &str, running: [u32; 4]) -> Frame {
         model: ModelName::new("MD-01").unwrap(),
         running: Version::new(running),
         generation: 1,
+        labels: None,
+        facts: None,
     };
     Frame::Lan(HELLO.into(), cbor::encode(&hello))
 }
@@ -374,7 +376,8 @@ async fn a_spoofed_sensor_delays_the_real_one_and_no_more() {
     // In the name of sn-1: "I run version 99", then "I refuse it", then "I gave it up", four times.
     let mut line = Line::open(Kind::Lan, address).await;
     line.send(&hello("sn-1", [99, 0, 0, 0])).await;
-    let status = Status { sensor: SensorId::new("sn-1").unwrap(), running: Version::new([99, 0, 0, 0]) };
+    let status =
+        Status { sensor: SensorId::new("sn-1").unwrap(), running: Version::new([99, 0, 0, 0]), facts: None };
     line.send(&Frame::Lan(STATUS.into(), cbor::encode(&status))).await;
     // One link speaks for one sensor.
     line.send(&hello("sn-2", [99, 0, 0, 0])).await;
@@ -394,6 +397,7 @@ async fn a_spoofed_sensor_delays_the_real_one_and_no_more() {
     line.send(&hello("sn-1", [1, 1, 0, 0])).await;
     for outcome in ["refused-token", "refused-policy"] {
         let refusal = Receipt {
+            labels: None,
             version: Version::new([1, 2, 0, 0]),
             sensor: SensorId::new("sn-1").unwrap(),
             digest: hash::of_bytes(&next),

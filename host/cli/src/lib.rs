@@ -12,6 +12,7 @@
 //! | [`plugins`], [`assemble`] | from a configuration to what a node runs |
 //! | [`run`], [`supervise`] | one node in this process; several as children |
 //! | [`publish`], [`status`], [`rotate`], [`wait`] | a running node's administrator |
+//! | [`plan`], [`rollouts`] | rollouts: as they are planned, as they stand; the inventory |
 //! | [`backup`] | a node's state at one commit, and the way back to it |
 //! | [`audit`] | what a node noted, and whether it is all still there |
 //! | [`commands`] | what `trireme` understands |
@@ -36,9 +37,11 @@ pub mod keystore;
 pub mod logging;
 pub mod models;
 pub mod passphrase;
+pub mod plan;
 pub mod plugins;
 pub mod provisioning;
 pub mod publish;
+pub mod rollouts;
 pub mod rotate;
 pub mod run;
 pub mod status;

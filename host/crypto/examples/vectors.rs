@@ -370,6 +370,7 @@ impl World {
             manufacturer: acme.clone(),
             sequence: 4,
             receipts: vec![Receipt {
+                labels: None,
                 sensor: self.sensor.clone(),
                 gateway: gw.clone(),
                 model: self.model.clone(),

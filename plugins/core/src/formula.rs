@@ -325,6 +325,8 @@ pub mod label {
     pub const RECEIPT: &str = "trireme/1/receipt";
     /// A gateway's signature over a batch of receipts.
     pub const BATCH: &str = "trireme/1/batch";
+    /// An operator's approval of a release.
+    pub const APPROVAL: &str = "trireme/1/approval";
     /// A manufacturer's signature over its list of brokers.
     pub const BROKERS: &str = "trireme/1/brokers";
     /// The authority's signature over its time.
@@ -522,6 +524,19 @@ impl Formula<'_> {
 #[must_use]
 pub fn batch(content: &[u8]) -> Formula<'_> {
     Formula::new(label::BATCH, [content.into()])
+}
+
+/// An operator's approval of a release: `(ID_MF, MD, V, H(FW), operator)`.
+#[must_use]
+pub fn approval<'a>(
+    manufacturer: &'a NodeId,
+    model: &'a ModelName,
+    version: Version,
+    digest: &'a Digest,
+    operator: &'a str,
+) -> Formula<'a> {
+    let fields = [manufacturer.into(), model.into(), version.into(), digest.into(), operator.into()];
+    Formula::new(label::APPROVAL, fields)
 }
 
 /// `Sign_bMF(ID_MF, Topic, n, (ID_BK, URL)×n, sequence, issued, expires)`; times in milliseconds since 1970.

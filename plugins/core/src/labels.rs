@@ -69,22 +69,70 @@ impl Labels {
         self
     }
 
-    /// These labels with the two that everybody has.
+    /// These labels, with the two that every sensor has.
     #[must_use]
-    pub fn named(mut self, sensor: &SensorId, gateway: &NodeId) -> Self {
-        let names = [(SENSOR, sensor.as_str()), (GATEWAY, gateway.as_str())];
-        // A name of a party is a text of a label too: the same rule.
-        for (key, value) in names {
-            if let (Ok(key), Ok(value)) = (LabelText::new(key), LabelText::new(value)) {
-                self.0.insert(key, value);
-            }
-        }
-        self
+    pub fn named<'a>(&'a self, sensor: &'a SensorId, gateway: &'a NodeId) -> Named<'a> {
+        Named { labels: self, sensor, gateway }
     }
 
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+/// Whoever carries labels.
+pub trait Labelled {
+    /// The value of a label.
+    fn label(&self, key: &str) -> Option<&str>;
+}
+
+impl Labelled for Labels {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.value(key)
+    }
+}
+
+/// A sensor's labels, its own name and its gateway's among them. Nobody can give these two another value.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    labels: &'a Labels,
+    sensor: &'a SensorId,
+    gateway: &'a NodeId,
+}
+
+impl Labelled for Named<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        match key {
+            SENSOR => Some(self.sensor.as_str()),
+            GATEWAY => Some(self.gateway.as_str()),
+            other => self.labels.value(other),
+        }
+    }
+}
+
+/// Labels by the names of those who carry them: what an operator writes for many at once. A name may end in `*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LabelRules(BTreeMap<String, Labels>);
+
+impl LabelRules {
+    /// The labels of this name: those of all rules that fit, the closer ones laid over the others.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Labels {
+        let fits = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == pattern,
+        };
+        let mut rules: Vec<_> = self.0.iter().filter(|(pattern, _)| fits(pattern)).collect();
+        rules.sort_by_key(|(pattern, _)| (pattern.trim_end_matches('*').len(), !pattern.ends_with('*')));
+        rules.into_iter().fold(Labels::default(), |labels, (_, rule)| labels.with(rule))
+    }
+
+    /// Whether each rule gives few enough labels.
+    #[must_use]
+    pub fn is_sensible(&self) -> bool {
+        self.0.values().all(Labels::is_sensible)
     }
 }
 
@@ -145,8 +193,8 @@ impl Selector {
 
     /// Whether all terms hold for these labels.
     #[must_use]
-    pub fn matches(&self, labels: &Labels) -> bool {
-        self.terms.iter().all(|term| term.holds(labels.value(term.key.as_str())))
+    pub fn matches(&self, labels: &impl Labelled) -> bool {
+        self.terms.iter().all(|term| term.holds(labels.label(term.key.as_str())))
     }
 }
 
@@ -383,9 +431,20 @@ mod tests {
     #[test]
     fn names_of_sensor_and_gateway_are_labels_and_nobody_can_give_others() {
         let (sensor, gateway) = (SensorId::new("sn-1").unwrap(), NodeId::new("gw-1").unwrap());
-        let all = labels(&[("sensor", "sn-9"), ("site", "bonn")]).named(&sensor, &gateway);
-        assert_eq!(all.to_string(), "gateway=gw-1,sensor=sn-1,site=bonn");
-        assert!(Selector::parse("sensor in (sn-1, sn-2), gateway=gw-1").unwrap().matches(&all));
+        let all = labels(&[("sensor", "sn-9"), ("site", "bonn")]);
+        let selector = Selector::parse("sensor in (sn-1, sn-2), gateway=gw-1, site=bonn").unwrap();
+        assert!(selector.matches(&all.named(&sensor, &gateway)));
+    }
+
+    #[test]
+    fn rules_give_labels_by_name_and_the_closer_one_wins() {
+        let text =
+            r#"{"sn-*": {"site": "bonn", "ring": "3"}, "sn-1*": {"ring": "2"}, "sn-1": {"ring": "1"}}"#;
+        let rules: LabelRules = serde_json::from_str(text).unwrap();
+        assert_eq!(rules.of("sn-1").to_string(), "ring=1,site=bonn");
+        assert_eq!(rules.of("sn-12").to_string(), "ring=2,site=bonn");
+        assert_eq!(rules.of("sn-2").to_string(), "ring=3,site=bonn");
+        assert!(rules.of("gw-1").is_empty() && rules.is_sensible());
     }
 
     #[test]

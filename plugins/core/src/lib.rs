@@ -15,6 +15,7 @@
 //! | [`exchange`] | key agreement, sealed messages, acknowledgements, for both sides | 5.6.3.1, 5.6.4.1 |
 //! | [`trust`] | revocation lists and link certificates on their way from peer to peer | – |
 //! | [`api`] | JSON bodies of the directory, the authority and the local administrator | 5.2 |
+//! | [`hour`] | how often something happened in the last hour | – |
 //! | [`json`] | reading and writing JSON at the edges of a role | – |
 //!
 //! Nothing here does IO, reads a clock or computes a MAC.
@@ -28,6 +29,7 @@ pub mod bytes;
 pub mod cbor;
 pub mod exchange;
 pub mod formula;
+pub mod hour;
 pub mod json;
 pub mod labels;
 pub mod message;

@@ -10,9 +10,10 @@ use minicbor::{Decode, Encode};
 
 use crate::bytes::{Digest, Tag};
 use crate::formula::{self, Formula, Suite};
-use crate::message::{GenerationToken, Header, LARGEST_IMAGE, LARGEST_MESSAGE, Manifest};
+use crate::message::{Extension, GenerationToken, Header, LARGEST_IMAGE, LARGEST_MESSAGE, Manifest};
 use crate::names::{ModelName, RoleKind, TopicName};
 use crate::role::{Certified, Fault, Host, LinkId, code};
+use crate::rollout::ORDER;
 use crate::version::Version;
 use crate::{cbor, role};
 
@@ -175,10 +176,12 @@ pub fn verify_manifest(host: &mut dyn Host, header: &Header) -> Result<Option<(C
     if !same {
         return Err(Fault::new(code::AUTHENTICATION, "the manifest says something else than the header"));
     }
-    if let Some(extension) = manifest.extensions.iter().find(|extension| !extension.ignorable) {
+    let unknown = |extension: &&Extension| !extension.ignorable && extension.name != ORDER;
+    if let Some(extension) = manifest.extensions.iter().find(unknown) {
         let text = format!("the manifest needs {:?}, which is not known here", extension.name);
         return Err(Fault::new(code::MALFORMED, text));
     }
+    manifest.order()?;
     Ok(Some((certified, manifest)))
 }
 

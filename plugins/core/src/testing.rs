@@ -20,7 +20,7 @@ use crate::role::{
 };
 use crate::version::Version;
 
-pub use values::{certificate, issuer_id, list, receipt_tag, serial, signature};
+pub use values::{certificate, issuer_id, list, point, receipt_tag, serial, signature};
 use values::{checksum, never, read_certificate, read_list};
 
 /// What a role asked for, beyond state and pins.

@@ -150,6 +150,8 @@ async fn greet(processes: &Processes, gateway: &str, address: SocketAddr) -> Res
         model: ModelName::new("MD-01").map_err(|error| why(&error))?,
         running: Version::new([1, 0, 0, 0]),
         generation: 1,
+        labels: None,
+        facts: None,
     };
     let mut line = Line::open(Kind::Lan, address).await;
     line.send(&Frame::Lan("hello".into(), cbor::encode(&hello))).await;

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trireme_core::{ModelName, NodeId, RoleKind, SensorId, Suite, Version};
+use trireme_core::rollout::{Budget, Plan, Share, Wave};
+use trireme_core::{ModelName, NodeId, RoleKind, Selector, SensorId, Suite, Version};
 
 use super::audit::AuditCommand;
 use super::authority::AuthorityCommand;
@@ -12,8 +13,10 @@ use super::enrol::Enrol;
 use super::keys::KeysCommand;
 use super::models::{List, Retire, Rotate};
 use super::releases::{Refresh, Withdraw};
+use super::rollout::{FleetArgs, RolloutCommand, SensorCommand};
 use super::wait::WaitCommand;
 use crate::init::Counts;
+use crate::plan::{PlanFileError, PlanText, Span};
 
 /// Secure firmware updates from a manufacturer to every sensor, through six roles
 #[derive(Debug, Parser)]
@@ -71,6 +74,14 @@ pub(super) enum Command {
     Refresh(Refresh),
     /// Withdraw a release: brokers drop its image, gateways offer it no more
     Withdraw(Withdraw),
+    /// Rollouts: how they stand; halt, resume, withdraw, approve
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// What runs where
+    Fleet(FleetArgs),
+    /// A running sensor
+    #[command(subcommand)]
+    Sensor(SensorCommand),
     /// How far releases are; how a node is
     Status(Status),
     /// Wait until nodes are up, a release is installed, or trust has spread
@@ -289,7 +300,8 @@ Exit codes: 0 every broker has it · 2 refused, or the version exists with other
 yet, and the node goes on by itself · 1 anything else.
 
   trireme publish --model MD-01 --version 1.3 image.bin
-  trireme publish --model MD-01 --version 1.3 --suite thesis --node net/acme.toml image.bin")]
+  trireme publish --model MD-01 --version 1.3 --suite thesis --node net/acme.toml image.bin
+  trireme publish --model MD-01 --version 1.4 --wave ring=canary --wave 10% --wave 100% --failures 2% image.bin")]
 pub(super) struct Publish {
     /// The image
     pub(super) image: PathBuf,
@@ -308,11 +320,58 @@ pub(super) struct Publish {
     /// Do not wait for the brokers
     #[arg(long)]
     pub(super) detach: bool,
+    /// Policies that hold others back may let it pass
+    #[arg(long)]
+    pub(super) emergency: bool,
+    /// The plan of a rollout, TOML; the options below are laid over it
+    #[arg(long, value_name = "FILE", help_heading = "Rollout")]
+    pub(super) rollout: Option<PathBuf>,
+    /// A wave: 10%, ring=canary, or "10% of ring=canary"; once for each wave, in order
+    #[arg(long = "wave", value_name = "WAVE", help_heading = "Rollout")]
+    pub(super) waves: Vec<Wave>,
+    /// Whom the release is addressed to, by labels: "site=berlin, !battery"
+    #[arg(long, value_name = "SELECTOR", help_heading = "Rollout")]
+    pub(super) select: Option<Selector>,
+    /// How much of a wave has to confirm before the next one begins
+    #[arg(long, value_name = "SHARE", help_heading = "Rollout")]
+    pub(super) confirmed: Option<Share>,
+    /// How many sensors may fail before it halts: 2%, or a number
+    #[arg(long, value_name = "BUDGET", help_heading = "Rollout")]
+    pub(super) failures: Option<Budget>,
+    /// How many may stay silent before it halts
+    #[arg(long, value_name = "BUDGET", help_heading = "Rollout")]
+    pub(super) silence: Option<Budget>,
+    /// After how long without a word a sensor is silent: 90s, 30m, 2h
+    #[arg(long, value_name = "TIME", help_heading = "Rollout")]
+    pub(super) silent_after: Option<Span>,
+    /// From one wave to the next at least
+    #[arg(long, value_name = "TIME", help_heading = "Rollout")]
+    pub(super) soak: Option<Span>,
     /// Progress and end as JSON, a line each
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
     pub(super) at: At,
+}
+
+impl Publish {
+    /// The plan of its rollout; none, where nothing is said of one.
+    pub(super) fn plan(&self) -> Result<Option<Plan>, PlanFileError> {
+        let options = PlanText {
+            select: self.select.clone(),
+            waves: self.waves.clone(),
+            confirmed: self.confirmed,
+            failures: self.failures,
+            silence: self.silence,
+            silent_after: self.silent_after,
+            soak: self.soak,
+        };
+        if self.rollout.is_none() && options.is_empty() {
+            return Ok(None);
+        }
+        let file = self.rollout.as_deref().map(PlanText::read).transpose()?.unwrap_or_default();
+        file.with(options).plan().map(Some)
+    }
 }
 
 /// A suite by its name.

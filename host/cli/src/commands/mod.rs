@@ -8,6 +8,7 @@ mod enrol;
 mod keys;
 mod models;
 mod releases;
+mod rollout;
 mod wait;
 
 use std::ffi::OsString;
@@ -116,6 +117,9 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Restore(args) => backup::restore(&args),
         Command::Refresh(args) => releases::refresh(&args),
         Command::Withdraw(args) => releases::withdraw(&args),
+        Command::Rollout(command) => rollout::perform(command),
+        Command::Fleet(args) => rollout::fleet(&args),
+        Command::Sensor(command) => rollout::sensor(command),
         Command::Wait(command) => wait::perform(command),
         Command::Model(command) => perform_model(command),
         Command::Publish(args) => publish(&args),
@@ -255,6 +259,8 @@ fn publish(args: &args::Publish) -> Result<u8, Failure> {
         suite: args.suite.map(Into::into),
         expires_days: args.expires,
         detach: args.detach,
+        rollout: args.plan()?,
+        emergency: args.emergency,
     };
     let show = if args.json { Show::Json } else { Show::People };
     releases::told(show, runtime()?.block_on(publish::publish(&socket, &wish, &args.image, show)))

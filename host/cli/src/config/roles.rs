@@ -324,6 +324,13 @@ const MANUFACTURER: &[Key] = &[
     ),
     role("list_days", Kind::Number(1, 366), "30", "how long the announced list of brokers is good for"),
     role("concurrency", Kind::Number(1, 256), "8", "how many brokers are served at once"),
+    role("sensors", Kind::Number(1, 1_000_000), "100000", "the most sensors of the inventory"),
+    optional(
+        "operators",
+        Kind::Map(&Kind::Text, 64),
+        "{ alice = \"04…\" }",
+        "who can approve of releases, with their keys as `trireme rollout operator` shows them",
+    ),
     RENEW,
     FOLLOW_LISTS,
     LISTS_EVERY,
@@ -445,6 +452,12 @@ const BROKER: &[Key] = &[
     role("pushes_in_all", COUNT, "60000", "the most PUSHes from and to all unproven links in a minute"),
     role("denied_ms", MS, "600000", "after which a gateway that a policy denied is asked about again"),
     optional(
+        "gateway_labels",
+        Kind::Map(&LABELS, 4096),
+        "{ \"gw-1*\" = { site = \"berlin\" } }",
+        "labels of gateways, for policies: by name, or by its beginning",
+    ),
+    optional(
         "quota",
         Kind::Table(QUOTA),
         "{ bytes = 1073741824, models = 64, batches = 5000, receipt_days = 90 }",
@@ -462,6 +475,9 @@ const BROKER: &[Key] = &[
     PLUGIN,
     GRANTS,
 ];
+
+/// Names with names; as many as anybody carries.
+const LABELS: Kind = Kind::Map(&Kind::Name, 16);
 
 const GATEWAY: &[Key] = &[
     ID,
@@ -494,6 +510,18 @@ const GATEWAY: &[Key] = &[
         "starts installs although the time is not proven; each is audited",
     ),
     role("receipts", COUNT, "10000", "the most receipts kept until a broker takes them"),
+    optional(
+        "labels",
+        LABELS,
+        "{ site = \"berlin\" }",
+        "labels of this gateway; all of its sensors have them too",
+    ),
+    optional(
+        "sensor_labels",
+        Kind::Map(&LABELS, 4096),
+        "{ \"sn-0*\" = { ring = \"canary\" } }",
+        "labels of its sensors, by name, or by its beginning; they count before those that a sensor says itself",
+    ),
     RENEW,
     // Gateways are many: they hear of revocation from their brokers at once, and ask themselves now and then.
     Key { absent: Absent::Default("false"), ..FOLLOW_LISTS },
@@ -555,6 +583,13 @@ const SENSOR: &[Key] = &[
     role("transfer_timeout_ms", MS, "60000", "an image that was asked for has to begin within this time"),
     role("receive_timeout_ms", MS, "3600000", "an image that began has to be whole within this time"),
     role("self_test_timeout_ms", MS, "60000", "an image on trial has to pass its test within this time"),
+    optional("labels", LABELS, "{ ring = \"canary\" }", "labels that it carries, for selections"),
+    optional(
+        "facts",
+        Kind::Map(&Kind::Integer, 16),
+        "{ battery = 80 }",
+        "what it knows of its condition at the start; `trireme sensor facts` says it anew",
+    ),
     PLUGIN,
     GRANTS,
 ];

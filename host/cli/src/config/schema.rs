@@ -7,7 +7,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use trireme_core::api::BrokerAddress;
-use trireme_core::{NodeId, RoleKind, Version};
+use trireme_core::{LabelText, NodeId, RoleKind, Version};
 use trireme_net::mqtt::carrier::Carrier;
 use trireme_pkcs11::KeyUri;
 
@@ -73,6 +73,10 @@ pub enum Kind {
     Tables(&'static [Key]),
     /// `"pass"`, `"fail"` or `{ fail_for = "1.3" }`.
     SelfTest,
+    /// A table of names with values of this kind; at most so many.
+    Map(&'static Kind, usize),
+    /// A whole number, below zero too.
+    Integer,
 }
 
 /// What counts where a key is absent.
@@ -197,6 +201,8 @@ pub(crate) fn expectation(kind: Kind) -> String {
         Kind::Table(_) => "a table".into(),
         Kind::Tables(_) => "a list of tables".into(),
         Kind::SelfTest => "\"pass\", \"fail\" or { fail_for = \"1.3\" }".into(),
+        Kind::Map(of, most) => format!("a table of at most {most} names with {}", expectation(*of)),
+        Kind::Integer => "a whole number".into(),
     }
 }
 
@@ -211,6 +217,21 @@ fn check_value(
     match (kind, value.get_ref()) {
         (Kind::Table(keys), DeValue::Table(table)) => {
             return check_parts(source, path, (&span, table), keys, false, problems);
+        }
+        (Kind::Map(of, most), DeValue::Table(table)) => {
+            if table.len() > most {
+                let what = format!("has {} entries; expected {}", table.len(), expectation(kind));
+                problems.push(source.problem(&span, path, what));
+            }
+            for (key, item) in table.iter() {
+                let name = key.get_ref().strip_suffix('*').unwrap_or(key.get_ref());
+                let path = format!("{path}.{}", key.get_ref());
+                if let Err(why) = LabelText::new(if name.is_empty() { "all" } else { name }) {
+                    problems.push(source.problem(&key.span(), path.clone(), why.to_string()));
+                }
+                check_value(source, &path, *of, item, problems);
+            }
+            return;
         }
         (Kind::Tables(keys), DeValue::Array(items)) => {
             for (index, item) in items.iter().enumerate() {
@@ -284,6 +305,10 @@ fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option
             let number = integer(value).ok_or(None)?;
             fine((i128::from(least)..=i128::from(most)).contains(&number))
         }
+        Kind::Integer => {
+            let number = integer(value).ok_or(None)?;
+            fine(i64::try_from(number).is_ok())
+        }
         Kind::Flag => fine(value.is_bool()),
         Kind::Choice(words) => fine(words.contains(&text()?)),
         Kind::SelfTest => match value {
@@ -303,6 +328,7 @@ fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option
         | Kind::FileOrFiles
         | Kind::Doors
         | Kind::Table(_)
+        | Kind::Map(..)
         | Kind::Tables(_) => Err(None),
     }
 }

@@ -1,6 +1,7 @@
 //! JSON bodies: the directory's two questions, the authority's services, and the local administrator's commands.
 
 mod authority;
+mod rollout;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,13 +10,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Digest, Signature};
 use crate::formula::{Formula, Suite, brokers};
+use crate::message::lan::Facts;
 use crate::names::{ModelName, NodeId, SensorId, TopicName};
+use crate::rollout::Plan;
 use crate::version::Version;
 
 pub use authority::{
     Enrol, Enrolled, IdentityQuestion, IdentityStatus, Issued, Page, Register, Registered, Renewal, Renewed,
     Revoke, Revoked, Roots, Taught, Teach, TokenMade, TokenStatus, TokenWish, Tokens, TrustAnswer,
     TrustQuestion, WithdrawToken,
+};
+
+pub use rollout::{
+    Approve, Culprit, Fleet, FleetQuestion, FleetSensor, LastReceipt, RolloutOrder, RolloutQuestion,
+    RolloutStatus, Rollouts,
 };
 
 /// Paths of requests; a node prefixes them with the role's name for its administrator.
@@ -62,6 +70,18 @@ pub mod path {
     pub const REFRESH: &str = "/v1/refresh";
     /// Manufacturer, from its administrator: withdraw a release. Body: [`super::Withdraw`].
     pub const WITHDRAW: &str = "/v1/withdraw";
+    /// Manufacturer, from its administrator: how rollouts stand. Body: [`super::RolloutQuestion`].
+    pub const ROLLOUT: &str = "/v1/rollout";
+    /// Manufacturer, from its administrator: halt a rollout. Body: [`super::RolloutOrder`].
+    pub const HALT: &str = "/v1/rollout/halt";
+    /// Manufacturer, from its administrator: resume a rollout. Body: [`super::RolloutOrder`].
+    pub const RESUME: &str = "/v1/rollout/resume";
+    /// Manufacturer, from its administrator: an operator approves of a release. Body: [`super::Approve`].
+    pub const APPROVE: &str = "/v1/rollout/approve";
+    /// Manufacturer, from its administrator: what runs where. Body: [`super::FleetQuestion`].
+    pub const FLEET: &str = "/v1/fleet";
+    /// Sensor, from its administrator: the device's condition is this now. Body: [`super::SensorFacts`].
+    pub const FACTS: &str = "/v1/facts";
     /// Any role, from its administrator. Body: `{}`.
     pub const STATUS: &str = "/v1/status";
 }
@@ -225,6 +245,12 @@ pub struct Publish {
     /// Answer as soon as the release is accepted, not when every broker has it.
     #[serde(default)]
     pub detach: bool,
+    /// In which waves it goes out; to everybody at once, where there is none.
+    #[serde(default)]
+    pub rollout: Option<Plan>,
+    /// Whether policies may let it pass where others wait.
+    #[serde(default)]
+    pub emergency: bool,
 }
 
 /// How far a publication is.
@@ -354,4 +380,13 @@ pub struct SensorStatus {
     pub authenticated: bool,
     /// The receipt's counter.
     pub counter: u64,
+}
+
+/// What a device says of its own condition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SensorFacts {
+    /// `battery` in percent, `charging` 0 or 1, `rssi` in dBm, and whatever else is named. They take the place of those
+    /// before.
+    pub facts: Facts,
 }

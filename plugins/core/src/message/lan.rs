@@ -1,11 +1,14 @@
 //! Tier 3 (5.6.5.1), gateway and sensor on the LAN. Nothing here is authenticated but what the sensor checks with
 //! its own secrets: the sensor does not trust its gateway.
 
+use alloc::collections::BTreeMap;
+
 use minicbor::{Decode, Encode};
 
 use crate::bytes::{Digest, Token};
 use crate::formula::Suite;
-use crate::names::{ModelName, NodeId, SensorId};
+use crate::labels::Labels;
+use crate::names::{LabelText, ModelName, NodeId, SensorId};
 use crate::version::Version;
 
 /// A sensor joins: so the gateway learns its manufacturers and models (5.2).
@@ -27,7 +30,20 @@ pub struct Hello {
     /// Generation of its `SC` and `PK`.
     #[n(4)]
     pub generation: u32,
+    /// The labels that it carries itself.
+    #[n(5)]
+    pub labels: Option<Labels>,
+    /// What it knows of its own condition.
+    #[n(6)]
+    pub facts: Option<Facts>,
 }
+
+/// What a sensor knows of its own condition, for policies: `battery` in percent, `charging` 0 or 1, `rssi` in dBm, and
+/// whatever else a device maker names.
+pub type Facts = BTreeMap<LabelText, i64>;
+
+/// The most facts.
+pub const MOST_FACTS: usize = 16;
 
 /// "There is something for `MD`."
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -48,6 +64,9 @@ pub struct Status {
     /// `V_C`.
     #[n(1)]
     pub running: Version,
+    /// What it knows of its own condition.
+    #[n(2)]
+    pub facts: Option<Facts>,
 }
 
 /// `F, ID_GW, Token, V`; the image follows when the sensor wants it.

@@ -8,6 +8,7 @@ use core::fmt;
 use minicbor::{Decode, Encode};
 
 use crate::bytes::{Digest, Signature, Tag};
+use crate::labels::Labels;
 use crate::names::{ModelName, NodeId, SensorId};
 use crate::version::Version;
 
@@ -42,6 +43,16 @@ pub struct Receipt {
     /// Under the device key; absent where the sensor has none: then the receipt is shown as unauthenticated.
     #[n(8)]
     pub tag: Option<Tag>,
+    /// The sensor's labels as its gateway knows them. They are under the gateway's signature of the batch alone, and a
+    /// sensor sends none.
+    #[n(9)]
+    pub labels: Option<Labels>,
+}
+
+impl Receipt {
+    /// The outcome of a gateway's own word on a sensor: it is here and runs this version. It has no tag, `counter` is
+    /// the gateway's own, and it proves nothing.
+    pub const PRESENT: &str = "present";
 }
 
 /// What became of a release on a sensor.

@@ -33,6 +33,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::labels::Labelled;
 use crate::names::SensorId;
 
 pub use order::{EMERGENCY, ORDER, Order, place};
@@ -109,6 +110,28 @@ impl Counts {
     pub fn reported(&self) -> u64 {
         self.confirmed + self.failed + self.refused
     }
+
+    /// Counts one more sensor.
+    pub fn add(&mut self, place: Place) {
+        let standing = match place {
+            Place::Outside => return,
+            Place::Later => {
+                self.sensors += 1;
+                return;
+            }
+            Place::Admitted(standing) => standing,
+        };
+        self.sensors += 1;
+        self.admitted += 1;
+        let counter = match standing {
+            Standing::Confirmed => &mut self.confirmed,
+            Standing::Failed => &mut self.failed,
+            Standing::Refused => &mut self.refused,
+            Standing::Waiting => &mut self.waiting,
+            Standing::Silent => &mut self.silent,
+        };
+        *counter += 1;
+    }
 }
 
 /// How one admitted sensor stands to a release.
@@ -123,6 +146,19 @@ pub enum Standing {
     Refused,
     /// It has not reported.
     Waiting,
+    /// It should have reported by now.
+    Silent,
+}
+
+/// Where a sensor is in a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It is not addressed.
+    Outside,
+    /// Its wave has not begun.
+    Later,
+    /// Its wave has begun.
+    Admitted(Standing),
 }
 
 impl Standing {
@@ -174,9 +210,12 @@ pub struct Rollout {
     pub state: State,
     /// Waves that have begun.
     pub wave: u32,
-    /// When the last of them began, milliseconds since 1970.
+    /// When each of them began, milliseconds since 1970.
     #[serde(default)]
-    pub began_ms: Option<u64>,
+    pub began: Vec<u64>,
+    /// When an operator resumed it last: whoever was kept waiting has all of their time again.
+    #[serde(default)]
+    pub resumed_ms: u64,
     /// Why it stands as it does, for people.
     #[serde(default)]
     pub reason: String,
@@ -207,7 +246,8 @@ impl Rollout {
             plan,
             state: State::Waiting,
             wave: 0,
-            began_ms: None,
+            began: Vec::new(),
+            resumed_ms: 0,
             reason: String::new(),
             culprits: Vec::new(),
             excused_failed: 0,
@@ -242,11 +282,11 @@ impl Rollout {
         }
         if !self.confirmed(counts) {
             let Counts { admitted, confirmed, waiting, .. } = counts;
-            let until = self.began_ms.map(|began| began.saturating_add(self.plan.silent_after_ms));
+            let until = Some(self.began_ms().saturating_add(self.plan.silent_after_ms));
             let why = format!("{confirmed} of {admitted} sensors have confirmed, {waiting} are waited for");
             return stay(until, why);
         }
-        let ripe = self.began_ms.unwrap_or(now).saturating_add(self.plan.soak_ms);
+        let ripe = self.began_ms().saturating_add(self.plan.soak_ms);
         if now < ripe {
             return stay(Some(ripe), format!("wave {} is confirmed and being watched", self.wave));
         }
@@ -254,10 +294,41 @@ impl Rollout {
             return Step::Ask(self.wave + 1);
         }
         if counts.waiting > 0 {
-            let until = self.began_ms.map(|began| began.saturating_add(self.plan.silent_after_ms));
+            let until = Some(self.began_ms().saturating_add(self.plan.silent_after_ms));
             return stay(until, format!("{} sensors of the last wave are waited for", counts.waiting));
         }
         Step::Finish
+    }
+
+    /// When the newest wave began or was resumed, milliseconds since 1970.
+    #[must_use]
+    pub fn began_ms(&self) -> u64 {
+        self.began.last().copied().unwrap_or(0).max(self.resumed_ms)
+    }
+
+    /// How a sensor counts: by its labels, its [`place`], what it last reported of the release, and when it was first
+    /// heard of (milliseconds since 1970).
+    #[must_use]
+    pub fn standing(
+        &self,
+        labels: &impl Labelled,
+        place: u32,
+        reported: Standing,
+        first_ms: u64,
+        unix_ms: Option<u64>,
+    ) -> Place {
+        if !self.plan.select.as_ref().is_none_or(|select| select.matches(labels)) {
+            return Place::Outside;
+        }
+        let mut waves = self.plan.waves.iter();
+        let Some(wave) = waves.position(|wave| wave.admits(labels, place)) else { return Place::Outside };
+        let Some(began) = self.began.get(wave) else { return Place::Later };
+        if reported != Standing::Waiting {
+            return Place::Admitted(reported);
+        }
+        let since = (*began).max(self.resumed_ms).max(first_ms);
+        let silent = unix_ms.is_some_and(|now| now >= since.saturating_add(self.plan.silent_after_ms));
+        Place::Admitted(if silent { Standing::Silent } else { Standing::Waiting })
     }
 
     /// Whether the waves that have begun may be followed by another: enough sensors have *confirmed*, or nobody is
@@ -286,7 +357,7 @@ impl Rollout {
     pub fn begin(&mut self, wave: u32, unix_ms: Option<u64>) {
         self.state = State::Running;
         self.wave = wave;
-        self.began_ms = unix_ms;
+        self.began.push(unix_ms.unwrap_or(0));
         self.reason.clear();
         let what = self.plan.waves.get(wave.saturating_sub(1) as usize).map(ToString::to_string);
         let of = self.plan.waves.len();
@@ -309,8 +380,7 @@ impl Rollout {
         (self.excused_failed, self.excused_silent) = (counts.failed, counts.silent);
         self.culprits.clear();
         self.reason.clear();
-        // Whoever was kept waiting has all of their time again.
-        self.began_ms = if self.wave == 0 { None } else { unix_ms };
+        self.resumed_ms = unix_ms.unwrap_or(self.resumed_ms);
         let Counts { failed, silent, .. } = counts;
         self.note(unix_ms, format!("resumed; {failed} failed and {silent} silent sensors are excused"));
     }

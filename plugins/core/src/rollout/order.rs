@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 use super::plan::{WHOLE, Wave};
 use crate::bytes::Digest;
 use crate::cbor;
-use crate::labels::{Labels, Selector};
+use crate::labels::{Labelled, Selector};
 use crate::message::{Extension, LARGEST_MESSAGE, Manifest};
 use crate::names::SensorId;
 use crate::role::{Fault, code};
@@ -42,21 +42,21 @@ pub struct Order {
 }
 
 impl Order {
-    /// Whether a release may be offered to the sensor with these labels ([`Labels::named`]) and this [`place`].
+    /// Whether a release may be offered to the sensor with these labels ([`crate::Labels::named`]) and this [`place`].
     #[must_use]
-    pub fn admits(&self, labels: &Labels, place: u32) -> bool {
+    pub fn admits(&self, labels: &impl Labelled, place: u32) -> bool {
         !self.halted && self.reaches(labels, place)
     }
 
     /// Whether the sensor is in a wave that has begun, halted or not.
     #[must_use]
-    pub fn reaches(&self, labels: &Labels, place: u32) -> bool {
+    pub fn reaches(&self, labels: &impl Labelled, place: u32) -> bool {
         self.addresses(labels) && self.open.iter().any(|wave| wave.admits(labels, place))
     }
 
     /// Whether the sensor is in any wave at all.
     #[must_use]
-    pub fn addresses(&self, labels: &Labels) -> bool {
+    pub fn addresses(&self, labels: &impl Labelled) -> bool {
         self.select.as_ref().is_none_or(|select| select.matches(labels))
     }
 
@@ -70,7 +70,7 @@ impl Order {
 impl Wave {
     /// Whether the sensor is in this wave.
     #[must_use]
-    pub fn admits(&self, labels: &Labels, place: u32) -> bool {
+    pub fn admits(&self, labels: &impl Labelled, place: u32) -> bool {
         place < self.share.as_millionths() && self.select.as_ref().is_none_or(|select| select.matches(labels))
     }
 }

@@ -151,3 +151,26 @@ fn places_are_spread_evenly_fixed_for_a_release_and_new_for_the_next() {
     assert!((60..140).contains(&both), "{both}");
     assert_eq!(place(&Digest([7; 32]), &SensorId::new("sn-001").unwrap()), 156_280);
 }
+
+#[test]
+fn a_sensor_counts_from_the_beginning_of_its_own_wave() {
+    let mut rollout = Rollout::new(plan(&["10%", "50%"]), Some(T0));
+    let of = |rollout: &Rollout, place, reported, now| {
+        rollout.standing(&labels(&[]), place, reported, 0, Some(now))
+    };
+    assert_eq!(of(&rollout, 5, Standing::Waiting, T0), Place::Later);
+    rollout.begin(1, Some(T0));
+    rollout.begin(2, Some(T0 + HOUR));
+    let late = T0 + HOUR + 1;
+    assert_eq!(of(&rollout, 5, Standing::Waiting, late), Place::Admitted(Standing::Silent));
+    assert_eq!(of(&rollout, 5, Standing::Confirmed, late), Place::Admitted(Standing::Confirmed));
+    assert_eq!(of(&rollout, 400_000, Standing::Waiting, late), Place::Admitted(Standing::Waiting));
+    assert_eq!(of(&rollout, 500_000, Standing::Waiting, late), Place::Outside);
+    let fresh = rollout.standing(&labels(&[]), 5, Standing::Waiting, late, Some(late));
+    assert_eq!(fresh, Place::Admitted(Standing::Waiting), "it was first heard of just now");
+    let mut counts = Counts::default();
+    for place in [fresh, Place::Later, Place::Outside, Place::Admitted(Standing::Silent)] {
+        counts.add(place);
+    }
+    assert_eq!((counts.sensors, counts.admitted, counts.waiting, counts.silent), (3, 2, 1, 1));
+}

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::bytes::{Digest, Signature, Tag};
+use crate::bytes::{Digest, Point, Signature, Tag};
 use crate::formula::Formula;
 use crate::names::{ModelName, NodeId, RoleKind, SensorId, TopicName};
 use crate::role::{Certified, Fault, Subject, code};
@@ -54,6 +54,15 @@ pub fn signature(subject: &str, formula: &Formula<'_>) -> Signature {
     let mut bytes = [0; 64];
     bytes.iter_mut().zip(half.into_iter().chain(half)).for_each(|(to, from)| *to = from);
     Signature(bytes)
+}
+
+/// A key that verifies the signatures of `subject`.
+#[must_use]
+pub fn point(subject: &str) -> Point {
+    let mut key = Point([0; 65]);
+    key.0.iter_mut().take(1).for_each(|first| *first = 4);
+    key.0.iter_mut().skip(1).zip(subject.bytes()).for_each(|(to, from)| *to = from);
+    key
 }
 
 pub(super) fn read_certificate(der: &[u8]) -> Result<Certified, Fault> {

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Deserialize;
+use trireme_core::labels::LabelRules;
 use trireme_core::message::LARGEST_IMAGE;
 use trireme_core::role::code;
 use trireme_core::{Fault, ModelName, NodeId};
@@ -50,6 +51,8 @@ pub struct Config {
     pub pushes_in_all: u32,
     /// Milliseconds after which a gateway that a policy denied is asked about again. Default ten minutes.
     pub denied_ms: u64,
+    /// Labels of gateways, for policies: by name, `"gw-1"`, or `"gw-*"` for all that begin so.
+    pub gateway_labels: LabelRules,
     /// What each manufacturer may keep here.
     pub quota: Quota,
     /// What single manufacturers may keep; where one of these says nothing, [`Config::quota`] counts.
@@ -176,6 +179,7 @@ impl Default for Config {
             pushes_per_address: 600,
             pushes_in_all: 60_000,
             denied_ms: 600_000,
+            gateway_labels: LabelRules::default(),
             quota: Quota::default(),
             quotas: Vec::new(),
         }

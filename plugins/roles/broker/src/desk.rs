@@ -273,7 +273,9 @@ impl Broker {
             self.queue.begin(seat, &stored.manufacturer, image, now.monotonic_ms);
             let (pending, holding) = self.store.reach(&channel);
             let (pending, holding) = (count(pending), count(holding));
-            self.word(host, seat.0, Word::Go { link: seat.1, channel, active, pending, holding });
+            let hour = u32::try_from(self.hour.count(now.monotonic_ms)).unwrap_or(u32::MAX);
+            self.hour.note(now.monotonic_ms);
+            self.word(host, seat.0, Word::Go { link: seat.1, channel, active, pending, holding, hour });
         }
         if self.queue.waiting() > 0 {
             host.arm(crate::MORE, 0);

@@ -43,6 +43,7 @@ use alloc::vec::Vec;
 
 use trireme_core::api::path;
 use trireme_core::exchange::{self, Backoff};
+use trireme_core::hour::PastHour;
 use trireme_core::message::{PUSH, RESPONSE, Response, Talk, Verdict};
 use trireme_core::release::Channel;
 use trireme_core::role::{About, Answer, LinkInfo, Request, Shard, Then, TimerId, code};
@@ -98,6 +99,8 @@ pub struct Broker {
     cut: VecDeque<(Channel, &'static str)>,
     /// Deliveries of all shards, and links with something due and no place.
     queue: Queue,
+    /// Deliveries that began.
+    hour: PastHour,
     desk: Desk,
     /// What this shard has told itself.
     notes: VecDeque<Note>,

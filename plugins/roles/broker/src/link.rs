@@ -75,6 +75,8 @@ pub(crate) struct Incoming {
     /// Suite 2: what the manifest says.
     pub(crate) mark: Option<Mark>,
     pub(crate) withdrawn: bool,
+    /// Whether its manufacturer calls it an emergency.
+    pub(crate) emergency: bool,
     /// The certificate that stands behind it: the manifest's, or in suite 1 the session's.
     pub(crate) certificate: Vec<u8>,
     /// Bytes after the header.

@@ -187,6 +187,9 @@ pub(crate) enum Word {
         /// Gateways that do.
         #[n(4)]
         holding: u32,
+        /// Deliveries that began in the last hour.
+        #[n(5)]
+        hour: u32,
     },
     /// There is nothing to deliver on that channel any more.
     #[n(4)]
@@ -341,8 +344,8 @@ impl Broker {
                     self.answered_for(host, now, link);
                 }
             }
-            Word::Go { link, channel, active, pending, holding } => {
-                self.go(host, now, link, channel, [active, pending, holding]);
+            Word::Go { link, channel, active, pending, holding, hour } => {
+                self.go(host, now, link, channel, [active, pending, holding, hour]);
             }
             Word::Nothing { link } => {
                 self.wanted_in_vain(now, link);

@@ -47,6 +47,9 @@ pub(crate) struct Stored {
     /// Its image was damaged or is gone: nothing is delivered from it until its manufacturer has sent it again.
     #[cbor(n(8), skip_if = "no")]
     pub(crate) lost: bool,
+    /// Its manufacturer calls it an emergency.
+    #[cbor(n(9), skip_if = "no")]
+    pub(crate) emergency: bool,
 }
 
 fn no(flag: &bool) -> bool {

@@ -103,7 +103,8 @@ impl Broker {
             Err(fault) if fault.code == code::NETWORK => Err(fault),
             Err(fault) => {
                 let certificate = Vec::new();
-                let incoming = Incoming { header, mark: None, withdrawn: false, certificate, follows };
+                let incoming =
+                    Incoming { header, mark: None, withdrawn: false, emergency: false, certificate, follows };
                 self.refuse(host, now, id, incoming, &fault)
             }
         }
@@ -132,6 +133,7 @@ impl Broker {
             return Err(Fault::new(code::FORBIDDEN, text));
         }
         let withdrawn = manifest.as_ref().is_some_and(|(_, manifest)| manifest.withdrawn);
+        let emergency = manifest.as_ref().is_some_and(|(_, manifest)| manifest.emergency());
         let signed = header.manifest.as_ref().map(|signed| &signed.certificate);
         let certificate = signed.unwrap_or(&link.certificate).clone();
         let tokens = manifest.as_ref().map(|(_, manifest)| manifest.tokens.clone()).unwrap_or_default();
@@ -153,7 +155,8 @@ impl Broker {
                 return Err(Fault::new(code::UNKNOWN, "the image is not here, so its bytes are needed"));
             }
         }
-        Ok((Incoming { header: header.clone(), mark, withdrawn, certificate, follows }, novelty))
+        let header = header.clone();
+        Ok((Incoming { header, mark, withdrawn, emergency, certificate, follows }, novelty))
     }
 
     fn has_image(&self, host: &mut dyn Host, mark: &Mark) -> bool {
@@ -225,6 +228,7 @@ impl Broker {
                 "digest": incoming.mark.as_ref().map(|mark| mark.digest),
                 "sequence": incoming.mark.as_ref().map(|mark| mark.sequence),
                 "withdrawn": incoming.withdrawn,
+                "emergency": incoming.emergency,
             },
             "subject": { "manufacturer": header.id },
             "counts": { "releases": self.store.releases.len() },
@@ -354,6 +358,7 @@ impl Broker {
             token: header.token,
             manifest: header.manifest.clone(),
             withdrawn: incoming.withdrawn,
+            emergency: incoming.emergency,
             certificate: header.manifest.is_none().then(|| incoming.certificate.clone()),
             revoked: false,
             lost: false,

@@ -287,7 +287,7 @@ impl Broker {
         now: Stamp,
         id: LinkId,
         channel: Channel,
-        [active, pending, holding]: [u32; 3],
+        [active, pending, holding, hour]: [u32; 4],
     ) {
         if let Some(link) = self.links.get_mut(&id) {
             link.wants = None;
@@ -315,12 +315,14 @@ impl Broker {
                 "digest": stored.mark.digest,
                 "sequence": stored.mark.sequence,
                 "withdrawn": stored.withdrawn,
+                "emergency": stored.emergency,
             },
             "subject": {
                 "gateway": gateway,
                 "held": held.map(|standing| standing.mark.version),
+                "labels": self.config.gateway_labels.of(gateway.as_str()),
             },
-            "counts": { "active": active, "pending": pending, "holding": holding },
+            "counts": { "active": active, "pending": pending, "holding": holding, "hour": hour },
             "unix_ms": now.unix_ms,
         });
         let deadline = now.monotonic_ms.saturating_add(self.config.delivery_ms);

@@ -3,6 +3,7 @@
 use alloc::string::String;
 
 use serde::Deserialize;
+use trireme_core::labels::{LabelRules, Labels};
 use trireme_core::message::LARGEST_IMAGE;
 
 /// What an administrator of a gateway can set. All times are in milliseconds.
@@ -45,6 +46,11 @@ pub struct Config {
     pub install_without_time: bool,
     /// The most receipts kept until a broker takes them. Default 10000.
     pub receipts: u32,
+    /// Labels of this gateway; all of its sensors have them too.
+    pub labels: Labels,
+    /// Labels of its sensors, by name: `"sn-1"`, or `"sn-*"` for all that begin so. They count before those that a
+    /// sensor says itself.
+    pub sensor_labels: LabelRules,
 }
 
 impl Default for Config {
@@ -68,6 +74,8 @@ impl Default for Config {
             denied_ms: 600_000,
             install_without_time: false,
             receipts: 10_000,
+            labels: Labels::default(),
+            sensor_labels: LabelRules::default(),
         }
     }
 }

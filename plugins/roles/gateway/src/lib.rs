@@ -35,11 +35,13 @@ use alloc::vec::Vec;
 
 use trireme_core::api::path;
 use trireme_core::exchange::{self, Backoff, Rate};
+use trireme_core::hour::PastHour;
 use trireme_core::message::{HELLO, PUSH, RECEIPT, RESPONSE, Response, STATUS, Talk, Verdict, WANT};
 use trireme_core::role::{About, Answer, FIRST_HOST_LINK, LinkInfo, Origin, Request, Then, TimerId, code};
 use trireme_core::timekeeping::Clock;
 use trireme_core::{
-    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, SensorId, Stamp, Token, Version, cbor, json,
+    Digest, Event, Fault, Host, Labels, LinkId, ModelName, NodeId, Role, SensorId, Stamp, Token, Version,
+    cbor, json,
 };
 
 use broker::Broker;
@@ -47,7 +49,7 @@ pub use config::Config;
 use discovery::Discovery;
 use receipts::Receipts;
 use releases::{Release, Releases};
-use sensors::Sensors;
+use sensors::{Known, Sensors};
 use trust::{Aftermath, Judged};
 
 #[cfg(feature = "component")]
@@ -107,6 +109,10 @@ pub struct Gateway {
     next_link: LinkId,
     /// What an administrator should look at; the newest last.
     alarms: VecDeque<String>,
+    /// `ID_GW`.
+    me: Option<NodeId>,
+    /// Transfers to sensors that were begun.
+    hour: PastHour,
 }
 
 impl Default for Gateway {
@@ -133,6 +139,8 @@ impl Default for Gateway {
             next_job: 0,
             next_link: 0,
             alarms: VecDeque::new(),
+            me: None,
+            hour: PastHour::default(),
         }
     }
 }
@@ -165,6 +173,10 @@ impl Role for Gateway {
 
     fn started(&mut self, host: &mut dyn Host, now: Stamp, config: &[u8]) -> Result<(), Fault> {
         let config: Config = json::configuration(config)?;
+        if !config.labels.is_sensible() || !config.sensor_labels.is_sensible() {
+            let text = format!("[gateway] labels: nobody carries more than {} of them", Labels::MOST);
+            return Err(Fault::new(code::CONFIGURATION, text));
+        }
         if config.directory.is_empty() {
             let text = "[gateway] needs directory = \"https://…\": there it learns its brokers";
             return Err(Fault::new(code::CONFIGURATION, text));
@@ -174,9 +186,12 @@ impl Role for Gateway {
             sensors: Sensors::load(host, now),
             releases: Releases::load(host),
             receipts: Receipts::load(host),
+            me: Some(host.identity().subject.id),
             config,
             ..Self::default()
         };
+        let Self { sensors, config, .. } = self;
+        sensors.label(|id, known| labels(config, id, known));
         self.judge_all(host, now);
         self.load_lists(host, now);
         self.ask_time(host);
@@ -316,6 +331,7 @@ impl Gateway {
         self.look_after_directory(host, now);
         self.look_after_brokers(host, now);
         self.look_after_sensors(host, now);
+        self.tell_of_sensors(host, now);
         self.look_after_trust(host, now);
         host.arm(TICK, TICK_MS);
     }
@@ -388,6 +404,12 @@ fn verdict(result: Result<Answer, Fault>) -> Verdict {
         },
         Err(fault) => deny(&fault.to_string()),
     }
+}
+
+/// All labels of a sensor: those of the gateway, under its own, under those that the configuration gives it.
+fn labels(config: &Config, id: &SensorId, known: &Known) -> Labels {
+    let own = known.labels.clone().unwrap_or_default();
+    config.labels.clone().with(&own).with(&config.sensor_labels.of(id.as_str()))
 }
 
 /// All keys with a prefix.

@@ -15,11 +15,12 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 use trireme_core::message::lan::Kept;
 use trireme_core::message::{
-    Batch, KEPT, LARGEST_LAN_MESSAGE, LARGEST_MESSAGE, RESPONSE, Receipt, SignedBatch, Talk,
+    Batch, KEPT, LARGEST_LAN_MESSAGE, LARGEST_MESSAGE, Outcome, RESPONSE, Receipt, SignedBatch, Talk,
 };
 use trireme_core::role::code;
-use trireme_core::{Fault, Host, LinkId, NodeId, SensorId, Stamp, cbor, formula};
+use trireme_core::{Digest, Fault, Host, LinkId, NodeId, SensorId, Stamp, cbor, formula};
 
+use crate::sensors::{Known, Sensor, Stage};
 use crate::tier2::no_session;
 use crate::{Gateway, keys};
 
@@ -29,6 +30,10 @@ const MOST_OF_A_SENSOR: usize = 64;
 const LONGEST_OUTCOME: usize = 64;
 /// The most bytes of the receipts of a batch.
 const LARGEST_BATCH: usize = 20 * 1024;
+/// A sensor that joined is given so long to report by itself, in milliseconds: it may come from a restart.
+const SETTLED_MS: u64 = 5_000;
+/// The most sensors that manufacturers are told of at once.
+const MOST_TOLD: usize = 256;
 /// Milliseconds in which a broker has to say that a batch is kept.
 const KEPT_MS: u64 = 30_000;
 /// Milliseconds until a broker that did not is tried again.
@@ -113,7 +118,8 @@ impl Gateway {
         let Some(manufacturer) = self.sensors.get(&id).map(|sensor| sensor.known.manufacturer.clone()) else {
             return Err(Fault::new(code::UNKNOWN, format!("{id} is not known here")));
         };
-        if receipt.sensor != id || receipt.outcome.len() > LONGEST_OUTCOME {
+        let reserved = receipt.outcome == Receipt::PRESENT || receipt.labels.is_some();
+        if receipt.sensor != id || receipt.outcome.len() > LONGEST_OUTCOME || reserved {
             return Err(Fault::new(
                 code::UNEXPECTED,
                 format!("the link of {id} brings a receipt that is not its own"),
@@ -136,10 +142,7 @@ impl Gateway {
         }
         self.receipts.full = false;
         if !known {
-            self.receipts.number += 1;
-            host.put(&key(&manufacturer, self.receipts.number), payload.into());
-            let waiting = self.receipts.waiting.entry(manufacturer.clone()).or_default();
-            waiting.insert(self.receipts.number, id.clone());
+            self.keep_receipt(host, &manufacturer, &id, payload.into());
         }
         host.send(link, KEPT, cbor::encode(&Kept { counter: receipt.counter }));
         if let Some(sensor) = self.sensors.get_mut(&id) {
@@ -147,6 +150,7 @@ impl Gateway {
         }
         if !known {
             self.learn(host, now, &id, &receipt);
+            self.has_told(host, now, &id, &receipt);
         }
         let brokers = self.brokers.iter().filter(|(_, broker)| broker.serves.contains(&manufacturer));
         let brokers: Vec<NodeId> = brokers.map(|(id, _)| id.clone()).collect();
@@ -155,6 +159,69 @@ impl Gateway {
         }
         self.offer_all(host, now);
         Ok(())
+    }
+
+    fn keep_receipt(&mut self, host: &mut dyn Host, manufacturer: &NodeId, id: &SensorId, payload: Vec<u8>) {
+        self.receipts.number += 1;
+        host.put(&key(manufacturer, self.receipts.number), payload);
+        let waiting = self.receipts.waiting.entry(manufacturer.clone()).or_default();
+        waiting.insert(self.receipts.number, id.clone());
+    }
+
+    /// An installed image says by itself what runs: nothing is to be added to it.
+    fn has_told(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId, receipt: &Receipt) {
+        let Some(sensor) = self.sensors.get(id).filter(|_| receipt.outcome == Outcome::Installed.as_str())
+        else {
+            return;
+        };
+        if sensor.known.running == receipt.version {
+            let told = Some(sensor.known.fingerprint(&sensor.labels));
+            let known = Known { told, ..sensor.known.clone() };
+            self.sensors.put(host, now, id, known);
+        }
+    }
+
+    /// Tells manufacturers of sensors that are new here, or run something else than they were told, or have other labels:
+    /// so they know for whom a rollout is, before anybody has reported.
+    pub(crate) fn tell_of_sensors(&mut self, host: &mut dyn Host, now: Stamp) {
+        let news = |sensor: &Sensor| {
+            sensor.link.is_some()
+                && sensor.stage == Stage::Idle
+                && now.monotonic_ms.saturating_sub(sensor.joined_ms) >= SETTLED_MS
+                && sensor.known.told != Some(sensor.known.fingerprint(&sensor.labels))
+                && self.discovery.certified(&sensor.known.manufacturer, &sensor.known.model)
+        };
+        let news = self.sensors.all().filter(|(_, sensor)| news(sensor));
+        let news: Vec<SensorId> = news.map(|(id, _)| id.clone()).take(MOST_TOLD).collect();
+        let Some(gateway) = self.me.clone() else { return };
+        let mut told = false;
+        for id in news {
+            if self.receipts.total() >= self.config.receipts as usize {
+                break;
+            }
+            let Some(sensor) = self.sensors.get(&id) else { continue };
+            let fingerprint = sensor.known.fingerprint(&sensor.labels);
+            let known = Known { told: Some(fingerprint), ..sensor.known.clone() };
+            let word = Receipt {
+                sensor: id.clone(),
+                gateway: gateway.clone(),
+                model: known.model.clone(),
+                version: known.running,
+                size: 0,
+                digest: Digest([0; 32]),
+                outcome: Receipt::PRESENT.into(),
+                counter: 0,
+                tag: None,
+                labels: None,
+            };
+            self.keep_receipt(host, &known.manufacturer.clone(), &id, cbor::encode(&word));
+            self.sensors.put(host, now, &id, known);
+            told = true;
+        }
+        let brokers: Vec<NodeId> = self.brokers.keys().filter(|_| told).cloned().collect();
+        for broker in brokers {
+            self.send_receipts(host, now, &broker);
+        }
     }
 
     /// Sends the next batch to a broker that serves its manufacturer: one at a time on a link.
@@ -211,12 +278,18 @@ impl Gateway {
         let waiting = self.receipts.waiting.get(manufacturer).into_iter().flat_map(BTreeMap::keys);
         for number in waiting.take(Batch::MOST) {
             let value = host.get(&key(manufacturer, *number)).unwrap_or_default();
-            size += value.len();
+            let mut receipt = cbor::decode::<Receipt>(&value, LARGEST_LAN_MESSAGE).ok();
+            if let Some(receipt) = &mut receipt {
+                let sensor = self.sensors.get(&receipt.sensor);
+                receipt.labels =
+                    sensor.map(|sensor| sensor.labels.clone()).filter(|labels| !labels.is_empty());
+                size += cbor::encode(receipt).len();
+            }
             if size > LARGEST_BATCH {
                 break;
             }
             numbers.push(*number);
-            receipts.extend(cbor::decode::<Receipt>(&value, LARGEST_LAN_MESSAGE).ok());
+            receipts.extend(receipt);
         }
         let me = host.identity();
         let sequence = self.receipts.sequence + 1;

@@ -17,6 +17,7 @@ use trireme_core::exchange::MOST_HELD;
 use trireme_core::message::{GenerationToken, Held, LARGEST_MESSAGE};
 use trireme_core::release::{Channel, Mark, Novelty, same_tokens};
 use trireme_core::role::code;
+use trireme_core::rollout::Order;
 use trireme_core::{Digest, Fault, Host, ModelName, NodeId, Suite, Token, Version, cbor};
 
 use crate::keys;
@@ -57,6 +58,16 @@ pub(crate) struct Release {
     /// Suite 2: the end of that certificate, milliseconds since 1970.
     #[n(10)]
     pub(crate) not_after_ms: Option<u64>,
+    /// Suite 2: to whom it may be offered; to everybody, where there is none.
+    #[n(11)]
+    pub(crate) order: Option<Order>,
+    /// Suite 2: the manufacturer calls it an emergency.
+    #[cbor(n(12), skip_if = "no")]
+    pub(crate) emergency: bool,
+}
+
+fn no(flag: &bool) -> bool {
+    !flag
 }
 
 impl Release {

@@ -9,8 +9,9 @@ use alloc::format;
 
 use minicbor::{Decode, Encode};
 use trireme_core::message::LARGEST_MESSAGE;
+use trireme_core::message::lan::Facts;
 use trireme_core::release::Mark;
-use trireme_core::{Digest, Host, LinkId, ModelName, NodeId, SensorId, Stamp, Token, Version, cbor};
+use trireme_core::{Digest, Host, Labels, LinkId, ModelName, NodeId, SensorId, Stamp, Token, Version, cbor};
 
 use crate::keys;
 
@@ -35,6 +36,23 @@ pub(crate) struct Known {
     /// How often it gave it up.
     #[n(6)]
     pub(crate) reverts: u32,
+    /// The labels that it said it carries.
+    #[n(7)]
+    pub(crate) labels: Option<Labels>,
+    /// What its manufacturer was last told of it: see [`Known::fingerprint`].
+    #[n(8)]
+    pub(crate) told: Option<u64>,
+}
+
+impl Known {
+    /// What a manufacturer is to know of the sensor, in short: where this is another, it is told anew.
+    pub(crate) fn fingerprint(&self, labels: &Labels) -> u64 {
+        let text = format!("{}/{}/{}/{labels}", self.manufacturer, self.model, self.running);
+        // FNV-1a: nobody gains by two that are the same.
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
 }
 
 /// How far a release is on its way to a sensor.
@@ -92,6 +110,14 @@ pub(crate) struct Sensor {
     pub(crate) seen_ms: u64,
     /// The release that was said to have no Token for its generation.
     pub(crate) tokenless: Option<(Version, Digest)>,
+    /// All of its labels: its own, its gateway's, and those that the configuration gives it.
+    pub(crate) labels: Labels,
+    /// What it said of its own condition.
+    pub(crate) facts: Facts,
+    /// Whether it waits because a policy said so: what it says of its condition may change that.
+    pub(crate) put_off: bool,
+    /// When its link opened.
+    pub(crate) joined_ms: u64,
 }
 
 /// The mirror of the durable state, with what passes.
@@ -123,6 +149,13 @@ impl Sensors {
 
     pub(crate) fn get_mut(&mut self, id: &SensorId) -> Option<&mut Sensor> {
         self.by_id.get_mut(id)
+    }
+
+    /// Gives each sensor the labels that this says.
+    pub(crate) fn label(&mut self, labels: impl Fn(&SensorId, &Known) -> Labels) {
+        for (id, sensor) in &mut self.by_id {
+            sensor.labels = labels(id, &sensor.known);
+        }
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (&SensorId, &Sensor)> {
@@ -198,6 +231,10 @@ impl Sensor {
             failures: 0,
             seen_ms: now.monotonic_ms,
             tokenless: None,
+            labels: Labels::default(),
+            facts: Facts::new(),
+            put_off: false,
+            joined_ms: now.monotonic_ms,
         }
     }
 }

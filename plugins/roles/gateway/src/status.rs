@@ -34,6 +34,7 @@ impl Gateway {
                 "pending": self.pending(id).map(|release| release.mark.version),
                 "refused": sensor.known.refused.as_ref().map(|mark| mark.version),
                 "reverts": sensor.known.reverts,
+                "labels": sensor.labels,
                 "needs": self.missing_token(id),
             })
         });
@@ -53,6 +54,11 @@ impl Gateway {
                 "expires_ms": release.expires_ms,
                 "stale": now.unix_ms.is_some_and(|unix_ms| stale(release, unix_ms).is_some()),
                 "withdrawn": release.withdrawn,
+                "order": release.order.as_ref().map(|order| json!({
+                    "wave": order.wave,
+                    "of": order.of,
+                    "halted": order.halted,
+                })),
                 "revoked": revoked,
                 "lost": !release.image && !release.withdrawn && !revoked,
                 "floor": self.releases.floor(&release.channel.model).map(|floor| floor.version),

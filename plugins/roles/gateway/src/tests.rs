@@ -22,6 +22,7 @@ use trireme_core::{
 use crate::Gateway;
 
 mod discovery;
+mod orders;
 mod tier2;
 mod tier3;
 mod trust;
@@ -102,12 +103,15 @@ impl Bench {
             model: model(),
             running: version(running),
             generation: 1,
+            labels: None,
+            facts: None,
         };
         self.lan(HELLO, &hello)
     }
 
     fn status(&mut self, running: &str) -> Vec<Act> {
-        let status = Status { sensor: SensorId::new("sn-1").unwrap(), running: version(running) };
+        let status =
+            Status { sensor: SensorId::new("sn-1").unwrap(), running: version(running), facts: None };
         self.lan(STATUS, &status)
     }
 
@@ -288,6 +292,7 @@ impl Bench {
 
     fn receipt(&mut self, version_text: &str, outcome: Outcome, counter: u64) -> Vec<Act> {
         let receipt = Receipt {
+            labels: None,
             sensor: SensorId::new("sn-1").unwrap(),
             gateway: NodeId::new("gw-1").unwrap(),
             model: model(),

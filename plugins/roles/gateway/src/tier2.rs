@@ -294,11 +294,22 @@ impl Gateway {
             image: !withdrawn,
             certificate,
             not_after_ms: signed.map(|(signer, _)| signer.not_after_ms),
+            order: signed.and_then(|(_, manifest)| manifest.order().ok().flatten()),
+            emergency: signed.is_some_and(|(_, manifest)| manifest.emergency()),
             mark,
         };
         let model = header.model.clone();
         let what = if withdrawn { "withdrawn" } else { "kept" };
-        host.audit(&format!("release {model} {} of {} is {what}", header.version, release.manufacturer));
+        let order = release.order.as_ref().map(|order| match order {
+            order if order.halted => ", halted".to_string(),
+            order => format!(", wave {} of {}", order.wave, order.of),
+        });
+        host.audit(&format!(
+            "release {model} {} of {} is {what}{}",
+            header.version,
+            release.manufacturer,
+            order.unwrap_or_default()
+        ));
         self.revoked.remove(&model);
         if withdrawn {
             self.end_transfers(host, now, &model, &release.mark, "the release under way was withdrawn");

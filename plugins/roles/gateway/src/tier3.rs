@@ -7,16 +7,16 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde_json::json;
-use trireme_core::message::lan::{Announce, Body, Hello, Offer, Status, Want};
+use trireme_core::message::lan::{Announce, Body, Facts, Hello, MOST_FACTS, Offer, Status, Want};
 use trireme_core::message::{ANNOUNCE, LARGEST_LAN_MESSAGE, OFFER, Outcome, Receipt, Verdict};
 use trireme_core::release::Mark;
 use trireme_core::role::{Answer, Delivery, Job, JobKey, code};
-use trireme_core::{Digest, Fault, Host, LinkId, ModelName, SensorId, Stamp, Token, cbor, formula};
+use trireme_core::{Digest, Fault, Host, LinkId, ModelName, SensorId, Stamp, Token, cbor, formula, rollout};
 
 use crate::broker::Broker;
 use crate::releases::Release;
 use crate::sensors::{Known, Sensor, Stage};
-use crate::{BACKOFF, Gateway, Work, unknown_link};
+use crate::{BACKOFF, Gateway, Work, labels, unknown_link};
 
 impl Gateway {
     /// A sensor joins (protocol, "Sensor"): so the gateway learns its manufacturers and models.
@@ -44,6 +44,8 @@ impl Gateway {
             refused: same.and_then(|known| known.refused.clone()),
             reverted: same.and_then(|known| known.reverted.clone()),
             reverts: same.map_or(0, |known| known.reverts),
+            labels: hello.labels.filter(|labels| labels.is_sensible() && !labels.is_empty()),
+            told: before.and_then(|sensor| sensor.known.told),
             manufacturer: hello.manufacturer,
             model: hello.model.clone(),
             running: hello.running,
@@ -58,12 +60,16 @@ impl Gateway {
             host.close(earlier, "the sensor said hello on another link");
             self.abandon(host, now, &hello.sensor, false);
         }
+        let labels = labels(&self.config, &hello.sensor, &known);
         self.sensors.put(host, now, &hello.sensor, known);
         if let Some(sensor) = self.sensors.get_mut(&hello.sensor) {
+            sensor.labels = labels;
+            take_facts(sensor, hello.facts);
             sensor.seen_ms = now.monotonic_ms;
             // A sensor says hello again from time to time; only on a new link does it begin anew.
             if sensor.link != Some(link) {
                 sensor.link = Some(link);
+                sensor.joined_ms = now.monotonic_ms;
                 sensor.answered = false;
                 if matches!(sensor.stage, Stage::Installing(..)) {
                     // It is back from its restart; what runs now says how it went.
@@ -100,6 +106,7 @@ impl Gateway {
         self.is_the_links_sensor(link, &status.sensor)?;
         let sensor = self.sensors.get_mut(&status.sensor).ok_or_else(unknown_link)?;
         sensor.answered = true;
+        take_facts(sensor, status.facts);
         sensor.seen_ms = now.monotonic_ms;
         let known = Known { running: status.running, ..sensor.known.clone() };
         // It runs what it was offered: there will be no other answer to the offer.
@@ -115,7 +122,8 @@ impl Gateway {
 
     /// The release that a sensor should get: `V > V_C`, for its manufacturer and generation, not given up by it.
     pub(crate) fn pending(&self, id: &SensorId) -> Option<&Release> {
-        let known = &self.sensors.get(id)?.known;
+        let sensor = self.sensors.get(id)?;
+        let known = &sensor.known;
         let release = self.releases.get(&known.model)?;
         let given_up = known.reverted.as_ref().is_some_and(|mark| mark.digest == release.mark.digest)
             && known.reverts > self.config.retry_reverted_times;
@@ -124,8 +132,16 @@ impl Gateway {
             && release.manufacturer == known.manufacturer
             && release.mark.version > known.running
             && release.token(known.generation).is_some()
-            && !given_up;
+            && !given_up
+            && self.is_ordered(id, sensor, release);
         wanted.then_some(release)
+    }
+
+    /// Whether the manufacturer's order lets the sensor have the release now; without an order everybody may.
+    fn is_ordered(&self, id: &SensorId, sensor: &Sensor, release: &Release) -> bool {
+        let Some(order) = &release.order else { return true };
+        let Some(me) = &self.me else { return false };
+        order.admits(&sensor.labels.named(id, me), rollout::place(&release.mark.digest, id))
     }
 
     /// Where `V > V_C`: the hook `install`, when there is a free slot and the time is right.
@@ -146,6 +162,7 @@ impl Gateway {
         }
         let Some((sensor, release)) = self.sensors.get(id).zip(self.pending(id)) else { return };
         let mark = release.mark.clone();
+        let hour = self.hour.clone().count(now.monotonic_ms);
         let question = json!({
             "release": {
                 "manufacturer": release.manufacturer,
@@ -156,6 +173,7 @@ impl Gateway {
                 "size": mark.size,
                 "digest": mark.digest,
                 "sequence": mark.sequence,
+                "emergency": release.emergency,
             },
             "subject": {
                 "sensor": id,
@@ -163,8 +181,17 @@ impl Gateway {
                 "generation": sensor.known.generation,
                 "reverts": sensor.known.reverts,
                 "failures": sensor.failures,
+                "gateway": self.me,
+                "labels": sensor.labels,
+                "facts": sensor.facts,
+                "position": rollout::place(&mark.digest, id),
             },
-            "counts": { "transfers": transfers, "sensors": self.sensors.len() },
+            "counts": { "transfers": transfers, "sensors": self.sensors.len(), "hour": hour },
+            "rollout": release.order.as_ref().map(|order| json!({
+                "wave": order.wave,
+                "of": order.of,
+                "percent": widest(order),
+            })),
             "unix_ms": now.unix_ms,
         });
         if now.unix_ms.is_none() && self.untimed.insert(mark.digest) {
@@ -189,8 +216,10 @@ impl Gateway {
         };
         let Some(sensor) = self.sensors.get_mut(id) else { return };
         let Stage::Asking(mark) = sensor.stage.clone() else { return };
+        sensor.put_off = false;
         if let Some(pause) = pause {
             sensor.not_before = now.monotonic_ms.saturating_add(pause);
+            sensor.put_off = true;
             self.abandon(host, now, id, false);
             return;
         }
@@ -265,6 +294,7 @@ impl Gateway {
             checksum,
         };
         host.send(link, OFFER, cbor::encode(&offer));
+        self.hour.note(now.monotonic_ms);
         sensor.stage = Stage::Offered(release.mark, until);
     }
 
@@ -484,6 +514,24 @@ impl Gateway {
             return Ok(());
         }
         Err(Fault::new(code::UNEXPECTED, format!("another sensor's link speaks for {id}")))
+    }
+}
+
+/// The widest share of all that has begun, in percent.
+fn widest(order: &rollout::Order) -> f64 {
+    let shares = order.open.iter().filter(|wave| wave.select.is_none());
+    let widest = shares.map(|wave| wave.share.as_millionths()).max().unwrap_or(0);
+    f64::from(widest) / 10_000.0
+}
+
+fn take_facts(sensor: &mut Sensor, facts: Option<Facts>) {
+    let facts = facts.filter(|facts| facts.len() <= MOST_FACTS).unwrap_or_default();
+    if facts == sensor.facts {
+        return;
+    }
+    sensor.facts = facts;
+    if core::mem::take(&mut sensor.put_off) {
+        sensor.not_before = 0;
     }
 }
 

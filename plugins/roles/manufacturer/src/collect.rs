@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use trireme_core::message::{Batch, LARGEST_MESSAGE, Numbered, Receipt, Spread};
 use trireme_core::role::code;
-use trireme_core::{Digest, Fault, Host, ModelName, NodeId, RoleKind, Version, cbor, formula};
+use trireme_core::{Digest, Fault, Host, ModelName, NodeId, RoleKind, Stamp, Version, cbor, formula};
 
 use crate::Manufacturer;
 use crate::record::{Reach, Release, Seen, SensorRecord, key, load, newest, save};
@@ -42,6 +42,7 @@ impl Manufacturer {
     pub(crate) fn take_batches(
         &mut self,
         host: &mut dyn Host,
+        now: Stamp,
         broker: &NodeId,
         batches: &[Numbered],
     ) -> Result<u64, Fault> {
@@ -56,7 +57,11 @@ impl Manufacturer {
         let before = self.ignored;
         for Numbered { number, batch } in batches {
             match self.open_batch(host, batch) {
-                Ok(batch) => batch.receipts.iter().for_each(|receipt| self.take_receipt(host, receipt)),
+                Ok(batch) => {
+                    for receipt in &batch.receipts {
+                        self.take_receipt(host, now, receipt, batch.sequence);
+                    }
+                }
                 Err(fault) => {
                     self.ignored.rejected += 1;
                     host.audit(&format!("batch {number} of {broker} is passed over: {fault}"));
@@ -96,13 +101,17 @@ impl Manufacturer {
     }
 
     /// One receipt: under the device key, with a counter above all that came before.
-    fn take_receipt(&mut self, host: &mut dyn Host, receipt: &Receipt) {
+    fn take_receipt(&mut self, host: &mut dyn Host, now: Stamp, receipt: &Receipt, batch: u64) {
         let Receipt { sensor, model, counter, .. } = receipt;
         let known = self.me.as_ref().is_some_and(|me| me.models.contains(model));
         let sensible = receipt.outcome.len() <= LONGEST_OUTCOME
             && receipt.outcome.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         if !known || !sensible {
             self.ignored.rejected += 1;
+            return;
+        }
+        if receipt.outcome == Receipt::PRESENT {
+            self.present(host, now, receipt, batch);
             return;
         }
         let (proven, guest) = (format!("seen/{model}/{sensor}"), format!("guest/{model}/{sensor}"));
@@ -131,19 +140,22 @@ impl Manufacturer {
         if authenticated {
             host.delete(&guest);
         }
-        self.record_outcome(host, receipt);
+        if self.record_outcome(host, receipt) && !late {
+            self.reported(host, now, receipt, batch);
+        }
     }
 
-    fn record_outcome(&mut self, host: &mut dyn Host, receipt: &Receipt) {
+    /// Whether it is about a release of ours, and the very image.
+    fn record_outcome(&mut self, host: &mut dyn Host, receipt: &Receipt) -> bool {
         let Receipt { sensor, model, version, .. } = receipt;
-        let Some(release) = load::<Release>(host, &key("release", model, *version)) else { return };
+        let Some(release) = load::<Release>(host, &key("release", model, *version)) else { return false };
         // Suite 1: what is refused before the image came has no digest; what runs has one.
         let unread = receipt.digest == Digest([0; 32]) && receipt.outcome.starts_with("refused-");
         let same = receipt.size == release.size && (receipt.digest == release.digest || unread);
         if !same {
             self.ignored.rejected += 1;
             host.audit(&format!("ALARM: {sensor} reports another image as {model} {version}"));
-            return;
+            return false;
         }
         let record = SensorRecord {
             outcome: receipt.outcome.clone(),
@@ -152,6 +164,7 @@ impl Manufacturer {
             authenticated: receipt.tag.is_some(),
         };
         save(host, &sensor_key(model, *version, sensor.as_str()), &record);
+        true
     }
 
     /// How far releases have come from a broker, model by model: a long word comes in several messages. What is not
@@ -197,7 +210,8 @@ impl Manufacturer {
 
 /// Under the sensor's own device key.
 fn verifies(host: &mut dyn Host, receipt: &Receipt) -> bool {
-    let Receipt { sensor, gateway, model, version, size, digest, outcome, counter, tag: Some(tag) } = receipt
+    let Receipt { sensor, gateway, model, version, size, digest, outcome, counter, tag: Some(tag), .. } =
+        receipt
     else {
         return false;
     };

@@ -1,19 +1,21 @@
 //! The manufacturer's configuration.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Deserialize;
 
-use trireme_core::Fault;
 use trireme_core::api::{BrokerAddress, SignedBrokers};
 use trireme_core::exchange::Backoff;
 use trireme_core::role::code;
+use trireme_core::{Fault, NodeId};
 
 /// The most days that a list of brokers may be good for.
 const MOST_LIST_DAYS: u32 = 366;
+/// The most operators.
+const MOST_OPERATORS: usize = 64;
 
 /// What an administrator says; every duration is in milliseconds unless its name says otherwise.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,6 +49,11 @@ pub struct Config {
     pub list_days: u32,
     /// How many brokers are served at once; 8.
     pub concurrency: usize,
+    /// The most sensors of the inventory; 100,000.
+    pub sensors: u32,
+    /// Operators who can approve of releases, at most 64: the name and the P-256 key of each, an uncompressed point in
+    /// hexadecimal.
+    pub operators: BTreeMap<String, String>,
 }
 
 impl Default for Config {
@@ -65,6 +72,8 @@ impl Default for Config {
             refresh_before_days: 7,
             list_days: 30,
             concurrency: 8,
+            sensors: 100_000,
+            operators: BTreeMap::new(),
         }
     }
 }
@@ -93,6 +102,17 @@ impl Config {
             }
             if !seen.insert(&broker.id) {
                 return wrong(format!("the broker {} is listed twice", broker.id));
+            }
+        }
+        if self.operators.len() > MOST_OPERATORS {
+            return wrong(format!("{MOST_OPERATORS} operators at most can approve of releases"));
+        }
+        for (name, key) in &self.operators {
+            if NodeId::new(name).is_err() || key.len() != 130 || !key.starts_with("04") {
+                return wrong(format!(
+                    "the operator {name:?}: a name, and a key of 130 hexadecimal digits that begins with 04, as \
+                     `trireme rollout operator` prints it"
+                ));
             }
         }
         let durations = [self.collect_ms, self.collect_soon_ms, self.retry_first_ms, self.step_timeout_ms];

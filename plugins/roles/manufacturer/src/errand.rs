@@ -75,7 +75,8 @@ pub(crate) enum Permission {
 impl Permission {
     /// A policy says what may be installed; nobody is asked whether something may be taken back.
     pub(crate) fn first(release: &Release) -> Self {
-        if release.withdrawn() { Self::Allowed } else { Self::Unasked }
+        let stops = release.withdrawn() || release.halted();
+        if stops { Self::Allowed } else { Self::Unasked }
     }
 }
 
@@ -169,12 +170,15 @@ impl Manufacturer {
                     "size": release.size,
                     "digest": release.digest,
                     "sequence": release.sequence,
+                    "emergency": release.emergency,
                 },
                 "subject": { "broker": broker },
+                "wave": null,
                 "counts": {
                     "brokers": self.brokers.len(),
                     "stored": self.stored_at(host, &release),
                 },
+                "approvals": self.approvals(host, &release),
                 "unix_ms": now.unix_ms,
             });
             let then = self.job(Work::Policy(broker.clone(), model.clone(), release.sequence));
@@ -186,7 +190,7 @@ impl Manufacturer {
         }
     }
 
-    fn stored_at(&self, host: &dyn Host, release: &Release) -> usize {
+    pub(crate) fn stored_at(&self, host: &dyn Host, release: &Release) -> usize {
         let stored = |broker: &&NodeId| {
             reached(host, release, broker).is_some_and(|reached| reached.stage == "stored")
         };

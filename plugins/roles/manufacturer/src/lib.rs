@@ -10,6 +10,8 @@
 //! | images that are lost, here or at a broker that had stored them | `lost` |
 //! | revocation lists, passed on to brokers and taken from them | `trust` |
 //! | receipts of sensors, by way of gateways and brokers | `collect` |
+//! | in which waves a release goes out, and when it stops | `rollout` |
+//! | what runs where | `fleet` |
 //! | what the administrator sees | `status` |
 //! | what is durable | `record` |
 //!
@@ -22,10 +24,12 @@ extern crate alloc;
 mod collect;
 mod config;
 mod errand;
+mod fleet;
 mod lost;
 mod publish;
 mod record;
 mod refresh;
+mod rollout;
 mod services;
 mod status;
 #[cfg(test)]
@@ -43,15 +47,19 @@ use trireme_core::api::{SignedBrokers, path};
 use trireme_core::formula::ReleaseFields;
 use trireme_core::message::RESPONSE;
 use trireme_core::role::{About, Answer, Request, Then, TimerId, code};
-use trireme_core::{Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, Stamp, TopicName, json};
+use trireme_core::{
+    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, Role, Stamp, TopicName, Version, json,
+};
 
 pub use config::Config;
 
 use collect::Ignored;
 use errand::{Errand, Permission, Waiting};
+use fleet::Fleet;
 use publish::Preparing;
 use record::Release;
 use refresh::Sweep;
+use rollout::Active;
 use services::Chore;
 use visit::Visit;
 
@@ -80,6 +88,8 @@ pub struct Manufacturer {
     eager_until: u64,
     sweep: Sweep,
     ignored: Ignored,
+    fleet: Fleet,
+    rollouts: BTreeMap<ModelName, Active>,
 }
 
 /// Who this manufacturer is, as certified.
@@ -130,6 +140,8 @@ enum Work {
     Token(ModelName, u32),
     /// The hook `publish`, for a release at a broker; its [`Release::sequence`].
     Policy(NodeId, ModelName, u64),
+    /// The hook `publish`, for a wave of this version's rollout.
+    Wave(ModelName, Version),
     /// `S1` in suite 1.
     Tag(LinkId),
     /// A release on its way.
@@ -166,6 +178,8 @@ impl Role for Manufacturer {
         let me = Me::certified(host)?;
         *self = Self { config, me: Some(me), ..Self::default() };
         self.drop_unfinished(host);
+        self.fleet = Fleet::load(host);
+        self.load_rollouts(host);
         self.sign_list(host, now, now.unix_ms, 0)?;
         self.sweep.begin(now);
         self.time.start_at(now.monotonic_ms);
@@ -204,6 +218,19 @@ impl Manufacturer {
             path::PUBLISH => self.publish(host, now, request),
             path::REFRESH => self.refresh(host, now, request),
             path::WITHDRAW => self.withdraw(host, now, request),
+            path::HALT => self.halt(host, now, request),
+            path::RESUME => self.resume(host, now, request),
+            path::APPROVE => self.approve(host, now, request),
+            path::ROLLOUT => {
+                let answer = self.rollout_status(host, request, now)?;
+                host.reply(request.id, Ok(answer));
+                Ok(())
+            }
+            path::FLEET => {
+                let answer = self.inventory(request)?;
+                host.reply(request.id, Ok(answer));
+                Ok(())
+            }
             path::STATUS => {
                 let answer = self.status(host, request)?;
                 host.reply(request.id, Ok(answer));
@@ -222,6 +249,7 @@ impl Manufacturer {
             Some(Work::Policy(broker, model, sequence)) => {
                 self.policy_answered(host, now, (broker, model, sequence), result);
             }
+            Some(Work::Wave(model, version)) => self.wave_answered(host, now, &model, version, result),
             Some(Work::Tag(link)) => self.tagged(host, now, link, result),
             Some(Work::Deliver(link)) => self.delivered(host, now, link, result),
             None => {}
@@ -232,6 +260,7 @@ impl Manufacturer {
     fn go_on(&mut self, host: &mut dyn Host, now: Stamp) {
         self.run_chores(host, now);
         self.sweep(host, now);
+        self.look_after_rollouts(host, now);
         self.ask_policies(host, now);
         self.visit_brokers(host, now);
         self.answer_waiting(host, now);
@@ -251,7 +280,14 @@ impl Manufacturer {
             _ => None,
         });
         let waiting = self.waiting.iter().map(|waiting| waiting.deadline);
-        let all = chores.chain(self.sweep.due).chain(visits).chain(brokers).chain(policies).chain(waiting);
+        let rollouts = self.rollouts.values().map(|active| active.next_look());
+        let all = chores
+            .chain(self.sweep.due)
+            .chain(visits)
+            .chain(brokers)
+            .chain(policies)
+            .chain(waiting)
+            .chain(rollouts);
         all.min().unwrap_or(now.monotonic_ms + IDLE_MS)
     }
 

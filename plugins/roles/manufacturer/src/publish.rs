@@ -7,8 +7,9 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use trireme_core::api::Publish;
-use trireme_core::message::{GenerationToken, LARGEST_IMAGE, Manifest, SignedManifest};
+use trireme_core::message::{Extension, GenerationToken, LARGEST_IMAGE, Manifest, SignedManifest};
 use trireme_core::role::{Answer, Job, JobKey, Origin, Request, RequestId, code};
+use trireme_core::rollout::{EMERGENCY, Plan};
 use trireme_core::{Digest, Fault, Host, ModelName, Stamp, Suite, Token, Version, cbor, formula, json};
 
 use crate::errand::Permission;
@@ -36,6 +37,10 @@ pub(crate) struct Preparing {
     pub(crate) requests: Vec<(RequestId, bool)>,
     /// For the audit log.
     pub(crate) what: &'static str,
+    /// The rollout that begins with it.
+    pub(crate) plan: Option<Plan>,
+    /// Whether policies may let it pass where others wait.
+    pub(crate) emergency: bool,
 }
 
 impl Manufacturer {
@@ -59,6 +64,7 @@ impl Manufacturer {
             return Err(Fault::new(code::LIMIT, text));
         }
         let Publish { model, version, .. } = &wish;
+        can_be_rolled_out(&wish)?;
         if let Some(known) = newest(host, model) {
             if *version < known.version {
                 let text = format!("{model} {} is published; {version} is not above it", known.version);
@@ -118,12 +124,22 @@ impl Manufacturer {
             let text = format!("{model} {version} is published in the suite {}", known.suite);
             return Err(Fault::new(code::CONFLICT, text));
         }
+        let active = self.rollouts.get(model).filter(|active| active.version == *version);
+        let planned = active.map(|active| active.rollout.plan.clone());
+        let other = wish.rollout.as_ref().is_some_and(|plan| Some(plan) != planned.as_ref());
+        if other && !known.withdrawn() {
+            let text = format!(
+                "{model} {version} is published already; another plan needs another version, or `trireme withdraw` first"
+            );
+            return Err(Fault::new(code::CONFLICT, text));
+        }
         // The image may have been lost here.
         host.pin(&digest);
         if known.withdrawn() {
             let terms = Terms::within(now, wish.expires_days.or(self.config.expires_days))?;
             let requests = [(request, wish.detach)].into();
-            return self.sign_again(host, now, known, terms, requests, "published again");
+            let plan = wish.rollout.clone().or(planned);
+            return self.sign_planned(host, now, known, terms, requests, ("published again", plan));
         }
         self.forgive(host, known);
         host.audit(&format!("{model} {version} is published again"));
@@ -157,7 +173,9 @@ impl Manufacturer {
         let (version, what) = (*version, "published");
         host.pin(&digest);
         host.put(&format!("preparing/{digest}"), b"{}".to_vec());
-        let preparing = Preparing { version, suite, size, digest, terms, tokens, requests, what };
+        let (plan, emergency) = (wish.rollout.clone(), wish.emergency);
+        let preparing =
+            Preparing { version, suite, size, digest, terms, tokens, requests, what, plan, emergency };
         self.make_tokens(host, now, model, preparing)
     }
 
@@ -247,6 +265,7 @@ impl Manufacturer {
                 save(host, &key("release", model, release.version), &release);
                 forget_reached(host, &release);
                 forget_old(host, model);
+                self.rollout_published(host, now, &release, preparing.plan);
                 let Release { version, digest, suite, sequence, .. } = &release;
                 host.audit(&format!(
                     "{model} {version} is {what}, suite {suite}, number {sequence}, image {}",
@@ -285,6 +304,13 @@ impl Manufacturer {
         let token = tokens.first().map(|token| token.token);
         let token = token.ok_or_else(|| Fault::new(code::UNKNOWN, format!("no secrets for {model}")))?;
         let sequence = newest(host, model).map_or(1, |known| known.sequence.saturating_add(1));
+        let emergency = preparing.emergency;
+        let mut extensions: Vec<Extension> = Vec::new();
+        if emergency {
+            extensions.push(Extension { name: EMERGENCY.into(), ignorable: true, value: Vec::new() });
+        }
+        let order = self.order_of(model, version, preparing.plan.as_ref());
+        extensions.extend(order.map(|order| order.extension()));
         let manifest = if suite.whole() {
             None
         } else {
@@ -301,15 +327,39 @@ impl Manufacturer {
                 issued_ms: now.unix_ms.unwrap_or(0),
                 expires_ms,
                 withdrawn,
-                extensions: Vec::new(),
+                extensions,
             });
             let signature = host.sign(&formula::m5(&manifest))?;
             let certificate = me.certificate.clone();
             Some(json::hexed(&cbor::encode(&SignedManifest { manifest, signature, certificate })))
         };
         let model = model.clone();
-        Ok(Release { model, version, suite, size, digest, sequence, token, manifest, expires_days })
+        Ok(Release {
+            model,
+            version,
+            suite,
+            size,
+            digest,
+            sequence,
+            token,
+            manifest,
+            expires_days,
+            emergency,
+        })
     }
+}
+
+/// Waves are part of the manifest, and so is an emergency: both need suite 2.
+fn can_be_rolled_out(wish: &Publish) -> Result<(), Fault> {
+    if let Some(plan) = &wish.rollout {
+        plan.check().map_err(|why| Fault::new(code::MALFORMED, format!("the plan of the rollout: {why}")))?;
+    }
+    let signed = wish.suite.unwrap_or(Suite::Digest) == Suite::Digest;
+    if !signed && (wish.rollout.is_some() || wish.emergency) {
+        let text = "a rollout and an emergency stand in the manifest, which suite 1 (thesis) does not have";
+        return Err(Fault::new(code::CONFLICT, text));
+    }
+    Ok(())
 }
 
 /// The secrets of a model are here.

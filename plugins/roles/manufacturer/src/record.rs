@@ -5,6 +5,7 @@
 //! | `list` | the list of brokers as it was last signed |
 //! | `release/<model>/<version>` | [`Release`] |
 //! | `reached/<model>/<version>/<broker>` | [`Reached`]: what became of the release there, finally |
+//! | `rollout/…`, `approval/…`, `fleet/…` | see `rollout` and `fleet` |
 //! | `preparing/<digest>` | an image whose Tokens are being made |
 //! | `mark/<broker>` | the number of the last batch of receipts that was collected there |
 //! | `spread/<broker>/<model>` | [`Reach`]: gateways that hold a release, or do not yet |
@@ -49,6 +50,9 @@ pub(crate) struct Release {
     /// Days that it was last given until no install starts any more; none, where it never ends.
     #[serde(default)]
     pub(crate) expires_days: Option<u32>,
+    /// Whether policies may let it pass where others wait.
+    #[serde(default)]
+    pub(crate) emergency: bool,
 }
 
 impl Release {
@@ -75,6 +79,13 @@ impl Release {
     /// Whether the manufacturer took it back.
     pub(crate) fn withdrawn(&self) -> bool {
         matches!(self.opened_manifest(), Ok(Some((manifest, _))) if manifest.withdrawn)
+    }
+
+    /// Whether its rollout is halted.
+    pub(crate) fn halted(&self) -> bool {
+        let manifest = self.opened_manifest().ok().flatten();
+        let order = manifest.and_then(|(manifest, _)| manifest.order().ok().flatten());
+        order.is_some_and(|order| order.halted)
     }
 
     /// The manifest's number, as brokers say it; 0 where there is no manifest.
@@ -227,7 +238,8 @@ pub(crate) fn forget_old(host: &mut dyn Host, model: &ModelName) {
         }
         if age >= KEPT_RECORDS {
             host.delete(&key("release", model, release.version));
-            for kind in ["reached", "sensor"] {
+            host.delete(&key("rollout", model, release.version));
+            for kind in ["reached", "sensor", "approval"] {
                 let prefix = format!("{}/", key(kind, model, release.version));
                 host.scan(&prefix, None, 1024).iter().for_each(|key| host.delete(key));
             }

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use trireme_core::api::{Refresh, Withdraw};
 use trireme_core::message::Manifest;
 use trireme_core::role::{Origin, Request, RequestId, code};
+use trireme_core::rollout::Plan;
 use trireme_core::{Fault, Host, ModelName, Stamp, Version, json};
 
 use crate::publish::{Preparing, has_secrets};
@@ -69,6 +70,18 @@ impl Sweep {
     }
 }
 
+impl Release {
+    /// What its manifest says beyond which image it is about.
+    ///
+    /// # Errors
+    /// `conflict` without a manifest, `storage`.
+    pub(crate) fn terms(&self) -> Result<Terms, Fault> {
+        let (manifest, _) = opened(self)?;
+        let (expires_ms, withdrawn) = (manifest.expires_ms, manifest.withdrawn);
+        Ok(Terms { expires_ms, expires_days: self.expires_days, withdrawn })
+    }
+}
+
 impl Manufacturer {
     /// The administrator wants a release signed anew.
     pub(crate) fn refresh(
@@ -103,6 +116,7 @@ impl Manufacturer {
         }
         let Release { expires_days, .. } = known;
         let terms = Terms { expires_ms: manifest.expires_ms, expires_days, withdrawn: true };
+        self.rollout_withdrawn(host, now, &known.model);
         self.sign_again(host, now, &known, terms, requests, "withdrawn")
     }
 
@@ -153,6 +167,22 @@ impl Manufacturer {
         requests: Vec<(RequestId, bool)>,
         what: &'static str,
     ) -> Result<(), Fault> {
+        self.sign_planned(host, now, known, terms, requests, (what, None))
+    }
+
+    /// The same, and with it a new rollout begins, where one is planned.
+    ///
+    /// # Errors
+    /// As [`Manufacturer::sign_again`].
+    pub(crate) fn sign_planned(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        known: &Release,
+        terms: Terms,
+        requests: Vec<(RequestId, bool)>,
+        (what, plan): (&'static str, Option<Plan>),
+    ) -> Result<(), Fault> {
         let Release { model, version, suite, size, digest, .. } = known;
         let (manifest, _) = opened(known)?;
         let here = host.blob_size(digest).is_some();
@@ -192,6 +222,8 @@ impl Manufacturer {
             tokens,
             requests,
             what,
+            plan,
+            emergency: known.emergency,
         };
         self.make_tokens(host, now, model, preparing)
     }

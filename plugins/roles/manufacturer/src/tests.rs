@@ -19,6 +19,7 @@ mod publishing;
 mod receipts;
 mod refresh;
 mod renewal;
+mod rollouts;
 mod services;
 mod tier1;
 mod trust;
@@ -304,7 +305,7 @@ fn receipt(counter: u64, outcome: &str) -> Receipt {
     let formula = formula::receipt(&sensor, &gateway, &model, (size, &digest), version, outcome);
     let tag = Some(receipt_tag(&model, &sensor, &formula.with_counter(counter)));
     let outcome = outcome.to_string();
-    Receipt { sensor, gateway, model, version, size, digest, outcome, counter, tag }
+    Receipt { sensor, gateway, model, version, size, digest, outcome, counter, tag, labels: None }
 }
 
 fn batch(receipts: Vec<Receipt>) -> SignedBatch {

@@ -406,7 +406,7 @@ impl Manufacturer {
         let broker = visit.broker.clone();
         let last = match talk {
             Talk::Collected(batches, more) => {
-                let mark = self.take_batches(host, &broker, &batches)?;
+                let mark = self.take_batches(host, now, &broker, &batches)?;
                 if more && !batches.is_empty() {
                     let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
                     let Some(session) = &mut visit.session else { return Ok(()) };
@@ -441,11 +441,9 @@ impl Manufacturer {
     pub(crate) fn leave(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, why: &str) {
         let Some(visit) = self.visits.remove(&link) else { return };
         host.close(link, why);
-        let pause = if now.monotonic_ms < self.eager_until && self.awaits_sensors(host) {
-            self.config.collect_soon_ms
-        } else {
-            self.config.collect_ms
-        };
+        let eager = now.monotonic_ms < self.eager_until && self.awaits_sensors(host);
+        let pause =
+            if eager || self.rollouts_wait() { self.config.collect_soon_ms } else { self.config.collect_ms };
         if let Some(broker) = self.brokers.get_mut(&visit.broker) {
             broker.visited = None;
             if !core::mem::take(&mut broker.receipts_next) {

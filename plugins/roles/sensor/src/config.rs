@@ -4,7 +4,9 @@ use alloc::format;
 use alloc::string::String;
 
 use serde::Deserialize;
+use trireme_core::Labels;
 use trireme_core::message::LARGEST_IMAGE;
+use trireme_core::message::lan::{Facts, MOST_FACTS};
 use trireme_core::role::{Fault, code};
 
 /// What the sensor is told; all of it has a default. Times in milliseconds.
@@ -32,6 +34,10 @@ pub struct Config {
     pub receive_timeout_ms: u64,
     /// An image on trial has to pass its test within this time, or it is given up.
     pub self_test_timeout_ms: u64,
+    /// Labels that it carries, for selections.
+    pub labels: Labels,
+    /// What it knows of its own condition at the start; see [`trireme_core::api::path::FACTS`].
+    pub facts: Facts,
 }
 
 impl Default for Config {
@@ -47,6 +53,8 @@ impl Default for Config {
             transfer_timeout_ms: 60_000,
             receive_timeout_ms: 3_600_000,
             self_test_timeout_ms: 60_000,
+            labels: Labels::default(),
+            facts: Facts::new(),
         }
     }
 }
@@ -70,6 +78,10 @@ impl Config {
         }
         if config.largest_image == 0 || config.largest_image > LARGEST_IMAGE {
             return Err(wrong(format!("largest_image has to be from 1 to {LARGEST_IMAGE}")));
+        }
+        if !config.labels.is_sensible() || config.facts.len() > MOST_FACTS {
+            let text = format!("there are at most {} labels and {MOST_FACTS} facts", Labels::MOST);
+            return Err(wrong(text));
         }
         for (name, value) in [
             ("reconnect_ms", config.reconnect_ms),

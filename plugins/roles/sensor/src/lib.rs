@@ -34,10 +34,11 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use serde::Serialize;
-use trireme_core::api::path;
+use trireme_core::api::{SensorFacts, path};
+use trireme_core::message::lan::{Facts, MOST_FACTS};
 use trireme_core::message::{ANNOUNCE, KEPT, LARGEST_LAN_MESSAGE, OFFER, lan};
-use trireme_core::role::{About, Answer, Fault, LinkId, Request, Then, TimerId, code};
-use trireme_core::{Event, Host, ModelName, Role, SensorId, Stamp, Version, cbor};
+use trireme_core::role::{About, Answer, Fault, LinkId, Origin, Request, Then, TimerId, code};
+use trireme_core::{Event, Host, Labels, ModelName, Role, SensorId, Stamp, Version, cbor, json};
 
 pub use config::Config;
 use config::Pause;
@@ -73,6 +74,8 @@ pub struct Sensor {
     reconnect: Pause,
     retry: Pause,
     last_then: Then,
+    /// What the device knows of its own condition.
+    facts: Facts,
 }
 
 #[cfg(feature = "component")]
@@ -111,7 +114,8 @@ impl Role for Sensor {
     }
 
     fn started(&mut self, host: &mut dyn Host, _now: Stamp, config: &[u8]) -> Result<(), Fault> {
-        *self = Self { config: Config::parse(config)?, ..Self::default() };
+        let config = Config::parse(config)?;
+        *self = Self { facts: config.facts.clone(), config, ..Self::default() };
         self.boot(host)
     }
 
@@ -201,6 +205,17 @@ impl Sensor {
     }
 
     fn request(&mut self, host: &mut dyn Host, request: &Request) -> Result<(), Fault> {
+        if request.path == path::FACTS && request.origin == Origin::Admin {
+            let SensorFacts { facts } = json::read(&request.body, "the device's condition")?;
+            if facts.len() > MOST_FACTS {
+                return Err(Fault::new(code::LIMIT, format!("at most {MOST_FACTS} facts are passed on")));
+            }
+            self.facts = facts;
+            // Whoever waits for a better condition looks again.
+            self.ask_for_offers(host)?;
+            host.reply(request.id, Ok(b"{}".to_vec()));
+            return Ok(());
+        }
         if request.path != path::STATUS {
             return Err(Fault::new(code::UNKNOWN, format!("a sensor answers no {}", request.path)));
         }
@@ -212,6 +227,8 @@ impl Sensor {
             floor: running.floor,
             trial: running.trial,
             stage: self.stage.name(),
+            labels: &self.config.labels,
+            facts: &self.facts,
             links: self.links.len(),
             owed: self.owed(host).len(),
         };
@@ -289,6 +306,8 @@ struct Status<'a> {
     floor: Version,
     trial: bool,
     stage: &'a str,
+    labels: &'a Labels,
+    facts: &'a Facts,
     links: usize,
     owed: usize,
 }

@@ -3,7 +3,7 @@
 use alloc::format;
 
 use trireme_core::message::{HELLO, STATUS, lan};
-use trireme_core::role::{FIRST_HOST_LINK, Fault, LinkId, LinkInfo};
+use trireme_core::role::{FIRST_HOST_LINK, Fault, LinkId, LinkInfo, Running};
 use trireme_core::{Host, cbor};
 
 use super::{HELLO_AGAIN, RECONNECT, Sensor, Stage};
@@ -53,7 +53,7 @@ impl Sensor {
         self.links.insert(link);
         // An image on trial may yet be given up: its version is not ours to tell.
         if self.settled {
-            host.send(link, HELLO, cbor::encode(&hello(host)?));
+            host.send(link, HELLO, cbor::encode(&self.hello(host)?));
             self.send_owed(host);
         }
         Ok(())
@@ -78,7 +78,7 @@ impl Sensor {
         self.reconnect.reset();
         let running = host.running()?;
         if self.settled && announce.model == running.model {
-            let status = lan::Status { sensor: running.sensor, running: running.version };
+            let status = self.status_of(running);
             host.send(link, STATUS, cbor::encode(&status));
         }
         Ok(())
@@ -86,7 +86,7 @@ impl Sensor {
 
     pub(crate) fn hello_again(&mut self, host: &mut dyn Host) -> Result<(), Fault> {
         if self.settled {
-            let hello = cbor::encode(&hello(host)?);
+            let hello = cbor::encode(&self.hello(host)?);
             self.tell_all(host, HELLO, &hello);
             host.arm(HELLO_AGAIN, self.config.hello_ms);
         }
@@ -98,21 +98,30 @@ impl Sensor {
         if self.settled && matches!(self.stage, Stage::Idle) {
             self.hello_again(host)?;
             let running = host.running()?;
-            let status = lan::Status { sensor: running.sensor, running: running.version };
+            let status = self.status_of(running);
             self.tell_all(host, STATUS, &cbor::encode(&status));
         }
         Ok(())
     }
-}
 
-/// `hello(ID_SN, ID_MF, MD_L, V_C, generation)`: so the gateway knows its manufacturers and models.
-fn hello(host: &dyn Host) -> Result<lan::Hello, Fault> {
-    let running = host.running()?;
-    Ok(lan::Hello {
-        sensor: running.sensor,
-        manufacturer: running.manufacturer,
-        model: running.model,
-        running: running.version,
-        generation: running.generation,
-    })
+    /// `ID_SN, V_C`, and the device's condition.
+    pub(crate) fn status_of(&self, running: Running) -> lan::Status {
+        let facts = (!self.facts.is_empty()).then(|| self.facts.clone());
+        lan::Status { sensor: running.sensor, running: running.version, facts }
+    }
+
+    /// `hello(ID_SN, ID_MF, MD_L, V_C, generation)`: so the gateway knows its manufacturers and models.
+    fn hello(&self, host: &dyn Host) -> Result<lan::Hello, Fault> {
+        let running = host.running()?;
+        let labels = &self.config.labels;
+        Ok(lan::Hello {
+            sensor: running.sensor,
+            manufacturer: running.manufacturer,
+            model: running.model,
+            running: running.version,
+            generation: running.generation,
+            labels: (!labels.is_empty()).then(|| labels.clone()),
+            facts: (!self.facts.is_empty()).then(|| self.facts.clone()),
+        })
+    }
 }

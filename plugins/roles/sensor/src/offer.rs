@@ -10,7 +10,7 @@ use serde::Serialize;
 use trireme_core::formula::{f, token};
 use trireme_core::message::{LARGEST_LAN_MESSAGE, Outcome, STATUS, Verdict, WANT, lan};
 use trireme_core::role::{Answer, Check, Expect, Fault, JobKey, LinkId, Reception, Running, code};
-use trireme_core::{Digest, Host, ModelName, NodeId, SensorId, Stamp, Suite, Version, cbor};
+use trireme_core::{Digest, Host, Labels, ModelName, NodeId, SensorId, Stamp, Suite, Version, cbor};
 
 use super::install::Pending;
 use super::{DEADLINE, Sensor, Stage};
@@ -46,14 +46,14 @@ impl Sensor {
         let running = host.running()?;
         if offer.version == running.version {
             // A gateway that has not heard yet. Nothing is refused by this.
-            let status = lan::Status { sensor: running.sensor, running: running.version };
+            let status = self.status_of(running);
             host.send(heard.link, STATUS, cbor::encode(&status));
             return Ok(());
         }
         match self.judge(host, &running, offer)? {
             Some(outcome) => self.refuse(host, offer, outcome),
             None => {
-                let question = question(&running, offer, now)?;
+                let question = question(self, &running, offer, now)?;
                 let then = self.next();
                 host.ask("apply", [question].into(), then);
                 host.arm(DEADLINE, self.config.transfer_timeout_ms);
@@ -272,9 +272,11 @@ struct Subject<'a> {
     running: Version,
     floor: Version,
     reverted: Option<Version>,
+    labels: &'a Labels,
+    facts: &'a lan::Facts,
 }
 
-fn question(running: &Running, offer: &lan::Offer, now: Stamp) -> Result<Vec<u8>, Fault> {
+fn question(sensor: &Sensor, running: &Running, offer: &lan::Offer, now: Stamp) -> Result<Vec<u8>, Fault> {
     let question = Question {
         release: Release {
             manufacturer: &running.manufacturer,
@@ -289,6 +291,8 @@ fn question(running: &Running, offer: &lan::Offer, now: Stamp) -> Result<Vec<u8>
             running: running.version,
             floor: running.floor,
             reverted: running.reverted,
+            labels: &sensor.config.labels,
+            facts: &sensor.facts,
         },
         gateway: &offer.gateway,
         unix_ms: now.unix_ms,

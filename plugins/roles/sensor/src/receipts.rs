@@ -75,6 +75,7 @@ impl Sensor {
             outcome: text.into(),
             counter,
             tag,
+            labels: None,
         };
         let bytes = cbor::encode(&receipt);
         if self.settled {

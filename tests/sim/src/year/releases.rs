@@ -104,6 +104,8 @@ impl Year<'_> {
                 suite: Some(Suite::Digest),
                 expires_days: None,
                 detach: false,
+                rollout: None,
+                emergency: false,
             };
             let body = serde_json::to_vec(&publish).unwrap_or_default();
             self.world.admin(place, self.next_question, path::PUBLISH, body, Some(release.image.clone()));

@@ -359,7 +359,15 @@ impl Year<'_> {
             let image = self.image();
             self.world.facts.vigil.rogue_images.insert(trireme_crypto::hash::of_bytes(&image));
             let suite = Some(Suite::Digest);
-            let publish = Publish { model, version, suite, expires_days: None, detach: true };
+            let publish = Publish {
+                model,
+                version,
+                suite,
+                expires_days: None,
+                detach: true,
+                rollout: None,
+                emergency: false,
+            };
             self.next_question += 1;
             let body = json::write(&publish);
             self.world.admin(rogue, self.next_question, path::PUBLISH, body, Some(image));

@@ -84,6 +84,8 @@ fn a_manufacturer_that_did_not_fit_the_answer_is_asked_for_again() {
         model: ModelName::new("Z-1").unwrap(),
         running: version("1.0"),
         generation: 1,
+        labels: None,
+        facts: None,
     };
     let event = Event::Message(SN + 1, HELLO.into(), cbor::encode(&other));
     bench.handle(event).unwrap();
@@ -129,6 +131,8 @@ fn hello_of(bench: &mut Bench, link: LinkId, sensor: &str, manufacturer: &str, m
         model: ModelName::new(model).unwrap(),
         running: version("1.0"),
         generation: 1,
+        labels: None,
+        facts: None,
     };
     bench.handle(Event::Message(link, HELLO.into(), cbor::encode(&hello))).unwrap()
 }
@@ -162,6 +166,8 @@ fn a_full_table_makes_room_for_a_new_sensor_at_the_cost_of_the_one_unseen_for_lo
         model: model(),
         running: version("1.0"),
         generation: 1,
+        labels: None,
+        facts: None,
     };
     let event = Event::Message(SN + 5, HELLO.into(), cbor::encode(&hello));
     assert_eq!(bench.handle(event).unwrap_err().code, code::LIMIT, "who is connected stays");

@@ -153,7 +153,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 #[test]
 fn a_link_speaks_for_the_sensor_that_said_hello() {
     let mut bench = Bench::agreed("");
-    let status = Status { sensor: SensorId::new("sn-2").unwrap(), running: version("1.0") };
+    let status = Status { sensor: SensorId::new("sn-2").unwrap(), running: version("1.0"), facts: None };
     let event = Event::Message(SN, STATUS.into(), cbor::encode(&status));
     assert_eq!(bench.handle(event).unwrap_err().code, code::UNEXPECTED);
 }

@@ -392,6 +392,8 @@ fn strangers_with_old_secrets_do_not_drown_the_other_alarms() {
             model: model(),
             running: version("1.0"),
             generation: 1,
+            labels: None,
+            facts: None,
         };
         bench.handle(Event::Message(SN + number, HELLO.into(), cbor::encode(&hello))).unwrap();
     }

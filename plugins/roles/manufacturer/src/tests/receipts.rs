@@ -95,7 +95,18 @@ fn about(version: [u32; 4], image: &[u8], digest: Digest, counter: u64, outcome:
     let (version, size) = (Version::new(version), image.len() as u64);
     let formula = formula::receipt(&sensor, &gateway, &model, (size, &digest), version, outcome);
     let tag = Some(receipt_tag(&model, &sensor, &formula.with_counter(counter)));
-    Receipt { sensor, gateway, model, version, size, digest, outcome: outcome.into(), counter, tag }
+    Receipt {
+        sensor,
+        gateway,
+        model,
+        version,
+        size,
+        digest,
+        outcome: outcome.into(),
+        counter,
+        tag,
+        labels: None,
+    }
 }
 
 #[test]
