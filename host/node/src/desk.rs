@@ -85,7 +85,8 @@ impl Desk {
         }
         if !lines.is_empty() {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-            for (policy, decision) in answers.iter().flat_map(|answer| policies.iter().zip(&answer.decisions)) {
+            for (policy, decision) in answers.iter().flat_map(|answer| policies.iter().zip(&answer.decisions))
+            {
                 log.keep(&decision.policy, || policy.script(&decision.policy));
             }
             log.append(&lines);
@@ -197,7 +198,8 @@ impl Answer {
 
 /// Asks all policies of a hook: a denial wins, else the longest wait.
 fn asked(policies: &[Arc<dyn Policy>], hook: &str, question: &[u8]) -> Answer {
-    let decisions: Vec<Decision> = policies.iter().map(|policy| opinion(policy.as_ref(), hook, question)).collect();
+    let decisions: Vec<Decision> =
+        policies.iter().map(|policy| opinion(policy.as_ref(), hook, question)).collect();
     let mut by: Option<usize> = None;
     for (index, decision) in decisions.iter().enumerate() {
         let before = by.and_then(|by| decisions.get(by)).map_or(&Verdict::Allow, |before| &before.verdict);
@@ -205,7 +207,8 @@ fn asked(policies: &[Arc<dyn Policy>], hook: &str, question: &[u8]) -> Answer {
             by = Some(index);
         }
     }
-    let verdict = by.and_then(|by| decisions.get(by)).map_or(Verdict::Allow, |decision| decision.verdict.clone());
+    let verdict =
+        by.and_then(|by| decisions.get(by)).map_or(Verdict::Allow, |decision| decision.verdict.clone());
     Answer { decisions, verdict, by }
 }
 
@@ -293,7 +296,8 @@ impl std::fmt::Display for About {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut parts: Vec<String> = Vec::new();
         if let Some(Release { manufacturer, model, version }) = &self.release {
-            let words: Vec<&str> = [manufacturer, model, version].into_iter().flatten().map(String::as_str).collect();
+            let words: Vec<&str> =
+                [manufacturer, model, version].into_iter().flatten().map(String::as_str).collect();
             parts.push(words.join(" "));
         }
         if let Some(Subject { broker, gateway, sensor, manufacturer: _ }) = &self.subject {

@@ -162,7 +162,8 @@ fn ask(cell: &Arc<Cell>, hook: String, questions: Vec<Vec<u8>>, done: Then) {
         return cell.job(done).done(Ok(answer(vec![Verdict::Allow; questions.len()])), None);
     }
     let asked = cell.clone();
-    cell.job(done).blocking(move || Ok(answer(asked.desk.decide(asked.asker(), &hook, &policies, &questions))));
+    cell.job(done)
+        .blocking(move || Ok(answer(asked.desk.decide(asked.asker(), &hook, &policies, &questions))));
 }
 
 fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: Then, who: Who) {

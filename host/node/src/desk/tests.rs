@@ -35,7 +35,12 @@ impl Policy for Scripted {
 
     fn refresh(&self) -> Vec<String> {
         let first = self.1.fetch_sub(1, Ordering::SeqCst) == 1;
-        if first { vec![format!("policy {}: in force", self.0)] } else { self.1.store(0, Ordering::SeqCst); vec![] }
+        if first {
+            vec![format!("policy {}: in force", self.0)]
+        } else {
+            self.1.store(0, Ordering::SeqCst);
+            vec![]
+        }
     }
 
     fn state(&self) -> PolicyState {
@@ -63,14 +68,16 @@ fn node(policies: &[&'static str], remembered: usize) -> Node {
 
 impl Node {
     fn ask(&self, questions: &[Value]) -> Vec<Verdict> {
-        let questions: Vec<Vec<u8>> = questions.iter().map(|question| question.to_string().into_bytes()).collect();
+        let questions: Vec<Vec<u8>> =
+            questions.iter().map(|question| question.to_string().into_bytes()).collect();
         let asker = Asker { role: "gateway", id: "gw-1", notes: self.database.namespace("gateway") };
         self.desk.decide(asker, "install", &self.policies, &questions)
     }
 
     fn audit(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.data.path().join("audit.log")).unwrap();
-        let entry = |line: &str| serde_json::from_str::<Value>(line).unwrap()["entry"].as_str().unwrap().to_owned();
+        let entry =
+            |line: &str| serde_json::from_str::<Value>(line).unwrap()["entry"].as_str().unwrap().to_owned();
         text.lines().map(entry).collect()
     }
 
@@ -114,11 +121,16 @@ fn a_decision_is_noted_with_the_versions_and_places_that_made_it() {
     let node = node(&["a", "b"], 8);
     node.ask(&[about("sn-1", json!({ "b": "the battery is low" }))]);
     let version = Digest([7; 32]);
-    assert_eq!(node.audit(), [
-        "policy a: in force".to_owned(),
-        "policy b: in force".to_owned(),
-        format!("policy install: deny, acme MD-01 1.3, sensor sn-1: the battery is low [a allow line 1 {version}; b deny line 2 {version}]"),
-    ]);
+    assert_eq!(
+        node.audit(),
+        [
+            "policy a: in force".to_owned(),
+            "policy b: in force".to_owned(),
+            format!(
+                "policy install: deny, acme MD-01 1.3, sensor sn-1: the battery is low [a allow line 1 {version}; b deny line 2 {version}]"
+            ),
+        ]
+    );
     let log = node.log();
     assert_eq!((log.len(), log[0].by.as_deref(), log[0].verdict), (1, Some("b"), Word::Deny));
     assert_eq!(log[0].question["subject"]["facts"]["battery"], 3, "as it was asked");
@@ -139,7 +151,10 @@ fn the_same_answer_about_the_same_is_counted_and_another_one_noted() {
     assert_eq!(again, [(Word::Wait, 0), (Word::Wait, 0), (Word::Allow, 4)]);
     assert!(node.audit()[3].ends_with(", after 4 times more the answer before"), "{:?}", node.audit());
     let status = node.desk.status("install", &node.policies);
-    assert_eq!((&status[0]["wait"], &status[0]["allow"], &status[0]["deny"]), (&json!(6), &json!(2), &json!(0)));
+    assert_eq!(
+        (&status[0]["wait"], &status[0]["allow"], &status[0]["deny"]),
+        (&json!(6), &json!(2), &json!(0))
+    );
 }
 
 #[test]
@@ -177,7 +192,9 @@ fn a_policy_that_panics_has_denied_and_the_others_are_asked() {
 #[test]
 fn ten_thousand_questions_are_answered_at_once_in_order_and_noted_in_one_commit() {
     let node = node(&["a"], REMEMBERED);
-    let question = |number: u64| about(&format!("sn-{number}"), if number % 2 == 0 { json!({}) } else { json!({ "a": number }) });
+    let question = |number: u64| {
+        about(&format!("sn-{number}"), if number % 2 == 0 { json!({}) } else { json!({ "a": number }) })
+    };
     let questions: Vec<Value> = (0..10_000).map(question).collect();
     let before = node.database.transactions();
     let began = Instant::now();
