@@ -17,7 +17,7 @@ use crate::{
 /// What a shipped plugin may import from: our own packages, so no files, network or environment.
 const NAMESPACE: &str = "trireme:";
 
-/// Builds every role and model into target/components.
+/// Builds every role, every model and the interpreter of policies into target/components.
 pub(crate) fn build(workspace: &Workspace) -> Result<(), Error> {
     let toolchain = Toolchain::prepare(workspace)?;
     let folder = workspace.components();

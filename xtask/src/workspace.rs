@@ -12,7 +12,7 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     /// The target folder, wherever the configuration puts it.
     pub(crate) target: PathBuf,
-    /// Roles and models, by name.
+    /// Roles, models and the interpreter of policies, by name.
     pub(crate) plugins: Vec<Plugin>,
     /// Optimised build of the host's binaries.
     pub(crate) release: bool,
@@ -78,6 +78,7 @@ fn folder(metadata: &Value, field: &str) -> Result<PathBuf, Error> {
 }
 
 fn plugins(metadata: &Value, root: &Path) -> Vec<Plugin> {
+    let scripts = root.join("plugins/policy-rhai");
     let homes = [root.join("plugins/roles"), root.join("plugins/models")];
     let packages = metadata.get("packages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let mut plugins: Vec<_> = packages
@@ -85,7 +86,7 @@ fn plugins(metadata: &Value, root: &Path) -> Vec<Plugin> {
         .filter_map(|package| {
             let folder = Path::new(package.get("manifest_path")?.as_str()?).parent()?;
             let name = package.get("name")?.as_str()?;
-            let is_plugin = homes.iter().any(|home| folder.parent() == Some(home));
+            let is_plugin = homes.iter().any(|home| folder.parent() == Some(home)) || folder == scripts;
             is_plugin.then(|| Plugin { package: name.to_owned(), folder: folder.to_owned() })
         })
         .collect();
@@ -100,16 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_crates_in_the_folders_of_roles_and_models_are_plugins() {
+    fn only_roles_models_and_the_interpreter_of_policies_are_plugins() {
         let metadata = json!({ "packages": [
             { "name": "trireme-role-gateway", "manifest_path": "/t/plugins/roles/gateway/Cargo.toml" },
             { "name": "trireme-model-raw", "manifest_path": "/t/plugins/models/raw/Cargo.toml" },
+            { "name": "trireme-policy-rhai", "manifest_path": "/t/plugins/policy-rhai/Cargo.toml" },
             { "name": "trireme-core", "manifest_path": "/t/plugins/core/Cargo.toml" },
             { "name": "xtask", "manifest_path": "/t/xtask/Cargo.toml" },
         ]});
         let found = plugins(&metadata, Path::new("/t"));
         let names: Vec<_> = found.iter().map(Plugin::name).collect();
-        assert_eq!(names, ["model-raw", "role-gateway"]);
-        assert_eq!(found[1].module(), "trireme_role_gateway.wasm");
+        assert_eq!(names, ["model-raw", "policy-rhai", "role-gateway"]);
+        assert_eq!(found[2].module(), "trireme_role_gateway.wasm");
     }
 }

@@ -37,7 +37,7 @@ pub use engine::{Engine, PolicyEngine, precompile};
 pub use error::{Diagnostic, Error};
 pub use limits::{Imports, Limits, PolicyLimits};
 pub use model::ModelFactory;
-pub use policy::{Policy, PolicyFactory};
+pub use policy::{Decision, Policy, PolicyFactory};
 pub use role::RoleFactory;
 
 /// The code of the fault of a component that trapped, and of every later call of that instance.

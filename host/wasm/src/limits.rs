@@ -61,6 +61,8 @@ pub struct PolicyLimits {
     pub memory: usize,
     /// The most bytes of a source; 256 KiB.
     pub source_bytes: usize,
+    /// The most bytes of a policy's settings; 64 KiB.
+    pub settings_bytes: usize,
     /// The most bytes of a question; 64 KiB.
     pub question_bytes: usize,
 }
@@ -72,6 +74,7 @@ impl Default for PolicyLimits {
             load_fuel: 500_000_000,
             memory: 64 << 20,
             source_bytes: 256 << 10,
+            settings_bytes: 64 << 10,
             question_bytes: trireme_core::role::LARGEST_CALL,
         }
     }

@@ -9,6 +9,7 @@
 //! | [`formula`] | one function per formula: which label, which fields, in which order | 5.6 |
 //! | [`message`] | what travels: PUSH, RESPONSE, release header, manifest, LAN messages, receipts | 5.6.3–5.6.5 |
 //! | [`model`] | [`model::Model`]: how a kind of sensor takes its image, and [`model::Device`] | – |
+//! | [`policy`] | [`policy::Policy`]: what decides about an update | – |
 //! | [`labels`], [`rollout`] | whom a release is addressed to, and in which waves it reaches them | – |
 //! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
 //! | [`exchange`] | key agreement, sealed messages, acknowledgements, for both sides | 5.6.3.1, 5.6.4.1 |
@@ -34,6 +35,7 @@ pub mod labels;
 pub mod message;
 pub mod model;
 pub mod names;
+pub mod policy;
 pub mod release;
 pub mod role;
 pub mod rollout;

@@ -16,6 +16,7 @@
 //! |---|---|---|
 //! | a role | [`trireme_core::Role`] and `Default` | [`export_role!`] |
 //! | a model of sensor | [`trireme_core::model::Model`] and `Default` | [`export_model!`] |
+//! | a policy | [`trireme_core::policy::Policy`] | [`export_policy!`] |
 //!
 //! The crate is built for `wasm32-unknown-unknown` as a `cdylib` and wrapped by `wasm-tools component new` (or
 //! `wit-component`). It imports nothing but `trireme:*`; `std` is linked for its allocator, and whatever else of it
@@ -30,6 +31,7 @@ pub extern crate std;
 extern crate self as trireme_sdk;
 
 pub mod model;
+pub mod policy;
 pub mod role;
 
 mod convert;
@@ -66,6 +68,21 @@ pub mod model_bindings {
         runtime_path: "trireme_sdk::wit_bindgen::rt",
         default_bindings_module: "trireme_sdk::model_bindings",
         export_macro_name: "export_model_plugin",
+        pub_export_macro: true,
+        generate_all,
+    });
+}
+
+/// The generated bindings of a policy.
+#[doc(hidden)]
+#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
+pub mod policy_bindings {
+    wit_bindgen::generate!({
+        path: "../../wit/policy",
+        world: "trireme:policy/policy-plugin",
+        runtime_path: "trireme_sdk::wit_bindgen::rt",
+        default_bindings_module: "trireme_sdk::policy_bindings",
+        export_macro_name: "export_policy_plugin",
         pub_export_macro: true,
         generate_all,
     });
