@@ -14,6 +14,7 @@
 //! | [`run`], [`supervise`] | one node in this process; several as children |
 //! | [`publish`], [`status`], [`rotate`], [`wait`] | a running node's administrator |
 //! | [`plan`], [`rollouts`] | rollouts: as they are planned, as they stand; the inventory |
+//! | [`simulate`] | what policies and a plan would do to a fleet |
 //! | [`backup`] | a node's state at one commit, and the way back to it |
 //! | [`audit`] | what a node noted, and whether it is all still there |
 //! | [`commands`] | what `trireme` understands |
@@ -46,6 +47,7 @@ pub mod publish;
 pub mod rollouts;
 pub mod rotate;
 pub mod run;
+pub mod simulate;
 pub mod status;
 pub mod supervise;
 pub mod table;

@@ -364,6 +364,9 @@ fn terms(release: &ReleaseStatus, now_ms: Option<u64>) -> String {
     if release.withdrawn {
         parts.push("WITHDRAWN".into());
     }
+    if let Some(rollout) = &release.rollout {
+        parts.push(format!("rollout {rollout}"));
+    }
     match release.generations.as_slice() {
         [] => {}
         [one] => parts.push(format!("Token for generation {one}")),

@@ -15,6 +15,7 @@ use super::keys::KeysCommand;
 use super::models::{List, Retire, Rotate};
 use super::releases::{Refresh, Withdraw};
 use super::rollout::{FleetArgs, RolloutCommand, SensorCommand};
+use super::simulate::Simulate;
 use super::wait::WaitCommand;
 use crate::init::Counts;
 use crate::plan::{PlanFileError, PlanText, Span};
@@ -97,6 +98,8 @@ pub(super) enum Command {
 pub(super) enum PolicyCommand {
     /// Why something was let through, put off or refused
     Explain(Explain),
+    /// Play a release against a fleet: what policies and a plan would do
+    Simulate(Box<Simulate>),
 }
 
 #[derive(Debug, Args)]

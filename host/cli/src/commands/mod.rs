@@ -10,6 +10,7 @@ mod keys;
 mod models;
 mod releases;
 mod rollout;
+mod simulate;
 mod wait;
 
 use std::ffi::OsString;
@@ -116,6 +117,7 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Passwd(args) => passwd(&args),
         Command::Audit(command) => audit::perform(command),
         Command::Policy(PolicyCommand::Explain(args)) => explain::perform(args),
+        Command::Policy(PolicyCommand::Simulate(args)) => simulate::perform(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Refresh(args) => releases::refresh(&args),

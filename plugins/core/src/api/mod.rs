@@ -342,6 +342,9 @@ pub struct ReleaseStatus {
     /// Whether it was withdrawn.
     #[serde(default)]
     pub withdrawn: bool,
+    /// How its rollout stands, in a line; none, where it goes to everybody at once.
+    #[serde(default)]
+    pub rollout: Option<String>,
     /// Generations of the model's secrets that it carries a Token for, newest first.
     #[serde(default)]
     pub generations: Vec<u32>,

@@ -433,6 +433,18 @@ impl Manufacturer {
         Ok(json::write(&answer))
     }
 
+    /// How the rollout of a release stands, in a line.
+    pub(crate) fn rollout_in_short(&self, host: &dyn Host, release: &Release) -> Option<String> {
+        let active = self.rollouts.get(&release.model).filter(|active| active.version == release.version);
+        let rollout: Rollout = match active {
+            Some(active) => active.rollout.clone(),
+            None => load(host, &key("rollout", &release.model, release.version))?,
+        };
+        let (state, wave, of) = (rollout.state, rollout.wave, rollout.plan.waves.len());
+        let why = if state == State::Halted { format!(": {}", rollout.reason) } else { String::new() };
+        Some(format!("{state}, wave {wave} of {of}{why}"))
+    }
+
     fn status_of(&self, host: &dyn Host, release: &Release, now: Stamp) -> Option<RolloutStatus> {
         let Release { model, version, digest, sequence, emergency, .. } = release.clone();
         let active = self.rollouts.get(&model).filter(|active| active.version == version);

@@ -86,6 +86,7 @@ impl Manufacturer {
             sequence: release.manifest_sequence(),
             expires_ms: manifest.as_ref().map_or(0, |manifest| manifest.expires_ms),
             withdrawn: manifest.as_ref().is_some_and(|manifest| manifest.withdrawn),
+            rollout: self.rollout_in_short(host, release),
             generations,
             brokers,
             sensors: Vec::new(),

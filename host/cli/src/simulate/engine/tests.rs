@@ -1,0 +1,108 @@
+use super::*;
+use crate::simulate::fleet::Rates;
+use trireme_core::rollout::{Budget, Share};
+
+/// Policies as closures.
+struct Fake<F>(&'static [&'static str], F);
+
+impl<F: FnMut(&str, &serde_json::Value) -> Verdict> Judge for Fake<F> {
+    fn serves(&self, hook: &str) -> bool {
+        self.0.contains(&hook)
+    }
+
+    fn ask(&mut self, hook: &'static str, question: &str, _: u64) -> Verdict {
+        (self.1)(hook, &serde_json::from_str(question).unwrap())
+    }
+}
+
+fn nobody() -> Fake<impl FnMut(&str, &serde_json::Value) -> Verdict> {
+    Fake(&[], |_, _| Verdict::Allow)
+}
+
+fn setup(waves: &[&str]) -> Setup {
+    let waves = waves.iter().map(|wave| wave.parse().unwrap()).collect();
+    Setup {
+        plan: Plan { waves, ..Plan::default() },
+        model: ModelName::new("MD-01").unwrap(),
+        version: Version::new([1, 1, 0, 0]),
+        size: 1 << 20,
+        emergency: false,
+        approvals: Vec::new(),
+        start_ms: 1_800_000_000_000,
+        limit_ms: 30 * 24 * 3_600_000,
+    }
+}
+
+fn fleet(count: usize, failure: u32, silence: u32) -> Fleet {
+    let rates = Rates { failure: Share::millionths(failure), silence: Share::millionths(silence) };
+    Fleet::of(count, rates, &mut Random::new(3)).unwrap()
+}
+
+#[test]
+fn a_good_release_reaches_everybody_wave_by_wave() {
+    let outcome = play(&setup(&["1%", "10%", "100%"]), &fleet(1000, 0, 20_000), &mut nobody(), 7);
+    assert!(outcome.is_done(), "{:?}", outcome.stalled);
+    let counts = outcome.counts();
+    assert_eq!((counts.sensors, counts.admitted, counts.confirmed + counts.silent), (1000, 1000, 1000));
+    assert_eq!(outcome.rollout.began.len(), 3);
+    let waves: Vec<u32> = outcome.samples.iter().map(|sample| sample.wave).collect();
+    assert!(waves.windows(2).all(|pair| pair[0] <= pair[1]));
+}
+
+#[test]
+fn a_bad_release_halts_in_the_first_wave_and_reaches_nobody_else() {
+    let outcome = play(&setup(&["1%", "100%"]), &fleet(10_000, 500_000, 0), &mut nobody(), 7);
+    assert_eq!((outcome.rollout.state, outcome.rollout.wave), (State::Halted, 1));
+    let counts = outcome.counts();
+    assert!(counts.admitted < 150 && counts.failed <= counts.admitted, "{counts:?}");
+    assert!(!outcome.failed.is_empty() && !outcome.rollout.culprits.is_empty());
+}
+
+#[test]
+fn the_same_seed_plays_the_same_again_and_another_does_not() {
+    let (setup, fleet) = (setup(&["5%", "100%"]), fleet(500, 30_000, 10_000));
+    let one = play(&setup, &fleet, &mut nobody(), 7);
+    assert_eq!(one.samples, play(&setup, &fleet, &mut nobody(), 7).samples);
+    assert_ne!(one.samples, play(&setup, &fleet, &mut nobody(), 8).samples);
+}
+
+#[test]
+fn policies_hold_sensors_and_waves_back_and_halt() {
+    let fleet = fleet(100, 0, 0);
+    let mut night = Fake(&["install"], |_, question: &serde_json::Value| {
+        let hour = question["unix_ms"].as_u64().unwrap() / 3_600_000 % 24;
+        if hour < 4 {
+            Verdict::Allow
+        } else {
+            Verdict::RetryAfter((24 - hour) * 3_600_000, "night only".into())
+        }
+    });
+    let mut setup = setup(&["100%"]);
+    setup.plan.silent_after_ms = 48 * 3_600_000;
+    let outcome = play(&setup, &fleet, &mut night, 7);
+    assert!(outcome.is_done());
+    assert!(outcome.took_ms > 3_600_000 && outcome.waits.contains_key("night only"));
+
+    let mut strict = Fake(&["publish"], |_, question: &serde_json::Value| {
+        let (begun, number) = (question["wave"]["begun"] == true, question["wave"]["number"].as_u64());
+        match (begun, number) {
+            (false, Some(1)) => Verdict::Allow,
+            (true, _) => Verdict::Allow,
+            _ => Verdict::Deny("enough".into()),
+        }
+    });
+    setup.plan.waves = vec!["10%".parse().unwrap(), "100%".parse().unwrap()];
+    let outcome = play(&setup, &fleet, &mut strict, 7);
+    assert_eq!(outcome.rollout.reason, "a policy says: enough");
+}
+
+#[test]
+fn a_policy_that_never_allows_stalls_until_the_time_is_over() {
+    let mut never =
+        Fake(&["deliver"], |_, _: &serde_json::Value| Verdict::RetryAfter(3_600_000, "not yet".into()));
+    let mut setup = setup(&["100%"]);
+    (setup.plan.silence, setup.limit_ms) = (Budget::Share(Share::ALL), 24 * 3_600_000);
+    let outcome = play(&setup, &fleet(50, 0, 0), &mut never, 7);
+    assert!(outcome.stalled.is_some() && !outcome.is_done());
+    assert_eq!(outcome.counts().confirmed, 0);
+}
