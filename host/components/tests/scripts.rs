@@ -92,7 +92,7 @@ fn what_is_nested_too_deep_is_a_mistake_and_no_trap() {
         assert_eq!(support::native(&deep(open, close), "{}").err().unwrap(), mistakes);
     }
     // What is as deep as it may be, at every level of calls.
-    let body = format!("{}down(n - 1){}", "1 + (".repeat(20), ")".repeat(20));
+    let body = format!("{}down(n - 1){}", "1 + (".repeat(12), ")".repeat(12));
     let source = format!(
         "fn down(n) {{ if n == 0 {{ 0 }} else {{ {body} }} }}\nfn install(question) {{ deny(`${{down(question.n)}}`) }}"
     );
