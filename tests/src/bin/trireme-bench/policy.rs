@@ -22,7 +22,8 @@ pub(crate) fn rows(bench: &Bench) -> Result<Vec<Row>, String> {
     say("policies: decisions of scripts and of a compiled one, in the sandbox");
     let engine = PolicyEngine::new(PolicyLimits::default(), None).map_err(|error| error.to_string())?;
     let interpreter = trireme_components::find("policy-rhai").ok_or(trireme_components::MISSING)?;
-    let scripts = PolicyFactory::from_compiled(&engine, interpreter.compiled).map_err(|error| error.to_string())?;
+    let scripts =
+        PolicyFactory::from_compiled(&engine, interpreter.compiled).map_err(|error| error.to_string())?;
     let mut rows = Vec::new();
     for policy in policies::shipped() {
         let mut loaded = scripts.load(policy.source, "{}").map_err(|error| error.to_string())?;
@@ -52,8 +53,7 @@ fn question(policy: &str, hook: &str) -> Result<Value, String> {
     let example = policies::example_question(hook).ok_or("there is no example")?;
     let mut question: Value = serde_json::from_str(example).map_err(|error| error.to_string())?;
     if policy == "canary" {
-        question["wave"] =
-            json!({ "number": 2, "of": 4, "percent": 10, "select": null, "begun": false, "age_ms": 7_200_000 });
+        question["wave"] = json!({ "number": 2, "of": 4, "percent": 10, "select": null, "begun": false, "age_ms": 7_200_000 });
     }
     Ok(question)
 }
