@@ -13,7 +13,7 @@ use rhai::{
 use crate::{answer, builtins};
 
 /// The most steps of one decision, as rhai counts them.
-pub(crate) const MOST_STEPS: u64 = 100_000;
+pub(crate) const MOST_STEPS: u64 = 50_000;
 /// How deep functions may call each other; what a component's stack holds.
 pub(crate) const MOST_CALLS: usize = 24;
 /// How deep expressions may be nested.
