@@ -1,6 +1,5 @@
 //! From a node's configuration to what it runs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use trireme_actor::{Issuer, Keyring, ModelKeys, Trust};
@@ -9,7 +8,7 @@ use trireme_core::RoleKind;
 use trireme_core::api::path;
 use trireme_core::names::NameError;
 use trireme_core::role::{Identity, Subject};
-use trireme_node::{DevicePlan, DoorPlan, Listen, Plan, Policy, RolePlan};
+use trireme_node::{DevicePlan, DoorPlan, Listen, Plan, RolePlan};
 
 use crate::config::{Issuing, NodeConfig, RoleConfig, SelfTest, SensorConfig, roles};
 use crate::custody;
@@ -17,6 +16,7 @@ use crate::files::{self, FileError};
 use crate::keystore::IdentityError;
 use crate::passphrase::Passphrase;
 use crate::plugins::{PluggedRole, PluginError, Plugins};
+use crate::policies::{self, Policies};
 use crate::provisioning::{self, ProvisionError};
 
 /// Why a configuration cannot be run.
@@ -45,8 +45,9 @@ pub enum AssembleError {
 /// [`AssembleError`].
 pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
     files::make_private_folder(&config.data)?;
-    let mut plugins = Plugins::new(&config.data.join("cache"))?;
-    let policies = plugins.policies(&config.policies)?;
+    let cache = config.data.join("cache");
+    let mut plugins = Plugins::new(&cache)?;
+    let policies = policies::load(&config.policies, Some(&cache));
     let trust = (!config.trust.is_empty()).then(|| Trust::new(config.trust));
     let own_time = config.roles.iter().any(|role| role.role == RoleKind::Authority);
     let mut plans = Vec::new();
@@ -67,8 +68,6 @@ pub fn plan(config: NodeConfig) -> Result<Plan, AssembleError> {
         roles: plans,
     })
 }
-
-type Policies = BTreeMap<String, Vec<Arc<dyn Policy>>>;
 
 fn certified(
     config: RoleConfig,

@@ -10,6 +10,7 @@
 //! | [`users`] | users of a broker, and their passwords |
 //! | [`models`], [`provisioning`] | secrets of models; sensors' bundles, made and used once |
 //! | [`plugins`], [`assemble`] | from a configuration to what a node runs |
+//! | [`policies`] | what may stand in the way of roles: loaded, replaced while the node runs, explained |
 //! | [`run`], [`supervise`] | one node in this process; several as children |
 //! | [`publish`], [`status`], [`rotate`], [`wait`] | a running node's administrator |
 //! | [`plan`], [`rollouts`] | rollouts: as they are planned, as they stand; the inventory |
@@ -39,6 +40,7 @@ pub mod models;
 pub mod passphrase;
 pub mod plan;
 pub mod plugins;
+pub mod policies;
 pub mod provisioning;
 pub mod publish;
 pub mod rollouts;

@@ -5,15 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use trireme_actor::{Grants, RoleFactory};
 use trireme_components::{MISSING, Shipped};
-use trireme_core::message::Verdict;
 use trireme_core::role::code;
 use trireme_core::{Fault, RoleKind};
-use trireme_node::{ModelFactory, Policy};
-use trireme_wasm::{Cache, Engine, Limits, PolicyEngine, PolicyLimits};
+use trireme_node::ModelFactory;
+use trireme_wasm::{Cache, Engine, Limits};
 
 use crate::config::{ModelSource, PluginConfig};
 use crate::files::{self, FileError};
@@ -69,16 +68,6 @@ pub enum PluginError {
         /// What the configuration asks for.
         shards: u32,
     },
-    /// A policy that does not answer the hook it is configured for.
-    #[error("{} does not answer the hook {hook}; it answers {}", file.display(), if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") })]
-    Hook {
-        /// Which.
-        file: PathBuf,
-        /// The hook.
-        hook: String,
-        /// Those that it answers.
-        hooks: Vec<String>,
-    },
 }
 
 /// A role that can be run.
@@ -94,8 +83,6 @@ pub struct PluggedRole {
 /// The components of a node.
 pub struct Plugins {
     engine: Engine,
-    cache: PathBuf,
-    policy_engine: Option<PolicyEngine>,
     roles: BTreeMap<Origin, trireme_wasm::RoleFactory>,
     models: BTreeMap<Origin, trireme_wasm::ModelFactory>,
 }
@@ -129,13 +116,7 @@ impl Plugins {
     pub fn new(cache: &Path) -> Result<Self, PluginError> {
         let failed = |source| PluginError::Load { name: "the component engine".into(), source };
         let engine = Cache::open(cache).and_then(|cache| Engine::new(Some(cache))).map_err(failed)?;
-        Ok(Self {
-            engine,
-            cache: cache.into(),
-            policy_engine: None,
-            roles: BTreeMap::new(),
-            models: BTreeMap::new(),
-        })
+        Ok(Self { engine, roles: BTreeMap::new(), models: BTreeMap::new() })
     }
 
     /// What makes a role and each of its other shards, and what it may do: as configured, or as the role that it
@@ -223,73 +204,6 @@ impl Plugins {
             factory.instantiate().map_err(|error| Fault::new(code::CONFIGURATION, error.to_string()))
         }))
     }
-
-    /// The policies of each hook. A file that stands in several hooks is one policy.
-    ///
-    /// # Errors
-    /// [`PluginError`].
-    pub fn policies(
-        &mut self,
-        files: &BTreeMap<String, Vec<PathBuf>>,
-    ) -> Result<BTreeMap<String, Vec<Arc<dyn Policy>>>, PluginError> {
-        let mut loaded: BTreeMap<&PathBuf, Arc<WasmPolicy>> = BTreeMap::new();
-        let mut policies: BTreeMap<String, Vec<Arc<dyn Policy>>> = BTreeMap::new();
-        for (hook, files) in files {
-            for file in files {
-                let policy = match loaded.get(file) {
-                    Some(policy) => policy.clone(),
-                    None => Arc::new(self.policy(file, "")?),
-                };
-                if !policy.hooks.contains(hook) {
-                    let (file, hooks) = (file.clone(), policy.hooks.clone());
-                    return Err(PluginError::Hook { file, hook: hook.clone(), hooks });
-                }
-                loaded.insert(file, policy.clone());
-                policies.entry(hook.clone()).or_default().push(policy);
-            }
-        }
-        Ok(policies)
-    }
-
-    /// The source of a compiled policy is empty.
-    fn policy(&mut self, file: &Path, source: &str) -> Result<WasmPolicy, PluginError> {
-        let engine = match &self.policy_engine {
-            Some(engine) => engine.clone(),
-            None => Cache::open(&self.cache)
-                .and_then(|cache| PolicyEngine::new(PolicyLimits::default(), Some(cache)))
-                .map_err(not_loaded(file))?,
-        };
-        self.policy_engine = Some(engine.clone());
-        let wasm = files::read(file, LARGEST_COMPONENT)?;
-        let policy = trireme_wasm::PolicyFactory::from_wasm(&engine, &wasm)
-            .and_then(|factory| factory.load(source, "{}"))
-            .map_err(not_loaded(file))?;
-        let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(WasmPolicy { name, hooks: policy.hooks().to_vec(), policy: Mutex::new(policy) })
-    }
-}
-
-/// A policy's component; one question at a time.
-struct WasmPolicy {
-    name: String,
-    hooks: Vec<String>,
-    policy: Mutex<trireme_wasm::Policy>,
-}
-
-impl Policy for WasmPolicy {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn decide(&self, hook: &str, question: &[u8]) -> Verdict {
-        match std::str::from_utf8(question) {
-            // A policy that panicked is replaced by itself at its next question.
-            Ok(question) => {
-                self.policy.lock().unwrap_or_else(PoisonError::into_inner).decide(hook, question).verdict
-            }
-            Err(_) => Verdict::Deny("the question is no text, which counts as no".into()),
-        }
-    }
 }
 
 fn not_loaded(file: &Path) -> impl FnOnce(trireme_wasm::Error) -> PluginError + use<> {
@@ -344,22 +258,5 @@ mod tests {
             plugins.role(RoleKind::Broker, &plugin("echo-model.wasm"), None),
             Err(PluginError::Load { .. })
         ));
-    }
-
-    #[test]
-    fn a_policy_answers_the_hooks_that_it_names_and_no_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut plugins = Plugins::new(&folder.path().join("cache")).unwrap();
-        let file = fixture("echo-policy.wasm");
-        let install = BTreeMap::from([("install".to_owned(), vec![file.clone()])]);
-        let Err(refused) = plugins.policies(&install) else { panic!("it serves no hook without a source") };
-        assert!(refused.to_string().contains("does not answer the hook install"), "{refused}");
-
-        let policy = plugins.policy(&file, "install apply").unwrap();
-        assert_eq!((policy.name(), policy.hooks.len()), ("echo-policy", 2));
-        assert_eq!(policy.decide("install", b"allow"), Verdict::Allow);
-        assert!(matches!(policy.decide("install", b"trap"), Verdict::Deny(_)));
-        assert_eq!(policy.decide("install", b"allow"), Verdict::Allow, "it is itself again");
-        assert!(matches!(policy.decide("install", &[0xff]), Verdict::Deny(_)));
     }
 }

@@ -1,7 +1,7 @@
 //! The administrator's requests: each goes to the role that its path begins with.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use trireme_store::{Blobs, Database, Held};
 use crate::backup::{Archive, blocking};
 use crate::body::{IntoStore, Shelf, take};
 use crate::cell::Cell;
+use crate::policy::Policy;
 
 /// The node's own questions; all others are `/<role>/v1/…`.
 const STATUS: &str = "/node/v1/status";
@@ -71,6 +72,7 @@ impl Administrator {
             let status = serde_json::json!({
                 "node": node,
                 "roles": roles,
+                "policies": policies_status(&cells),
                 "memory_bytes": resident_bytes(),
                 "transactions": database.transactions(),
                 "damage": database.check().iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -94,6 +96,25 @@ fn role_status(cell: &Cell) -> serde_json::Value {
         "shards": shards_status(cell),
         "front": cell.front.get().map(front_status),
     })
+}
+
+/// The policies of each hook. All roles of a kind have the same in a node; tests may do otherwise.
+fn policies_status(cells: &[Arc<Cell>]) -> Vec<serde_json::Value> {
+    let mut hooks: BTreeMap<&str, (&Arc<Cell>, Vec<Arc<dyn Policy>>)> = BTreeMap::new();
+    for cell in cells {
+        for (hook, policies) in &cell.policies {
+            let (_, known) = hooks.entry(hook).or_insert_with(|| (cell, Vec::new()));
+            for policy in policies {
+                if !known.iter().any(|one| one.name() == policy.name()) {
+                    known.push(policy.clone());
+                }
+            }
+        }
+    }
+    let status = hooks.into_iter().map(|(hook, (cell, policies))| {
+        serde_json::json!({ "hook": hook, "policies": cell.desk.status(hook, &policies) })
+    });
+    status.collect()
 }
 
 fn condition(cell: &Cell) -> (&'static str, Option<Fault>) {

@@ -11,14 +11,16 @@ use trireme_net::link::{Link, LinkEvent};
 use trireme_net::mqtt::front::Front;
 use trireme_net::queue::Receiver;
 use trireme_net::tls::TlsIdentity;
-use trireme_store::{Blobs, Held};
+use trireme_store::{Blobs, Held, Namespace};
 
 use crate::checks::Checks;
+use crate::desk::{Asker, Desk};
 use crate::device::Device;
 use crate::executor::{Clock, Slot, Task};
 use crate::flock::{Flock, Followed, Place, Step};
 use crate::mailbox::{Letter, Mailbox};
-use crate::plan::{DoorPlan, Policy};
+use crate::plan::DoorPlan;
+use crate::policy::Policy;
 use crate::ports::{Port, Ports, Waiting};
 
 /// How many events a worker takes at a time, as far as so many wait: they share one commit, and so one wait for the
@@ -45,6 +47,10 @@ pub(crate) struct Cell {
     pub(crate) open: Vec<String>,
     pub(crate) device: Option<Arc<Device>>,
     pub(crate) policies: BTreeMap<String, Vec<Arc<dyn Policy>>>,
+    /// Where they are asked.
+    pub(crate) desk: Arc<Desk>,
+    /// The role's own place in the store, for what is noted of decisions.
+    pub(crate) notes: Namespace,
     /// A broker's listener, set once it listens.
     pub(crate) front: OnceLock<Front>,
     /// Its number among the shards of its role.
@@ -114,6 +120,11 @@ impl Cell {
     /// A job that the role asked for.
     pub(crate) fn job(self: &Arc<Self>, then: Then) -> Ticket {
         Ticket { cell: self.clone(), then: Some(then), life: self.ports.life() }
+    }
+
+    /// The role, as it stands before policies.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker { role: &self.name, id: &self.id, notes: self.notes.clone() }
     }
 
     /// An event of the network, in this life of the role; waits while too many wait already, here or at the main shard,

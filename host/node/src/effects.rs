@@ -161,28 +161,9 @@ fn ask(cell: &Arc<Cell>, hook: String, questions: Vec<Vec<u8>>, done: Then) {
     if policies.is_empty() {
         return cell.job(done).done(Ok(answer(vec![Verdict::Allow; questions.len()])), None);
     }
-    cell.job(done).blocking(move || {
-        let decide = |question: &Vec<u8>| {
-            let verdicts = policies.iter().map(|policy| policy.decide(&hook, question));
-            verdicts.reduce(stricter).unwrap_or(Verdict::Allow)
-        };
-        Ok(answer(questions.iter().map(decide).collect()))
-    });
-}
-
-/// Of several policies of a hook a denial wins, else the longest wait.
-fn stricter(one: Verdict, other: Verdict) -> Verdict {
-    match (&one, &other) {
-        (Verdict::Deny(_), _) | (_, Verdict::Allow) => one,
-        (_, Verdict::Deny(_)) | (Verdict::Allow, _) => other,
-        (Verdict::RetryAfter(a, _), Verdict::RetryAfter(b, _)) => {
-            if a >= b {
-                one
-            } else {
-                other
-            }
-        }
-    }
+    let asked = cell.clone();
+    cell.job(done)
+        .blocking(move || Ok(answer(asked.desk.decide(asked.asker(), &hook, &policies, &questions))));
 }
 
 fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: Then, who: Who) {
@@ -229,20 +210,4 @@ fn gone() -> Fault {
 
 fn storage(error: &dyn std::fmt::Display) -> Fault {
     Fault::new(code::STORAGE, error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_several_policies_a_denial_wins_and_else_the_longest_wait() {
-        let wait = |ms| Verdict::RetryAfter(ms, String::new());
-        let deny = || Verdict::Deny("no".into());
-        assert_eq!(stricter(Verdict::Allow, wait(5)), wait(5));
-        assert_eq!(stricter(wait(9), wait(5)), wait(9));
-        assert_eq!(stricter(wait(9), deny()), deny());
-        assert_eq!(stricter(deny(), Verdict::Allow), deny());
-        assert_eq!(stricter(Verdict::Allow, Verdict::Allow), Verdict::Allow);
-    }
 }

@@ -23,6 +23,7 @@ use trireme_store::{Database, OpenError, Options, Scrub, SlotError};
 use crate::admin::Administrator;
 use crate::cell::{Cell, CellTask};
 use crate::checks::Checks;
+use crate::desk::Desk;
 use crate::device::Device;
 use crate::executor::{Clock, Executor, Slot};
 use crate::flock::{Flock, Followed};
@@ -87,6 +88,7 @@ pub struct Node {
     /// For the jobs of all roles: however many are asked for, so many run.
     seats: Arc<Semaphore>,
     checks: Arc<Checks>,
+    desk: Arc<Desk>,
     /// Whether the node is to be started anew, with another state.
     restart: watch::Sender<bool>,
 }
@@ -129,6 +131,7 @@ impl Node {
             scrub,
             seats: Arc::new(Semaphore::new(2 * cores)),
             checks: Arc::default(),
+            desk: Arc::new(Desk::new(&data)),
             restart: watch::Sender::new(false),
         };
         let mut listens = Vec::new();
@@ -144,6 +147,10 @@ impl Node {
             }
         }
         node.executor = Some(executor);
+        for cell in &node.cells {
+            let policies: Vec<_> = cell.policies.values().flatten().cloned().collect();
+            node.desk.look(cell.asker(), &policies);
+        }
         for cell in node.cells.iter().chain(&node.shards) {
             cell.begin().map_err(|fault| NodeError::Role { role: cell.name.clone(), fault })?;
         }
@@ -270,6 +277,7 @@ impl Node {
         if let Some(custody) = custody {
             actor = actor.with_custody(custody);
         }
+        let notes = self.database.namespace(&name);
         Ok(Arc::new(Cell {
             name,
             id,
@@ -282,6 +290,8 @@ impl Node {
             open,
             device,
             policies,
+            desk: self.desk.clone(),
+            notes,
             front: OnceLock::new(),
             shard: shard.number,
             flock: flock.clone(),

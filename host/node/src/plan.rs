@@ -15,6 +15,8 @@ use trireme_net::mqtt::carrier::Carrier;
 use trireme_net::mqtt::front::FrontConfig;
 use trireme_net::tls::Credentials;
 
+use crate::policy::Policy;
+
 /// A node: one process, one state directory, one administrator's socket, one role or several.
 pub struct Plan {
     /// Its name, for logs and the status.
@@ -119,12 +121,4 @@ pub enum SelfTest {
     Fails,
     /// Badly for this version.
     FailsFor(Version),
-}
-
-/// A policy: a deterministic function of its question.
-pub trait Policy: Send + Sync {
-    /// Its name, for reasons and the log.
-    fn name(&self) -> &str;
-    /// The answer to one question (JSON); what fails inside is a denial that says so.
-    fn decide(&self, hook: &str, question: &[u8]) -> trireme_core::message::Verdict;
 }

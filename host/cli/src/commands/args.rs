@@ -10,6 +10,7 @@ use super::audit::AuditCommand;
 use super::authority::AuthorityCommand;
 use super::backup::{Backup, Restore};
 use super::enrol::Enrol;
+use super::explain::Explain;
 use super::keys::KeysCommand;
 use super::models::{List, Retire, Rotate};
 use super::releases::{Refresh, Withdraw};
@@ -64,6 +65,9 @@ pub(super) enum Command {
     /// What a node noted, and whether it is all still there
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Policies of a node: why they decided as they did
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Make a backup of a node's state, also while it runs
     Backup(Backup),
     /// Go back to a backup
@@ -87,6 +91,12 @@ pub(super) enum Command {
     /// Wait until nodes are up, a release is installed, or trust has spread
     #[command(subcommand)]
     Wait(WaitCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Why something was let through, put off or refused
+    Explain(Explain),
 }
 
 #[derive(Debug, Args)]

@@ -335,7 +335,7 @@ pub(super) fn perform(command: AuthorityCommand) -> Result<u8, Failure> {
                 Some(name) => format!("{name} is revoked: {reason}\n"),
                 None => format!("{} was revoked before\n", certificate.display()),
             };
-            say(&(what + &of_list(&list)))
+            say(&(what + of_list(&list).as_str()))
         }
         AuthorityCommand::RenewList { root } => say(&of_list(&duties::renew_list(&root)?)),
         AuthorityCommand::RotateRoot { old, new, name, days } => {

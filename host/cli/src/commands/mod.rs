@@ -5,6 +5,7 @@ mod audit;
 mod authority;
 mod backup;
 mod enrol;
+mod explain;
 mod keys;
 mod models;
 mod releases;
@@ -22,10 +23,11 @@ use clap::error::ErrorKind;
 use trireme_core::api::Publish;
 
 use crate::admin;
-use crate::config;
+use crate::config::{self, Problems};
 use crate::files;
 use crate::init::Network;
 use crate::models as stores;
+use crate::policies;
 use crate::publish::{self, Show};
 use crate::run;
 use crate::status;
@@ -34,7 +36,7 @@ use crate::table::Table;
 use crate::users;
 
 pub use args::Cli;
-use args::{Command, ConfigCommand, ModelCommand};
+use args::{Command, ConfigCommand, ModelCommand, PolicyCommand};
 
 /// Exit codes, for scripts.
 pub mod exit {
@@ -113,6 +115,7 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Keys(command) => keys::perform(command),
         Command::Passwd(args) => passwd(&args),
         Command::Audit(command) => audit::perform(command),
+        Command::Policy(PolicyCommand::Explain(args)) => explain::perform(args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Refresh(args) => releases::refresh(&args),
@@ -188,6 +191,9 @@ fn run(args: &args::Run) -> Result<u8, Failure> {
 fn check(path: &Path) -> Result<u8, Failure> {
     let files = config::files(path).map_err(with_code(exit::CONFIGURATION))?;
     let nodes = config::check(&files).map_err(with_code(exit::CONFIGURATION))?;
+    // A node starts all the same, and denies: whoever asks is to know before.
+    let problems = Problems(nodes.iter().flat_map(policies::problems).collect());
+    problems.none().map_err(with_code(exit::CONFIGURATION))?;
     let mut table = Table::new(&["file", "node", "roles"]);
     for node in nodes {
         let mut roles: Vec<String> =

@@ -27,8 +27,12 @@ pub fn full(role: RoleKind) -> String {
     section(&mut text, &heading(role), roles::keys(role), &values, true);
     let hooks: Vec<&str> =
         roles::HOOKS.iter().filter(|(_, asker)| *asker == role).map(|(hook, _)| *hook).collect();
-    let keys: Vec<Key> = roles::POLICIES.iter().filter(|key| hooks.contains(&key.name)).copied().collect();
-    if !keys.is_empty() {
+    let keys: Vec<Key> = roles::POLICIES
+        .iter()
+        .filter(|key| hooks.contains(&key.name) || key.name == "rhai")
+        .copied()
+        .collect();
+    if !hooks.is_empty() {
         section(&mut text, "[policies]", &keys, &[], true);
     }
     text

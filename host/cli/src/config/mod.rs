@@ -9,6 +9,7 @@
 //! | [`example`] | the commented examples, made from the same data |
 //! | [`access`] | who may publish and subscribe what: a file of its own |
 //! | [`enrolment`] | what is read of a node that has no certificate yet |
+//! | `policies` | which policies are asked at each hook |
 //! | `read`, `identity`, `sensors` | what the keys refer to: certificates, keys, secrets, bundles |
 //! | [`network`] | what several files have to agree on |
 //!
@@ -22,13 +23,13 @@ mod identity;
 mod issuing;
 mod named;
 mod network;
+mod policies;
 mod read;
 pub mod roles;
 pub mod schema;
 mod sensors;
 pub mod source;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use trireme_net::mqtt::carrier::Carrier;
 use trireme_node::DoorPlan;
 
 pub use network::check;
+pub use policies::{PoliciesConfig, PolicyConfig, PolicySource, RhaiMode};
 pub use source::{Problem, Problems};
 
 use crate::files;
@@ -80,8 +82,8 @@ pub struct NodeConfig {
     pub roles: Vec<RoleConfig>,
     /// Its sensors.
     pub sensors: Vec<SensorConfig>,
-    /// Components of policies, by hook.
-    pub policies: BTreeMap<String, Vec<PathBuf>>,
+    /// Its policies.
+    pub policies: PoliciesConfig,
 }
 
 /// What replaces a shipped role, and what it may do.

@@ -1,6 +1,5 @@
 //! From a file's tables to what they refer to.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -20,7 +19,7 @@ use trireme_node::DoorPlan;
 use super::access::AccessFiles;
 use super::schema::{self, Key, Reader, find};
 use super::source::{Problem, Problems, Source};
-use super::{Care, NodeConfig, PluginConfig, RoleConfig, front, identity, issuing, roles, sensors};
+use super::{Care, NodeConfig, PluginConfig, RoleConfig, front, identity, issuing, policies, roles, sensors};
 use crate::models;
 use crate::passphrase::Passphrase;
 
@@ -36,6 +35,11 @@ pub(super) struct Section<'a, 'i> {
 impl<'a, 'i> Section<'a, 'i> {
     fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'i>>> {
         find(self.table, key)
+    }
+
+    /// Whether it is this role's table.
+    pub(super) fn is_of(&self, role: RoleKind) -> bool {
+        role_of(&self.name) == Some(role)
     }
 
     pub(super) fn json(&self, key: &str) -> Option<Value> {
@@ -262,7 +266,9 @@ fn read(source: &Source, sections: &[Section<'_, '_>], problems: &mut Vec<Proble
         trust,
         roles: Vec::new(),
         sensors: Vec::new(),
-        policies: named("policies").map(|section| policies(section, sections, problems)).unwrap_or_default(),
+        policies: named("policies")
+            .map(|section| policies::read(section, sections, problems))
+            .unwrap_or_default(),
         data,
     };
     if let Err(error) = crate::logging::filter(&config.log) {
@@ -395,22 +401,4 @@ fn doors(section: &Section<'_, '_>, problems: &mut Vec<Problem>) -> DoorPlan {
         access: access.map(|files| Arc::new(files) as Arc<dyn AccessSource>),
         limits: front::read(section),
     }
-}
-
-fn policies(
-    section: &Section<'_, '_>,
-    sections: &[Section<'_, '_>],
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<String, Vec<PathBuf>> {
-    let mut policies = BTreeMap::new();
-    for (hook, role) in roles::HOOKS {
-        let Some(Value::Array(files)) = section.json(hook) else { continue };
-        if !sections.iter().any(|section| role_of(&section.name) == Some(*role)) {
-            let what = format!("is asked by a {role}, and this node has none");
-            problems.push(section.problem(hook, what));
-        }
-        let files = files.iter().filter_map(Value::as_str).map(|file| section.source.path(file)).collect();
-        policies.insert((*hook).to_owned(), files);
-    }
-    policies
 }

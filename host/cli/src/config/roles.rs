@@ -58,43 +58,7 @@ pub const TRUST: &[Key] = &[host(
     "the authority's root certificate, in PEM: whom this node believes; a list, where there are several roots",
 )];
 
-/// `[policies]`.
-pub const POLICIES: &[Key] = &[
-    host(
-        "publish",
-        Kind::Files,
-        Absent::Nothing("[\"policy.wasm\"]"),
-        "manufacturer: may this release go to this broker",
-    ),
-    host(
-        "accept",
-        Kind::Files,
-        Absent::Nothing("[\"policy.wasm\"]"),
-        "broker: is this release of this manufacturer acceptable",
-    ),
-    host(
-        "deliver",
-        Kind::Files,
-        Absent::Nothing("[\"policy.wasm\"]"),
-        "broker: may this gateway get this release now",
-    ),
-    host(
-        "install",
-        Kind::Files,
-        Absent::Nothing("[\"policy.wasm\"]"),
-        "gateway: may this sensor be updated now",
-    ),
-    host("apply", Kind::Files, Absent::Nothing("[\"policy.wasm\"]"), "sensor: the device's last word"),
-];
-
-/// Hooks of `[policies]`, with the role that asks.
-pub const HOOKS: &[(&str, RoleKind)] = &[
-    ("publish", RoleKind::Manufacturer),
-    ("accept", RoleKind::Broker),
-    ("deliver", RoleKind::Broker),
-    ("install", RoleKind::Gateway),
-    ("apply", RoleKind::Sensor),
-];
+pub use super::policies::{HOOKS, KEYS as POLICIES};
 
 /// Roles in the order in which a network is built.
 pub const ROLES: &[RoleKind] = &[

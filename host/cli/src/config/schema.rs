@@ -11,6 +11,7 @@ use trireme_core::{LabelText, NodeId, RoleKind, Version};
 use trireme_net::mqtt::carrier::Carrier;
 use trireme_pkcs11::KeyUri;
 
+use super::policies;
 use super::source::{Problem, Source};
 
 /// A key of a table.
@@ -61,8 +62,6 @@ pub enum Kind {
     Names,
     /// A list of texts.
     Texts,
-    /// A list of paths of files that are there.
-    Files,
     /// The path of a file that is there, or a list of them.
     FileOrFiles,
     /// One of these words.
@@ -71,6 +70,8 @@ pub enum Kind {
     Table(&'static [Key]),
     /// A list of tables.
     Tables(&'static [Key]),
+    /// A list of policies ([`super::policies`]).
+    Policies,
     /// `"pass"`, `"fail"` or `{ fail_for = "1.3" }`.
     SelfTest,
     /// A table of names with values of this kind; at most so many.
@@ -195,11 +196,11 @@ pub(crate) fn expectation(kind: Kind) -> String {
         Kind::Flag => "true or false".into(),
         Kind::Names => "a list of names".into(),
         Kind::Texts => "a list of texts".into(),
-        Kind::Files => "a list of paths of files".into(),
         Kind::FileOrFiles => "the path of a file, or a list of them".into(),
         Kind::Choice(words) => format!("one of {}", words.join(", ")),
         Kind::Table(_) => "a table".into(),
         Kind::Tables(_) => "a list of tables".into(),
+        Kind::Policies => "a list of policies".into(),
         Kind::SelfTest => "\"pass\", \"fail\" or { fail_for = \"1.3\" }".into(),
         Kind::Map(of, most) => format!("a table of at most {most} names with {}", expectation(*of)),
         Kind::Integer => "a whole number".into(),
@@ -215,6 +216,7 @@ fn check_value(
 ) {
     let span = value.span();
     match (kind, value.get_ref()) {
+        (Kind::Policies, _) => return policies::check(source, path, value, problems),
         (Kind::Table(keys), DeValue::Table(table)) => {
             return check_parts(source, path, (&span, table), keys, false, problems);
         }
@@ -239,10 +241,7 @@ fn check_value(
             }
             return;
         }
-        (
-            Kind::Names | Kind::Texts | Kind::Files | Kind::FileOrFiles | Kind::Doors,
-            DeValue::Array(items),
-        ) => {
+        (Kind::Names | Kind::Texts | Kind::FileOrFiles | Kind::Doors, DeValue::Array(items)) => {
             let kind = match kind {
                 Kind::Names => Kind::Name,
                 Kind::Doors => Kind::Door,
@@ -324,10 +323,10 @@ fn scalar(source: &Source, kind: Kind, value: &DeValue<'_>) -> Result<(), Option
         },
         Kind::Names
         | Kind::Texts
-        | Kind::Files
         | Kind::FileOrFiles
         | Kind::Doors
         | Kind::Table(_)
+        | Kind::Policies
         | Kind::Map(..)
         | Kind::Tables(_) => Err(None),
     }
