@@ -156,10 +156,10 @@ fn mistakes(ast: &AST, constants: &Scope<'_>) -> Vec<Diagnostic> {
     ast.walk(&mut |path| {
         let inside = path.len() > 1;
         match path.last() {
-            Some(ASTNode::Stmt(Stmt::FnCall(call, place)) | ASTNode::Expr(Expr::FnCall(call, place))) => {
-                if call.op_token.is_none() && !is_known(&call.name, &own) {
-                    mistakes.push(unknown(&call.name, *place));
-                }
+            Some(ASTNode::Stmt(Stmt::FnCall(call, place)) | ASTNode::Expr(Expr::FnCall(call, place)))
+                if call.op_token.is_none() && !is_known(&call.name, &own) =>
+            {
+                mistakes.push(unknown(&call.name, *place));
             }
             Some(ASTNode::Expr(Expr::MethodCall(call, place))) if !is_known(&call.name, &own) => {
                 mistakes.push(unknown(&call.name, *place));
