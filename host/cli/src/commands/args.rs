@@ -10,12 +10,11 @@ use super::audit::AuditCommand;
 use super::authority::AuthorityCommand;
 use super::backup::{Backup, Restore};
 use super::enrol::Enrol;
-use super::explain::Explain;
 use super::keys::KeysCommand;
 use super::models::{List, Retire, Rotate};
+use super::policy::PolicyCommand;
 use super::releases::{Refresh, Withdraw};
 use super::rollout::{FleetArgs, RolloutCommand, SensorCommand};
-use super::simulate::Simulate;
 use super::wait::WaitCommand;
 use crate::init::Counts;
 use crate::plan::{PlanFileError, PlanText, Span};
@@ -92,14 +91,6 @@ pub(super) enum Command {
     /// Wait until nodes are up, a release is installed, or trust has spread
     #[command(subcommand)]
     Wait(WaitCommand),
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum PolicyCommand {
-    /// Why something was let through, put off or refused
-    Explain(Explain),
-    /// Play a release against a fleet: what policies and a plan would do
-    Simulate(Box<Simulate>),
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod enrol;
 mod explain;
 mod keys;
 mod models;
+mod policy;
 mod releases;
 mod rollout;
 mod simulate;
@@ -37,7 +38,7 @@ use crate::table::Table;
 use crate::users;
 
 pub use args::Cli;
-use args::{Command, ConfigCommand, ModelCommand, PolicyCommand};
+use args::{Command, ConfigCommand, ModelCommand};
 
 /// Exit codes, for scripts.
 pub mod exit {
@@ -116,8 +117,7 @@ fn perform(command: Command) -> Result<u8, Failure> {
         Command::Keys(command) => keys::perform(command),
         Command::Passwd(args) => passwd(&args),
         Command::Audit(command) => audit::perform(command),
-        Command::Policy(PolicyCommand::Explain(args)) => explain::perform(args),
-        Command::Policy(PolicyCommand::Simulate(args)) => simulate::perform(&args),
+        Command::Policy(command) => policy::perform(command),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Refresh(args) => releases::refresh(&args),

@@ -5,11 +5,14 @@
 //! | [`workshop`] | from bytes and settings to something that decides: components, scripts in a component, native scripts |
 //! | [`kept`] | a policy that a node asks: several instances of it, replaced when its file changes |
 //! | [`shipped`] | those that travel with the binary |
+//! | [`cases`], [`template`] | what a policy has to answer; one to begin with |
 //! | [`explain`] | from the log of decisions to words |
 
+pub mod cases;
 pub mod explain;
 pub mod kept;
 pub mod shipped;
+pub mod template;
 pub mod workshop;
 
 use std::collections::BTreeMap;

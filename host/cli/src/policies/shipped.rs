@@ -1,41 +1,10 @@
 //! The policies that travel with the binary.
 
-/// A script.
-#[derive(Debug, Clone, Copy)]
-pub struct Shipped {
-    /// `canary`
-    pub name: &'static str,
-    /// Its text.
-    pub source: &'static str,
-}
-
-macro_rules! shipped {
-    ($($name:literal),* $(,)?) => {
-        &[$(Shipped { name: $name, source: include_str!(concat!("../../../../policies/", $name, ".rhai")) }),*]
-    };
-}
-
-const ALL: &[Shipped] = shipped!(
-    "approval",
-    "battery-and-link",
-    "canary",
-    "emergency-override",
-    "maintenance-window",
-    "pin-and-hold",
-    "quiet-hours",
-    "rate-and-lan",
-    "version-path",
-);
-
-/// The policy of that name.
-#[must_use]
-pub fn find(name: &str) -> Option<&'static Shipped> {
-    ALL.iter().find(|shipped| shipped.name == name)
-}
+pub use trireme_components::policies::{ShippedPolicy as Shipped, example_question, find, shipped};
 
 /// Their names.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    ALL.iter().map(|shipped| shipped.name)
+    shipped().iter().map(|shipped| shipped.name)
 }
 
 #[cfg(test)]
