@@ -194,7 +194,7 @@ fn a_component_is_a_policy_as_well_and_serves_no_hook_that_it_does_not_name() {
     let echo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/echo-policy.wasm");
     let source = PolicySource::File(echo);
     let config = PolicyConfig { name: "echo".into(), source, settings: "{}".into(), line: 1 };
-    let workshop = Arc::new(Workshop::new(RhaiMode::Sandboxed, Some(folder.path())));
+    let workshop = Arc::new(Workshop::new(RhaiMode::Sandboxed, Some(&folder.path().join("cache"))));
     let policy = Kept::open(&config, vec!["install".into()], workshop);
     let Verdict::Deny(why) = policy.decide("install", b"allow").verdict else { panic!("it denies") };
     assert!(why.contains("does not answer the hook install; it answers none"), "{why}");
