@@ -66,6 +66,11 @@ fn the_commands_of_the_page_about_sizing_run() {
     run(include_str!("../../docs/sizing.md"));
 }
 
+#[test]
+fn the_commands_of_the_page_of_rollouts_run() {
+    run(include_str!("../../docs/rollouts.md"));
+}
+
 /// All Rust sources below a folder, as one text.
 fn sources(folder: &Path, into: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {

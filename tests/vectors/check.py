@@ -306,6 +306,26 @@ class Check:
         fields = (content, un(m["m5"]["signature"]), certificate)
         self.made("manifest: hash", m["hash"], "trireme/1/manifest", fields, "sha256", sha256)
 
+    def rollout(self):
+        i, r = self.i, self.v["rollout"]
+        waves = [{0: w["millionths"], **({1: w["select"]} if w["select"] else {})} for w in r["open"]]
+        order = cbor({0: r["wave"], 1: r["of"], 2: r["halted"], 3: r["select"], 4: waves})
+        check("order: CBOR", un(r["cbor"]) == order)
+        check("order: extension", un(r["extension"]) == cbor({0: "order", 1: False, 2: order}))
+        for place in r["places"]:
+            check(f"place of {place['sensor']}", place["place"] == self.place(place["sensor"]))
+        fields = (i["manufacturer"], i["model"], self.version, self.digest, r["operator"])
+        self.signed("approval", r["approval"], "trireme/1/approval", fields, "manufacturer")
+
+    def place(self, sensor):
+        """FNV-1a over digest and name, mixed as SplitMix64 does it; of the upper half so many millionths."""
+        mask, number = (1 << 64) - 1, 0xCBF29CE484222325
+        for byte in self.digest + sensor.encode():
+            number = ((number ^ byte) * 0x100000001B3) & mask
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            number = ((number ^ number >> shift) * factor) & mask
+        return ((number ^ number >> 31) >> 32) * 1_000_000 >> 32
+
     def sensor(self):
         i, s = self.i, self.v["sensor"]
         dk = hkdf(self.mrk, None, t("trireme/1/device", i["model"], i["sensor"]), 32)
@@ -445,6 +465,7 @@ class Check:
         tokens = {r["suite"]: section("release", self.release, r, agreed) for r in self.v["releases"]}
         check("releases: both suites", sorted(tokens) == [1, 2])
         section("manifest", self.manifest, tokens.get(2))
+        section("rollout", self.rollout)
         dk = section("sensor", self.sensor)
         section("bundle", self.bundle, dk)
         section("brokers", self.brokers)

@@ -1,4 +1,4 @@
-//! The roles and models that travel inside the binary.
+//! The roles, the models and the interpreter of policies that travel inside the binary, and the shipped [`policies`].
 //!
 //! `cargo xtask build` makes the components and compiles them; the build script of this crate embeds both forms from
 //! `target/components` (or from the folder that `TRIREME_COMPONENTS` names). A build without them works and carries an
@@ -8,13 +8,15 @@
 #[cfg(test)]
 mod table;
 
+pub mod policies;
+
 /// What to tell a person when [`shipped`] is empty and no file was configured instead.
 pub const MISSING: &str = "this trireme was built without its components; build with `cargo xtask build`";
 
 /// One component.
 #[derive(Clone, Copy)]
 pub struct Shipped {
-    /// `role-gateway`, `model-raw`: kind and name.
+    /// `role-gateway`, `model-raw`, `policy-rhai`: kind and name.
     pub name: &'static str,
     /// SHA-256 of [`Shipped::wasm`]: which code this is, whatever it was compiled for.
     pub wasm_digest: [u8; 32],

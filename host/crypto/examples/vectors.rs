@@ -14,6 +14,7 @@ use trireme_core::message::{
     Ack, AgreementResponse, Batch, GenerationToken, Held, Manifest, Push, Receipt, SignedManifest,
 };
 use trireme_core::role::{Certified, Subject};
+use trireme_core::rollout::{Plan, Rollout, place};
 use trireme_core::{
     Digest, Formula, ImageFormula, ModelName, NodeId, Point, RoleKind, SensorId, Signature, Suite, Tag,
     Token, TopicName, Version, cbor,
@@ -58,6 +59,7 @@ pub(crate) fn vectors() -> Value {
             world.release(Suite::Digest, &tier_1, &tier_2),
         ],
         "manifest": world.signed_manifest(),
+        "rollout": world.rollout(),
         "sensor": world.sensor(),
         "bundle": world.bundle(),
         "brokers": world.brokers(),
@@ -352,6 +354,31 @@ impl World {
             "sequence": 9, "issued_ms": NOW, "expires_ms": END, "cbor": h(&signed.manifest),
             "m5": made(&formula::m5(&signed.manifest), "signature", signed.signature.0),
             "hash": made(&whole, "sha256", hash::hash(&whole).0),
+        })
+    }
+
+    /// An order with one wave of two open, sensors' places, an operator's approval.
+    fn rollout(&self) -> Value {
+        let (acme, operator, _) = self.party(Party::Manufacturer);
+        let waves = ["ring=canary", "12.5%"].map(|wave| wave.parse().unwrap());
+        let select = Some("site in (berlin, bonn), !battery".parse().unwrap());
+        let mut rollout = Rollout::new(Plan { select, waves: waves.into(), ..Plan::default() }, Some(NOW));
+        rollout.begin(1, Some(NOW));
+        rollout.begin(2, Some(NOW));
+        let order = rollout.order();
+        let digest = hash::of_bytes(FIRMWARE);
+        let places = ["sn-001", "sn-002", "a", "0123456789abcdef"].map(
+            |sensor| json!({ "sensor": sensor, "place": place(&digest, &SensorId::new(sensor).unwrap()) }),
+        );
+        let approval = formula::approval(acme, &self.model, self.version, &digest, "alice");
+        let signature = sign_formula(operator, &approval).unwrap();
+        json!({
+            "select": "site in (berlin, bonn), !battery",
+            "open": [{ "select": "ring=canary", "millionths": 1_000_000 }, { "select": null, "millionths": 125_000 }],
+            "wave": 2, "of": 2, "halted": false, "cbor": h(cbor::encode(&order)),
+            "extension": h(cbor::encode(&order.extension())),
+            "places": places,
+            "operator": "alice", "approval": made(&approval, "signature", signature.0),
         })
     }
 

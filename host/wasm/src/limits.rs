@@ -53,7 +53,7 @@ impl Default for Imports {
 /// What a policy may take. It is counted, not timed, so that the same question always gets the same verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PolicyLimits {
-    /// WASM operations for one decision; 50 million, some tenths of a second.
+    /// WASM operations for one decision; 200 million, some tenths of a second and enough for a script to run out of its own steps first.
     pub decide_fuel: u64,
     /// WASM operations to load a source; 500 million.
     pub load_fuel: u64,
@@ -70,7 +70,7 @@ pub struct PolicyLimits {
 impl Default for PolicyLimits {
     fn default() -> Self {
         Self {
-            decide_fuel: 50_000_000,
+            decide_fuel: 200_000_000,
             load_fuel: 500_000_000,
             memory: 64 << 20,
             source_bytes: 256 << 10,

@@ -1,7 +1,9 @@
 //! rhai as it is set up here: without anything that differs from machine to machine, and with bounds.
 
+use std::collections::BTreeMap;
+
 use rhai::{
-    Engine, FLOAT, INT, OptimizationLevel,
+    Dynamic, Engine, FLOAT, INT, OptimizationLevel, Scope,
     packages::{
         ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage,
         BasicStringPackage, LanguageCorePackage, LogicPackage, MoreStringPackage, Package,
@@ -11,13 +13,14 @@ use rhai::{
 use crate::{answer, builtins};
 
 /// The most steps of one decision, as rhai counts them.
-pub(crate) const MOST_STEPS: u64 = 100_000;
+pub(crate) const MOST_STEPS: u64 = 50_000;
 /// How deep functions may call each other; what a component's stack holds.
 pub(crate) const MOST_CALLS: usize = 24;
 /// How deep expressions may be nested.
 const DEEPEST: usize = 48;
 const LONGEST_TEXT: usize = 64 << 10;
-const LARGEST_ARRAY: usize = 4096;
+/// rhai counts a list anew whenever it grows: more would take a component's fuel before rhai tells the place.
+const LARGEST_ARRAY: usize = 1024;
 const LARGEST_MAP: usize = 1024;
 const MOST_VARIABLES: usize = 256;
 const MOST_FUNCTIONS: usize = 512;
@@ -60,4 +63,16 @@ pub(crate) fn engine() -> Engine {
         .set_max_variables(MOST_VARIABLES)
         .set_max_functions(MOST_FUNCTIONS);
     engine
+}
+
+/// Gives the constants of a script to its functions where they are not part of them already: as the beginning of a
+/// chain, such as `DAYS.len()`.
+#[allow(
+    deprecated,
+    reason = "it is not, but marked so: it may change with another version of rhai, which is pinned"
+)]
+pub(crate) fn supply(engine: &mut Engine, constants: &Scope<'_>) {
+    let constants: BTreeMap<String, Dynamic> =
+        constants.iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
+    engine.on_var(move |name, _, _| Ok(constants.get(name).cloned()));
 }

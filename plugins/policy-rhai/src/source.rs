@@ -6,7 +6,7 @@ use rhai::{
 };
 use trireme_core::policy::Diagnostic;
 
-use crate::{HOOKS, at, builtins, failure};
+use crate::{HOOKS, at, builtins, engine, failure};
 
 /// The function that gives a script's settings and their defaults.
 pub(crate) const SETTINGS: &str = "settings";
@@ -76,6 +76,9 @@ impl Script {
         let ast = engine
             .compile_with_scope(&constants, source)
             .map_err(|error| one(failure::tell_parsing(&error)))?;
+        if names_some(&ast.clone_functions_only(), &constants) {
+            engine::supply(engine, &constants);
+        }
         functions(&ast, &plain)
     }
 }
@@ -153,10 +156,10 @@ fn mistakes(ast: &AST, constants: &Scope<'_>) -> Vec<Diagnostic> {
     ast.walk(&mut |path| {
         let inside = path.len() > 1;
         match path.last() {
-            Some(ASTNode::Stmt(Stmt::FnCall(call, place)) | ASTNode::Expr(Expr::FnCall(call, place))) => {
-                if call.op_token.is_none() && !is_known(&call.name, &own) {
-                    mistakes.push(unknown(&call.name, *place));
-                }
+            Some(ASTNode::Stmt(Stmt::FnCall(call, place)) | ASTNode::Expr(Expr::FnCall(call, place)))
+                if call.op_token.is_none() && !is_known(&call.name, &own) =>
+            {
+                mistakes.push(unknown(&call.name, *place));
             }
             Some(ASTNode::Expr(Expr::MethodCall(call, place))) if !is_known(&call.name, &own) => {
                 mistakes.push(unknown(&call.name, *place));
@@ -176,6 +179,14 @@ fn mistakes(ast: &AST, constants: &Scope<'_>) -> Vec<Diagnostic> {
     mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
     mistakes.dedup();
     mistakes
+}
+
+/// Whether functions still name a constant.
+fn names_some(functions: &AST, constants: &Scope<'_>) -> bool {
+    !functions.walk(&mut |path| match path.last() {
+        Some(ASTNode::Expr(Expr::Variable(named, ..))) => !constants.contains(&named.1),
+        _ => true,
+    })
 }
 
 fn is_known(name: &str, own: &[&str]) -> bool {

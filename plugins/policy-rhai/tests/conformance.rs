@@ -48,10 +48,8 @@ fn every_script_answers_as_the_table_says() {
 
 #[test]
 fn a_source_of_ten_megabytes_is_refused_before_it_is_read() {
-    let begun = std::time::Instant::now();
     let mistakes = Rhai::load(&"fn install(q) { allow() }\n".repeat(400_000), "{}").err().unwrap();
     assert!(mistakes[0].message.contains("it has 10400000 bytes, and may have 262144"), "{mistakes:?}");
-    assert!(begun.elapsed().as_millis() < 200);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trireme_core::{Digest, ModelName, RoleKind, Version};
+use trireme_core::rollout::{Order, Rollout, place};
+use trireme_core::{Digest, Labels, ModelName, RoleKind, SensorId, Version, json};
 
 use crate::party::{Disk, Keys};
 use crate::vigil::Vigil;
@@ -22,6 +23,10 @@ pub struct Facts {
     pub counts: Counts,
     /// What must hold of certificates and lists.
     pub vigil: Vigil,
+    /// Whether releases go out in waves.
+    pub waves: bool,
+    /// How far each rollout is, as its manufacturer has it on disk.
+    rollouts: BTreeMap<(ModelName, Version), Order>,
     sensors: BTreeMap<String, Seen>,
 }
 
@@ -56,6 +61,7 @@ impl Facts {
         match keys.subject.role {
             RoleKind::Sensor => self.look_at_sensor(name, keys, disk),
             RoleKind::Broker => self.look_at_broker(name, disk),
+            RoleKind::Manufacturer if self.waves => self.look_at_rollouts(disk),
             _ => {}
         }
     }
@@ -89,6 +95,32 @@ impl Facts {
         seen.floor = device.floor;
         if !device.trial {
             seen.kept = running.version;
+        }
+    }
+
+    fn look_at_rollouts(&mut self, disk: &Disk) {
+        let rollouts = disk.state.iter().filter(|(key, _)| key.starts_with("rollout/"));
+        for (key, value) in rollouts {
+            let mut parts = key.split('/').skip(1);
+            let model = parts.next().and_then(|name| ModelName::new(name).ok());
+            let version = parts.next().and_then(|text| json::hexadecimal(text, 16, key).ok());
+            let version = version.and_then(|bytes| Version::from_bytes(&bytes));
+            let rollout = serde_json::from_slice::<Rollout>(value).ok();
+            let (Some(model), Some(version), Some(rollout)) = (model, version, rollout) else {
+                self.broken.push(format!("{key} cannot be read"));
+                continue;
+            };
+            self.rollouts.insert((model, version), rollout.order());
+        }
+    }
+
+    /// No sensor is ahead of its wave. Sensors of the simulation have no labels.
+    fn is_its_turn(&mut self, name: &str, model: &ModelName, version: Version, digest: &Digest) {
+        let Ok(sensor) = SensorId::new(name) else { return };
+        let order = self.rollouts.get(&(model.clone(), version));
+        let turn = order.is_some_and(|order| order.reaches(&Labels::default(), place(digest, &sensor)));
+        if !turn {
+            self.broken.push(format!("{name}: installs {version} before its wave has begun"));
         }
     }
 
@@ -126,6 +158,10 @@ impl Facts {
                 "{name}: installs {version} over {} with floor {}",
                 device.running.version, device.floor
             ));
+        }
+        if self.waves {
+            let model = secrets.model().clone();
+            self.is_its_turn(name, &model, version, digest);
         }
         let whole =
             disk.blobs.get(digest).is_some_and(|bytes| trireme_crypto::hash::of_bytes(bytes) == *digest);

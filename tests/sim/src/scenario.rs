@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use trireme_core::api::{Publish, Published, Releases, path};
 use trireme_core::role::{Fault, Role, code};
+use trireme_core::rollout::{Budget, Plan, Share, Wave};
 use trireme_core::{ModelName, Suite, Version};
 
 use crate::cast::{MOST, cast};
@@ -42,6 +43,8 @@ pub struct Scenario {
     pub largest_image: u64,
     /// A release that fails its test on every device, in millionths.
     pub faulty: u32,
+    /// The waves in which releases of suite 2 go out; all at once, where there is none.
+    pub waves: Vec<Wave>,
     /// The network while releases are published.
     pub network: Network,
     /// How long the bad time lasts.
@@ -62,6 +65,7 @@ impl Default for Scenario {
             suites: Vec::from([Suite::Digest]),
             largest_image: 20_000,
             faulty: 0,
+            waves: Vec::new(),
             network: Network::GOOD,
             bad_ms: 60_000,
             good_ms: 4 * 3_600_000,
@@ -149,6 +153,7 @@ impl Scenario {
             next_question: 0,
             seed,
         };
+        run.world.facts.waves = !self.waves.is_empty();
         run.set_up();
         run.write_script(&mut Rng::new(seed.wrapping_add(77)));
         run
@@ -316,7 +321,7 @@ impl Run {
                 suite: Some(release.suite),
                 expires_days: None,
                 detach: false,
-                rollout: None,
+                rollout: plan(&self.scenario.waves).filter(|_| release.suite == Suite::Digest),
                 emergency: false,
             };
             let body = serde_json::to_vec(&publish).unwrap_or_default();
@@ -442,6 +447,13 @@ impl Run {
             trace: self.world.trace.into(),
         }
     }
+}
+
+/// Waves that nothing halts: what has to come right here comes right in spite of everything.
+fn plan(waves: &[Wave]) -> Option<Plan> {
+    let all = Budget::Share(Share::ALL);
+    let plan = Plan { waves: waves.into(), failures: all, silence: all, ..Plan::default() };
+    (!waves.is_empty()).then_some(plan)
 }
 
 fn lock_site(world: &World, place: Place) -> std::sync::MutexGuard<'_, Disk> {

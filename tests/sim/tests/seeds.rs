@@ -114,3 +114,11 @@ fn releases_that_do_not_work_are_reverted_and_strand_nobody() {
     let scenario = Scenario { releases: 4, faulty: 300_000, network: Network::BAD, ..Scenario::default() };
     run(&scenario, 400);
 }
+
+#[test]
+fn no_sensor_is_ahead_of_its_wave_and_every_wave_comes() {
+    let waves = ["30%", "60%", "100%"].map(|wave| wave.parse().unwrap());
+    let network = Network::BAD;
+    let scenario = Scenario { waves: waves.into(), sensors: 4, releases: 2, network, ..Scenario::default() };
+    run(&scenario, 150);
+}

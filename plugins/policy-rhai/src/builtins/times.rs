@@ -117,7 +117,7 @@ impl LocalTime {
             let moments = self.zone.to_ambiguous_timestamp(wanted);
             let moments = match moments.offset() {
                 AmbiguousOffset::Unambiguous { .. } => [moments.compatible().ok(), None],
-                AmbiguousOffset::Fold { .. } => [moments.clone().earlier().ok(), moments.later().ok()],
+                AmbiguousOffset::Fold { .. } => [moments.earlier().ok(), moments.later().ok()],
                 AmbiguousOffset::Gap { .. } => {
                     let after = moments.later().map_err(|_| beyond())?;
                     [self.zone.preceding(after).next().map(|jump| jump.timestamp()), None]

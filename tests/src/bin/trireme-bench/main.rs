@@ -8,6 +8,7 @@ mod hashing;
 mod machine;
 mod memory;
 mod ordinary;
+mod policy;
 mod soak;
 
 use std::path::{Path, PathBuf};
@@ -123,6 +124,9 @@ async fn groups(bench: &Bench, only: &[String]) -> Result<Vec<Row>, String> {
     }
     if wanted("agreement") {
         rows.extend(tokio::task::block_in_place(|| agreement::rows(bench))?);
+    }
+    if wanted("policy") {
+        rows.extend(tokio::task::block_in_place(|| policy::rows(bench))?);
     }
     if wanted("delivery") {
         rows.extend(delivery::counted(bench).await?);

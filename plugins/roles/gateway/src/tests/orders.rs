@@ -137,3 +137,30 @@ fn an_installed_image_tells_by_itself_and_nobody_can_claim_the_gateways_word() {
     let forged = Receipt { outcome: Receipt::PRESENT.into(), ..receipts[0].clone() };
     assert!(bench.handle(Event::Message(SN, RECEIPT.into(), cbor::encode(&forged))).is_err());
 }
+
+#[test]
+fn an_order_that_was_altered_or_is_another_manufacturers_is_refused() {
+    let mut bench = Bench::agreed("");
+    let honest = ordered(&mut bench, &["1%", "100%"], 1, 1);
+    bench.deliver(&honest, Suite::Digest, b"image", 0);
+    assert_eq!(bench.offer("1.0"), None);
+
+    // A broker opens all waves by itself: it has its session, and not the manufacturer's key.
+    let wide = ordered(&mut bench, &["100%"], 1, 2);
+    bench.push().unwrap();
+    let mut header = bench.header(&honest, Suite::Digest, 5);
+    header.manifest.as_mut().unwrap().manifest = cbor::encode(&wide);
+    let th = *bench.session.as_ref().unwrap().th();
+    header.head = head_tag(&mut bench.broker, bench.link, &th, &header).unwrap();
+    let acts = bench.handle(Event::BodyOffered(bench.link, cbor::encode(&header), 0)).unwrap();
+    let Some(Response::Ack(ack)) = response(&acts) else { panic!("no acknowledgement") };
+    assert_eq!(ack.result, code::AUTHENTICATION);
+    assert_eq!(bench.offer("1.0"), None);
+
+    // Another manufacturer orders it, under a certificate of its own.
+    let mut bench = Bench::agreed("");
+    bench.deliver(&honest, Suite::Digest, b"image", 0);
+    bench.manufacturer = Fake::new(RoleKind::Manufacturer, "evil", Some("evil"), &["MD-1"]);
+    assert_eq!(bench.deliver(&wide, Suite::Digest, b"", 5).0, code::FORBIDDEN);
+    assert_eq!(bench.offer("1.0"), None);
+}
