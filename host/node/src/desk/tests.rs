@@ -196,7 +196,10 @@ fn a_policy_that_panics_has_denied_and_the_others_are_asked() {
 fn ten_thousand_questions_are_answered_at_once_in_order_and_noted_in_one_commit() {
     let node = node(&["a"], REMEMBERED);
     let question = |number: u64| {
-        about(&format!("sn-{number}"), if number % 2 == 0 { json!({}) } else { json!({ "a": number }) })
+        about(
+            &format!("sn-{number}"),
+            if number.is_multiple_of(2) { json!({}) } else { json!({ "a": number }) },
+        )
     };
     let questions: Vec<Value> = (0..10_000).map(question).collect();
     let before = node.database.transactions();

@@ -212,3 +212,19 @@ fn a_shipped_policy_is_asked_by_its_name() {
     assert!(matches!(said.verdict, Verdict::RetryAfter(..)), "{said:?}");
     assert_eq!(policy.state().origin, "shipped:battery-and-link (script)");
 }
+
+#[test]
+fn ten_thousand_questions_are_answered_one_after_the_other() {
+    let folder = Folder::new();
+    folder.write(BATTERY);
+    for rhai in [RhaiMode::Sandboxed, RhaiMode::Native] {
+        let policy = folder.policy("{}", rhai);
+        let began = Moment::now();
+        for number in 0..10_000 {
+            let wanted = if number % 100 < 30 { low() } else { Verdict::Allow };
+            assert_eq!(policy.decide("install", &battery(number % 100)).verdict, wanted);
+        }
+        println!("{rhai:?}: {:?}", began.elapsed());
+        assert_eq!(lock(&policy.version().unwrap().idle).len(), 1, "by one instance");
+    }
+}
