@@ -6,12 +6,19 @@
     reason = "a test may fail loudly"
 )]
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use trireme::config::{PoliciesConfig, PolicyConfig, PolicySource, RhaiMode};
+use trireme::policies::explain::{self, Filter};
+use trireme::policies::{self, workshop};
 use trireme_core::message::Verdict;
 use trireme_node::RolePlan;
+use trireme_node::decisions::{self, Word};
+use trireme_tests::binary;
 use trireme_tests::lab::{Always, Lab, PATIENCE, Running, image, model};
 
 fn deny(role: &mut RolePlan, hook: &str) {
@@ -132,4 +139,225 @@ async fn the_device_has_the_last_word() {
     let network = with_denied("apply").await;
     network.maker.sensors_report("MD-01", "1.3", "refused-policy", 1).await;
     assert_eq!(network.sensor_runs().await, "1.0");
+}
+
+/// A network whose gateway asks scripts before it updates its one sensor, which runs 1.0; 1.3 is published.
+struct Scripted {
+    lab: Lab,
+    scripts: PathBuf,
+    gateway: Running,
+    maker: Running,
+    _rest: (Running, Running, Running),
+}
+
+impl Scripted {
+    async fn new(rhai: RhaiMode, scripts: &[(&str, &str)]) -> Self {
+        let lab = Lab::new();
+        let folder = lab.path("scripts");
+        std::fs::create_dir(&folder).unwrap();
+        let config = |(name, text): &(&str, &str)| {
+            let file = folder.join(format!("{name}.rhai"));
+            std::fs::write(&file, text).unwrap();
+            let source = PolicySource::File(file);
+            PolicyConfig { name: (*name).into(), source, settings: "{}".into(), line: 0 }
+        };
+        let install = scripts.iter().map(config).collect();
+        let config = PoliciesConfig { hooks: [("install".to_owned(), install)].into(), rhai };
+        let centre = lab.centre().await;
+        let md = model("MD-01");
+        let broker = lab.node("bk-1", vec![lab.broker_plan(&centre, "bk-1")]).await;
+        let mut gateway = lab.gateway_plan(&centre, "gw-1", &json!({ "denied_ms": 1000 }));
+        gateway.policies = policies::load(&config, None);
+        let gateway = lab.node("gw-1", vec![gateway]).await;
+        let brokers = [("bk-1", broker.url("broker"))];
+        let maker = lab.manufacturer_plan(&centre, "acme", std::slice::from_ref(&md), &brokers);
+        let maker = lab.node("acme", vec![maker]).await;
+        let sensor = lab.sensor("sn-1", "acme", &md, &gateway.url("gateway"));
+        let sensor = lab.node("sensors", vec![sensor]).await;
+        maker.publish("MD-01", "1.3", "digest", &image(50_000, 1)).await.unwrap();
+        Self { scripts: folder, gateway, maker, _rest: (centre.node, broker, sensor), lab }
+    }
+
+    /// As an administrator does it: the whole file in one step.
+    fn write(&self, name: &str, text: &str) {
+        let file = self.scripts.join(format!("{name}.rhai"));
+        std::fs::write(file.with_extension("new"), text).unwrap();
+        std::fs::rename(file.with_extension("new"), file).unwrap();
+    }
+
+    async fn audit_says(&self, what: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let audit = self.lab.audit("gw-1");
+            if let Some(line) = audit.iter().find(|line| line.contains(what)) {
+                return line.clone();
+            }
+            assert!(Instant::now() < deadline, "nothing of {what:?} in {audit:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn installs(&self) {
+        self.maker.sensors_report("MD-01", "1.3", "installed", 1).await;
+    }
+
+    fn decisions(&self) -> Vec<decisions::Entry> {
+        let filter = Filter { sensor: Some("sn-1".into()), ..Filter::default() };
+        explain::find(&self.lab.path("gw-1"), &filter, 100).unwrap().entries
+    }
+
+    fn explained(&self, entry: &decisions::Entry) -> String {
+        explain::text(entry, |opinion| decisions::script(&self.lab.path("gw-1"), &opinion.digest))
+    }
+
+    async fn policies(&self) -> Value {
+        let status = self.gateway.ask("/node/v1/status", json!({})).await.unwrap();
+        status["policies"].clone()
+    }
+}
+
+const LATER: &str =
+    "fn install(question) {\n    wait(\"1s\", `not yet, it runs ${question.subject.running}`)\n}\n";
+const YES: &str = "fn install(question) { allow() }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_is_replaced_while_the_node_runs_and_a_broken_file_in_between_changes_nothing() {
+    let network = Scripted::new(RhaiMode::Sandboxed, &[("gate", LATER)]).await;
+    let line = network.audit_says("policy install: wait").await;
+    let (first, last) = (workshop::digest(LATER.as_bytes(), "{}"), workshop::digest(YES.as_bytes(), "{}"));
+    assert!(line.contains(&format!("gate wait line 2 {first}")), "{line}");
+    network.audit_says(&format!("version {first} is in force")).await;
+
+    network.write("gate", "fn install(question) { allow( }");
+    network.audit_says(&format!("version {first} stays in force")).await;
+    let status = network.policies().await;
+    assert!(status[0]["policies"][0]["problem"].as_str().unwrap().contains("line 1"), "{status}");
+    assert_eq!(status[0]["policies"][0]["digest"], first.to_string());
+
+    network.write("gate", YES);
+    network.audit_says(&format!("version {first} is replaced by {last}")).await;
+    network.installs().await;
+    let found = network.decisions();
+    let verdicts: Vec<Word> = found.iter().map(|entry| entry.verdict).collect();
+    assert_eq!(verdicts, [Word::Wait, Word::Allow], "repeats are counted");
+    assert!(found[1].again >= 1, "{found:?}");
+    let told = network.explained(&found[0]);
+    for wanted in [
+        "asked by gateway gw-1: wait 1s: not yet, it runs 1.0",
+        "sensor sn-1",
+        "2 |     wait(\"1s\"",
+        &first.short(),
+    ] {
+        assert!(told.contains(wanted), "{wanted:?} is not in\n{told}");
+    }
+    assert!(network.explained(&found[1]).contains("1 | fn install(question) { allow() }"));
+    let status = network.policies().await;
+    let policy = &status[0]["policies"][0];
+    assert_eq!((&policy["allow"], &policy["problem"], &policy["deny"]), (&json!(1), &Value::Null, &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_scripts_the_strictest_counts_and_all_are_told_natively_as_well() {
+    let no = "fn install(question) { deny(\"not on a Sunday\") }";
+    let network = Scripted::new(RhaiMode::Native, &[("gate", LATER), ("sunday", no), ("yes", YES)]).await;
+    let line = network.audit_says("policy install: deny, acme MD-01 1.3").await;
+    assert!(
+        line.contains("gate wait line 2")
+            && line.contains("sunday deny line 1")
+            && line.contains("yes allow"),
+        "{line}"
+    );
+    let told = network.explained(&network.decisions()[0]);
+    assert!(
+        told.contains("1 of 3 policies denied, and a denial wins; the reason is that of sunday"),
+        "{told}"
+    );
+    network.write("sunday", YES);
+    network.audit_says("policy install: wait").await;
+    network.write("gate", YES);
+    network.installs().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_loops_or_cannot_be_loaded_denies_and_the_node_goes_on() {
+    for rhai in [RhaiMode::Sandboxed, RhaiMode::Native] {
+        let network = Scripted::new(rhai, &[("gate", "fn install(question) { loop {} }")]).await;
+        network.audit_says("gate deny (failed)").await;
+        assert!(network.decisions()[0].reason.contains("counts as no"), "{:?}", network.decisions());
+        assert!(network.policies().await[0]["policies"][0]["failed"].as_u64() > Some(0));
+        network.write("gate", YES);
+        network.installs().await;
+    }
+    let network = Scripted::new(RhaiMode::Sandboxed, &[("gate", "fn install(question) {")]).await;
+    network.audit_says("policy gate: cannot be asked, and denies").await;
+    network.audit_says("policy install: deny").await;
+    network.write("gate", YES);
+    network.installs().await;
+}
+
+/// Runs `trireme` in a folder.
+fn trireme(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(binary::trireme()).args(arguments).current_dir(folder).output().unwrap();
+    let text =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    (output.status.code(), text)
+}
+
+#[test]
+fn a_configuration_is_checked_with_its_policies_and_every_mistake_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    assert_eq!(trireme(folder, &["init", "net"]).0, Some(0));
+    let config = folder.join("net/gw-1.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let check = |policies: &str| {
+        std::fs::write(&config, format!("{text}\n[policies]\n{policies}\n")).unwrap();
+        trireme(folder, &["config", "check", "net/gw-1.toml"])
+    };
+    std::fs::write(folder.join("net/night.rhai"), LATER).unwrap();
+    std::fs::write(folder.join("net/broken.rhai"), "fn install(question) {\n    allow(\n}").unwrap();
+    let fine =
+        r#"install = ["night.rhai", "shipped:battery-and-link", { shipped = "quiet-hours", settings = {} }]"#;
+    assert_eq!(check(fine).0, Some(0), "{}", check(fine).1);
+    for (policies, wanted) in [
+        (r#"install = ["broken.rhai"]"#, "policies.install[0]: "),
+        (r#"install = ["broken.rhai"]"#, "line 3"),
+        (r#"install = ["night.rhai", "day.rhai"]"#, "policies.install[1]: "),
+        (r#"install = ["night.txt"]"#, "expected a script (.rhai) or a component (.wasm)"),
+        (r#"install = ["shipped:quiet-hour"]"#, "did you mean \"quiet-hours\"?"),
+        (r#"install = [{ file = "night.rhai", setings = {} }]"#, "did you mean \"settings\"?"),
+        (r#"install = [{ shipped = "battery-and-link", settings = { batery = 40 } }]"#, "batery"),
+        (r#"install = [{ settings = {} }]"#, "names no policy"),
+        (r#"install = [{ file = "night.rhai", shipped = "canary" }]"#, "which of them"),
+        (r#"install = "night.rhai""#, "expected a list"),
+        (r#"rhai = "fast""#, "expected one of sandboxed, native"),
+        (r#"deliver = ["night.rhai"]"#, "is asked by a broker"),
+    ] {
+        let (code, told) = check(policies);
+        assert!(
+            code == Some(78) && told.contains(wanted) && told.contains("gw-1.toml:"),
+            "{policies}: {told}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_are_explained_on_the_command_line_while_the_node_is_down() {
+    let network = Scripted::new(RhaiMode::Sandboxed, &[("gate", LATER)]).await;
+    network.audit_says("policy install: wait").await;
+    let data = network.lab.path("gw-1").display().to_string();
+    let Scripted { gateway, lab, .. } = network;
+    gateway.node.shutdown().await;
+    let explain = |more: &[&str]| {
+        let arguments = [&["policy", "explain", "--data", &data], more].concat();
+        trireme(&lab.path(""), &arguments)
+    };
+    let (code, told) = explain(&["--sensor", "sn-1", "--release", "1.3", "--hook", "install", "--last", "1"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("2 |     wait(\"1s\", `not yet"), "{told}");
+    let (_, json) = explain(&["--gateway", "gw-1", "--json"]);
+    let json: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!((&json["verdict"], &json["policies"][0]["line"]), (&json!("wait"), &json!(2)));
+    let (code, told) = explain(&["--sensor", "sn-2"]);
+    assert!(code == Some(1) && told.contains("no such decision"), "{told}");
 }

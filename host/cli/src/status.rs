@@ -1,5 +1,7 @@
 //! `trireme status`: a manufacturer's releases and how far they are; any other node's roles.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -91,6 +93,8 @@ struct NodeStatus {
     memory_bytes: u64,
     #[serde(default)]
     damage: Vec<String>,
+    #[serde(default)]
+    policies: Vec<policies::HookStatus>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -155,6 +159,7 @@ async fn look(socket: &Path, options: Options) -> Result<String, Fault> {
     let mut text = node_text(&status);
     text.push_str(&shards_text(&status.roles));
     text.push_str(&refusals_text(&status.roles));
+    text.push_str(&policies::text(&status.policies));
     // Where the clock is of no use, dates are shown and nothing is judged by them.
     let now = authority::now_ms().ok();
     text.push_str(&identities_text(&identities, now));

@@ -98,9 +98,12 @@ fn role_status(cell: &Cell) -> serde_json::Value {
     })
 }
 
+/// The policies of a hook, and a role that asks them.
+type Asked<'a> = (&'a Cell, Vec<Arc<dyn Policy>>);
+
 /// The policies of each hook. All roles of a kind have the same in a node; tests may do otherwise.
 fn policies_status(cells: &[Arc<Cell>]) -> Vec<serde_json::Value> {
-    let mut hooks: BTreeMap<&str, (&Arc<Cell>, Vec<Arc<dyn Policy>>)> = BTreeMap::new();
+    let mut hooks: BTreeMap<&str, Asked<'_>> = BTreeMap::new();
     for cell in cells {
         for (hook, policies) in &cell.policies {
             let (_, known) = hooks.entry(hook).or_insert_with(|| (cell, Vec::new()));

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use trireme_actor::{Commit, Store};
@@ -23,6 +23,8 @@ use crate::policy::{Decision, Policy};
 const REMEMBERED: usize = 16 * 1024;
 /// The most characters of a reason in an audit line.
 const LONGEST_REASON: usize = 512;
+/// What the failures of a policy may take of the time of questions that come together.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The most audit lines of a commit.
 const MOST_NOTES: usize = 64 * 1024;
 
@@ -72,7 +74,9 @@ impl Desk {
         questions: &[Vec<u8>],
     ) -> Vec<Verdict> {
         let mut notes: Vec<String> = policies.iter().flat_map(|policy| policy.refresh()).collect();
-        let answers: Vec<Answer> = questions.iter().map(|question| asked(policies, hook, question)).collect();
+        let mut patience = vec![PATIENCE; policies.len()];
+        let answers: Vec<Answer> =
+            questions.iter().map(|question| asked(policies, &mut patience, hook, question)).collect();
         self.count(hook, policies, &answers);
         let time_ms = now_ms();
         let mut lines = Vec::new();
@@ -197,27 +201,41 @@ impl Answer {
 }
 
 /// Asks all policies of a hook: a denial wins, else the longest wait.
-fn asked(policies: &[Arc<dyn Policy>], hook: &str, question: &[u8]) -> Answer {
+fn asked(policies: &[Arc<dyn Policy>], patience: &mut [Duration], hook: &str, question: &[u8]) -> Answer {
+    let opinions = policies.iter().zip(patience);
     let decisions: Vec<Decision> =
-        policies.iter().map(|policy| opinion(policy.as_ref(), hook, question)).collect();
+        opinions.map(|(policy, patience)| opinion(policy.as_ref(), patience, hook, question)).collect();
+    let verdict_of =
+        |by: Option<usize>| by.and_then(|by| decisions.get(by)).map(|decision| &decision.verdict);
     let mut by: Option<usize> = None;
     for (index, decision) in decisions.iter().enumerate() {
-        let before = by.and_then(|by| decisions.get(by)).map_or(&Verdict::Allow, |before| &before.verdict);
-        if is_stricter(&decision.verdict, before) {
+        if is_stricter(&decision.verdict, verdict_of(by).unwrap_or(&Verdict::Allow)) {
             by = Some(index);
         }
     }
-    let verdict =
-        by.and_then(|by| decisions.get(by)).map_or(Verdict::Allow, |decision| decision.verdict.clone());
+    let verdict = verdict_of(by).cloned().unwrap_or(Verdict::Allow);
     Answer { decisions, verdict, by }
 }
 
-/// A policy that ends in a fault of its own has denied; the node goes on.
-fn opinion(policy: &dyn Policy, hook: &str, question: &[u8]) -> Decision {
-    catch_unwind(AssertUnwindSafe(|| policy.decide(hook, question))).unwrap_or_else(|_| {
+/// A policy that ends in a fault of its own has denied; the node goes on. One that takes its time to fail is not asked
+/// for all of many questions: nobody else would get an answer meanwhile.
+fn opinion(policy: &dyn Policy, patience: &mut Duration, hook: &str, question: &[u8]) -> Decision {
+    let failure = |why: &str| {
         let version = policy.state().version.unwrap_or(trireme_core::Digest([0; 32]));
-        Decision::failure(version, "the policy ended in a fault, which counts as no")
-    })
+        Decision::failure(version, why)
+    };
+    if patience.is_zero() {
+        return failure(
+            "the policy failed at questions before this one and took too long for it, which counts as no",
+        );
+    }
+    let began = Instant::now();
+    let decided = catch_unwind(AssertUnwindSafe(|| policy.decide(hook, question)));
+    let decision = decided.unwrap_or_else(|_| failure("the policy ended in a fault, which counts as no"));
+    if decision.failed {
+        *patience = patience.saturating_sub(began.elapsed());
+    }
+    decision
 }
 
 fn is_stricter(one: &Verdict, other: &Verdict) -> bool {

@@ -23,11 +23,19 @@ pub const HOOKS: &[(&str, RoleKind)] = &[
 
 /// The keys of the table.
 pub const KEYS: &[Key] = &[
-    hook("publish", "manufacturer: may this release go to this broker, may this wave of a rollout begin"),
-    hook("accept", "broker: is this release of this manufacturer acceptable"),
-    hook("deliver", "broker: may this gateway get this release now"),
-    hook("install", "gateway: may this sensor be updated now"),
-    hook("apply", "sensor: the device's last word"),
+    hook(
+        "publish",
+        "[{ shipped = \"canary\", settings = { soak = \"2h\" } }]",
+        "manufacturer: may this release go to this broker, may this wave of a rollout begin",
+    ),
+    hook("accept", "[\"accept.rhai\"]", "broker: is this release of this manufacturer acceptable"),
+    hook("deliver", "[\"shipped:maintenance-window\"]", "broker: may this gateway get this release now"),
+    hook(
+        "install",
+        "[\"night.rhai\", { shipped = \"battery-and-link\", settings = { battery = 40 } }, \"custom.wasm\"]",
+        "gateway: may this sensor be updated now",
+    ),
+    hook("apply", "[\"shipped:battery-and-link\"]", "sensor: the device's last word"),
     Key {
         name: "rhai",
         kind: Kind::Choice(&["sandboxed", "native"]),
@@ -37,8 +45,7 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-const fn hook(name: &'static str, doc: &'static str) -> Key {
-    let example = "[\"policy.rhai\", { shipped = \"canary\", settings = { soak = \"2h\" } }]";
+const fn hook(name: &'static str, example: &'static str, doc: &'static str) -> Key {
     Key { name, kind: Kind::Policies, absent: Absent::Nothing(example), reader: Reader::Host, doc }
 }
 

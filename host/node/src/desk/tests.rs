@@ -1,5 +1,4 @@
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 use trireme_core::Digest;
@@ -26,7 +25,11 @@ impl Policy for Scripted {
         let verdict = match &question[self.0] {
             Value::Null => Verdict::Allow,
             Value::Number(ms) => Verdict::RetryAfter(ms.as_u64().unwrap(), "later".into()),
-            Value::Bool(_) => panic!("a bug"),
+            Value::Bool(true) => panic!("a bug"),
+            Value::Bool(false) => {
+                std::thread::sleep(Duration::from_millis(400));
+                return Decision::failure(Digest([7; 32]), "it loops");
+            }
             other => Verdict::Deny(other.as_str().unwrap().into()),
         };
         let line = if verdict == Verdict::Allow { 1 } else { 2 };
@@ -193,7 +196,10 @@ fn a_policy_that_panics_has_denied_and_the_others_are_asked() {
 fn ten_thousand_questions_are_answered_at_once_in_order_and_noted_in_one_commit() {
     let node = node(&["a"], REMEMBERED);
     let question = |number: u64| {
-        about(&format!("sn-{number}"), if number % 2 == 0 { json!({}) } else { json!({ "a": number }) })
+        about(
+            &format!("sn-{number}"),
+            if number.is_multiple_of(2) { json!({}) } else { json!({ "a": number }) },
+        )
     };
     let questions: Vec<Value> = (0..10_000).map(question).collect();
     let before = node.database.transactions();
@@ -215,4 +221,16 @@ fn ten_thousand_questions_are_answered_at_once_in_order_and_noted_in_one_commit(
 fn an_audit_line_is_cut_to_what_the_log_takes() {
     assert_eq!(cut("ä".repeat(LARGEST_ENTRY)).len(), LARGEST_ENTRY);
     assert_eq!(cut(format!("a{}", "ä".repeat(LARGEST_ENTRY))).len(), LARGEST_ENTRY - 1);
+}
+
+#[test]
+fn a_policy_that_takes_long_to_fail_does_not_hold_many_questions_up() {
+    let node = node(&["a"], 8);
+    let began = Instant::now();
+    let verdicts = node.ask(&vec![about("sn-1", json!({ "a": false })); 200]);
+    assert!(began.elapsed() < Duration::from_secs(20), "not 80 s");
+    assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Deny(_))));
+    let status = node.desk.status("install", &node.policies);
+    assert_eq!(status[0]["failed"], 200);
+    assert_eq!(node.ask(&[about("sn-1", json!({}))]), [Verdict::Allow], "the next time it is asked again");
 }

@@ -194,7 +194,7 @@ fn a_component_is_a_policy_as_well_and_serves_no_hook_that_it_does_not_name() {
     let echo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/echo-policy.wasm");
     let source = PolicySource::File(echo);
     let config = PolicyConfig { name: "echo".into(), source, settings: "{}".into(), line: 1 };
-    let workshop = Arc::new(Workshop::new(RhaiMode::Sandboxed, Some(folder.path())));
+    let workshop = Arc::new(Workshop::new(RhaiMode::Sandboxed, Some(&folder.path().join("cache"))));
     let policy = Kept::open(&config, vec!["install".into()], workshop);
     let Verdict::Deny(why) = policy.decide("install", b"allow").verdict else { panic!("it denies") };
     assert!(why.contains("does not answer the hook install; it answers none"), "{why}");
@@ -211,4 +211,20 @@ fn a_shipped_policy_is_asked_by_its_name() {
     let said = policy.decide("install", question);
     assert!(matches!(said.verdict, Verdict::RetryAfter(..)), "{said:?}");
     assert_eq!(policy.state().origin, "shipped:battery-and-link (script)");
+}
+
+#[test]
+fn ten_thousand_questions_are_answered_one_after_the_other() {
+    let folder = Folder::new();
+    folder.write(BATTERY);
+    for rhai in [RhaiMode::Sandboxed, RhaiMode::Native] {
+        let policy = folder.policy("{}", rhai);
+        let began = Moment::now();
+        for number in 0..10_000 {
+            let wanted = if number % 100 < 30 { low() } else { Verdict::Allow };
+            assert_eq!(policy.decide("install", &battery(number % 100)).verdict, wanted);
+        }
+        println!("{rhai:?}: {:?}", began.elapsed());
+        assert_eq!(lock(&policy.version().unwrap().idle).len(), 1, "by one instance");
+    }
 }
