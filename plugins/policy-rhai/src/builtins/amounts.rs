@@ -103,12 +103,17 @@ fn limit(value: &Dynamic) -> Result<Limit, String> {
 
 /// Both sides of a comparison, as millionths of one.
 fn sides(count: &Dynamic, limit_of: &Dynamic, all: &Dynamic) -> Result<(i128, i128), String> {
-    let (count, all) = (i128::from(whole(count, "a count")?), i128::from(whole(all, "the whole")?));
+    // A percentage of a question is a number with decimals.
+    let count = match count.as_float() {
+        Ok(count) => (count * MILLION as f64).round() as i128,
+        Err(_) => i128::from(whole(count, "a count")?) * i128::from(MILLION),
+    };
+    let all = i128::from(whole(all, "the whole")?);
     let limit = match limit(limit_of)? {
         Limit::Count(most) => i128::from(most) * i128::from(MILLION),
         Limit::Millionths(part) => i128::from(part) * all,
     };
-    Ok((count * i128::from(MILLION), limit))
+    Ok((count, limit))
 }
 
 fn millionths(share: &Dynamic) -> Result<i64, String> {

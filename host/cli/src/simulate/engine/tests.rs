@@ -3,9 +3,11 @@ use crate::simulate::fleet::Rates;
 use trireme_core::rollout::{Budget, Share};
 
 /// Policies as closures.
-struct Fake<F>(&'static [&'static str], F);
+struct Fake(&'static [&'static str], Answer);
 
-impl<F: FnMut(&str, &serde_json::Value) -> Verdict> Judge for Fake<F> {
+type Answer = Box<dyn FnMut(&str, &serde_json::Value) -> Verdict>;
+
+impl Judge for Fake {
     fn serves(&self, hook: &str) -> bool {
         self.0.contains(&hook)
     }
@@ -15,8 +17,8 @@ impl<F: FnMut(&str, &serde_json::Value) -> Verdict> Judge for Fake<F> {
     }
 }
 
-fn nobody() -> Fake<impl FnMut(&str, &serde_json::Value) -> Verdict> {
-    Fake(&[], |_, _| Verdict::Allow)
+fn nobody() -> Fake {
+    Fake(&[], Box::new(|_, _| Verdict::Allow))
 }
 
 fn setup(waves: &[&str]) -> Setup {
@@ -69,28 +71,34 @@ fn the_same_seed_plays_the_same_again_and_another_does_not() {
 #[test]
 fn policies_hold_sensors_and_waves_back_and_halt() {
     let fleet = fleet(100, 0, 0);
-    let mut night = Fake(&["install"], |_, question: &serde_json::Value| {
-        let hour = question["unix_ms"].as_u64().unwrap() / 3_600_000 % 24;
-        if hour < 4 {
-            Verdict::Allow
-        } else {
-            Verdict::RetryAfter((24 - hour) * 3_600_000, "night only".into())
-        }
-    });
+    let mut night = Fake(
+        &["install"],
+        Box::new(|_, question| {
+            let hour = question["unix_ms"].as_u64().unwrap() / 3_600_000 % 24;
+            if hour < 4 {
+                Verdict::Allow
+            } else {
+                Verdict::RetryAfter((24 - hour) * 3_600_000, "night only".into())
+            }
+        }),
+    );
     let mut setup = setup(&["100%"]);
     setup.plan.silent_after_ms = 48 * 3_600_000;
     let outcome = play(&setup, &fleet, &mut night, 7);
     assert!(outcome.is_done());
     assert!(outcome.took_ms > 3_600_000 && outcome.waits.contains_key("night only"));
 
-    let mut strict = Fake(&["publish"], |_, question: &serde_json::Value| {
-        let (begun, number) = (question["wave"]["begun"] == true, question["wave"]["number"].as_u64());
-        match (begun, number) {
-            (false, Some(1)) => Verdict::Allow,
-            (true, _) => Verdict::Allow,
-            _ => Verdict::Deny("enough".into()),
-        }
-    });
+    let mut strict = Fake(
+        &["publish"],
+        Box::new(|_, question| {
+            let (begun, number) = (question["wave"]["begun"] == true, question["wave"]["number"].as_u64());
+            match (begun, number) {
+                (false, Some(1)) => Verdict::Allow,
+                (true, _) => Verdict::Allow,
+                _ => Verdict::Deny("enough".into()),
+            }
+        }),
+    );
     setup.plan.waves = vec!["10%".parse().unwrap(), "100%".parse().unwrap()];
     let outcome = play(&setup, &fleet, &mut strict, 7);
     assert_eq!(outcome.rollout.reason, "a policy says: enough");
@@ -98,8 +106,7 @@ fn policies_hold_sensors_and_waves_back_and_halt() {
 
 #[test]
 fn a_policy_that_never_allows_stalls_until_the_time_is_over() {
-    let mut never =
-        Fake(&["deliver"], |_, _: &serde_json::Value| Verdict::RetryAfter(3_600_000, "not yet".into()));
+    let mut never = Fake(&["deliver"], Box::new(|_, _| Verdict::RetryAfter(3_600_000, "not yet".into())));
     let mut setup = setup(&["100%"]);
     (setup.plan.silence, setup.limit_ms) = (Budget::Share(Share::ALL), 24 * 3_600_000);
     let outcome = play(&setup, &fleet(50, 0, 0), &mut never, 7);
