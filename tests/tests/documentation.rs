@@ -71,6 +71,16 @@ fn the_commands_of_the_page_of_rollouts_run() {
     run(include_str!("../../docs/rollouts.md"));
 }
 
+#[test]
+fn a_policy_is_written_from_an_empty_folder_as_its_page_says() {
+    run(include_str!("../../docs/policies.md"));
+}
+
+#[test]
+fn the_commands_of_the_page_of_simulations_run() {
+    run(include_str!("../../docs/policies/simulate.md"));
+}
+
 /// All Rust sources below a folder, as one text.
 fn sources(folder: &Path, into: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {

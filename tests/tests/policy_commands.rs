@@ -1,0 +1,200 @@
+//! `trireme policy`: written, tried and played as its users do it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use trireme_tests::binary;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn trireme(&self, arguments: &[&str]) -> Output {
+        Command::new(binary::trireme()).args(arguments).current_dir(self.0.path()).output().unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.path().join(name)).unwrap()
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn a_new_policy_passes_its_own_cases_for_every_hook_and_from_every_shipped_one() {
+    let folder = Folder::new();
+    for hook in ["publish", "accept", "deliver", "install", "apply"] {
+        let made = folder.trireme(&["policy", "new", &format!("my-{hook}"), "--hook", hook]);
+        assert!(made.status.success(), "{}", out(&made));
+    }
+    let shipped = ["approval", "battery-and-link", "canary", "emergency-override", "maintenance-window"];
+    for name in shipped.iter().chain(&["pin-and-hold", "quiet-hours", "rate-and-lan", "version-path"]) {
+        let made = folder.trireme(&["policy", "new", &format!("copy-{name}"), "--from", name]);
+        assert!(made.status.success(), "{}", out(&made));
+    }
+    let tried = folder.trireme(&["policy", "test", "."]);
+    assert!(tried.status.success(), "{}", out(&tried));
+    assert!(out(&tried).contains("cases of 14 policies: all pass"), "{}", out(&tried));
+
+    let before = folder.read("my-install.rhai");
+    let again = folder.trireme(&["policy", "new", "my-install"]);
+    assert!(!again.status.success() && out(&again).contains("is not touched"), "{}", out(&again));
+    assert_eq!(folder.read("my-install.rhai"), before);
+    let unknown = folder.trireme(&["policy", "new", "x", "--from", "canari"]);
+    assert!(out(&unknown).contains("there are approval"), "{}", out(&unknown));
+}
+
+#[test]
+fn a_case_that_lies_fails_with_the_difference_and_the_line_of_the_script() {
+    let folder = Folder::new();
+    folder.write("p.rhai", "fn install(question) {\n    deny(\"never\")\n}\n");
+    folder.write(
+        "p.cases.toml",
+        "[[case]]\nname = \"it lets everything in\"\nhook = \"install\"\nexpect = \"allow\"\n",
+    );
+    let tried = folder.trireme(&["policy", "test", "p.rhai"]);
+    assert_eq!(tried.status.code(), Some(1));
+    let text = out(&tried);
+    for part in [
+        "FAIL  it lets everything in",
+        "expected allow",
+        "got      deny, for the reason \"never\"",
+        "line 2: deny(\"never\")",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    for (cases, says) in [
+        ("", "has no cases"),
+        ("[[case]]\nname = \"a\"\nhook = \"install\"\n", "missing field `expect`"),
+        ("[[case]]\nname = \"a\"\nhook = \"instal\"\nexpect = \"deny\"\n", "there is no hook \"instal\""),
+        ("[[case]]\nname = \"a\"\nhook = \"apply\"\nexpect = \"deny\"\n", "does not answer the hook apply"),
+        ("[[case]]\nname = \"a\"\nhook = \"install\"\nexpect = \"deny\"\nafter = \"5m\"\n", "goes with it"),
+        ("[[case]]\nname = \"a\"\nhook = \"install\"\nexpect = \"no\"\n", "unknown variant `no`"),
+        (
+            "[[case]]\nname = \"a\"\nhook = \"install\"\nexpect = \"deny\"\nreasn = \"x\"\n",
+            "unknown field `reasn`",
+        ),
+    ] {
+        folder.write("p.cases.toml", cases);
+        let tried = folder.trireme(&["policy", "test", "p.rhai"]);
+        assert!(!tried.status.success() && out(&tried).contains(says), "{says}: {}", out(&tried));
+    }
+}
+
+#[test]
+fn scripts_that_are_none_are_refused_with_line_and_column() {
+    let folder = Folder::new();
+    let case = "[[case]]\nname = \"a\"\nhook = \"install\"\nexpect = \"deny\"\n";
+    for (script, says) in [
+        ("", "p.rhai"),
+        ("fn install(question) {\n  allow(\n", "line"),
+        ("fn install(question) { nothing_like_it() }", "nothing_like_it"),
+        ("fn install(question) { loop { } }", "a failure"),
+        ("fn install(question) { 1 / 0 }", "a failure"),
+        ("fn install(question) { \"yes\" }", "a failure"),
+        ("fn install(question) { install(question) }", "a failure"),
+    ] {
+        folder.write("p.rhai", script);
+        folder.write("p.cases.toml", case);
+        let tried = folder.trireme(&["policy", "test", "p.rhai"]);
+        assert!(!tried.status.success() && out(&tried).contains(says), "{script}: {}", out(&tried));
+    }
+    folder.write("p.rhai", &"// a script of ten megabytes\n".repeat(350_000));
+    let tried = folder.trireme(&["policy", "test", "p.rhai"]);
+    assert!(!tried.status.success() && out(&tried).contains("bytes"), "{}", out(&tried));
+}
+
+#[test]
+fn a_bad_release_to_ten_thousand_sensors_halts_in_the_first_wave() {
+    let folder = Folder::new();
+    let played = folder.trireme(&[
+        "policy",
+        "simulate",
+        "--policy",
+        "canary",
+        "--set",
+        "canary.soak=10m",
+        "--sensors",
+        "10000",
+        "--failure-rate",
+        "20%",
+        "--wave",
+        "1%",
+        "--wave",
+        "10%",
+        "--wave",
+        "100%",
+        "--svg",
+        "bad.svg",
+    ]);
+    let text = out(&played);
+    assert_eq!(played.status.code(), Some(3), "{text}");
+    assert!(text.contains("halted in wave 1") && text.contains("sensors failed"), "{text}");
+    let picture = folder.read("bad.svg");
+    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
+    assert_eq!(picture.matches("<polygon").count(), 4);
+}
+
+#[test]
+fn a_described_fleet_is_updated_in_its_window_and_the_same_each_time() {
+    let folder = Folder::new();
+    folder.write(
+        "fleet.toml",
+        "[[group]]\nname = \"hall\"\ncount = 300\ngateways = 3\nlabels = { ring = \"canary\" }\n\
+         [[group]]\nname = \"yard\"\ncount = 700\nfacts = { battery = [5, 100] }\nfailure_rate = \"0.2%\"\n",
+    );
+    let play = || {
+        folder.trireme(&[
+            "policy",
+            "simulate",
+            "--policy",
+            "maintenance-window",
+            "--policy",
+            "battery-and-link",
+            "--fleet",
+            "fleet.toml",
+            "--wave",
+            "ring=canary",
+            "--wave",
+            "100%",
+            "--start",
+            "2026-11-23T12:00:00Z",
+            "--silent-after",
+            "7d",
+            "--confirmed",
+            "60%",
+            "--limit",
+            "20d",
+            "--json",
+        ])
+    };
+    let (one, other) = (play(), play());
+    assert_eq!(out(&one), out(&other));
+    let document: Value = serde_json::from_slice(&one.stdout).unwrap();
+    let counts = &document["counts"];
+    assert_eq!((&counts["sensors"], &counts["admitted"]), (&1000.into(), &1000.into()), "{}", out(&one));
+    assert!(document["took_ms"].as_u64().unwrap() > 9 * 3_600_000, "nothing before 22:00");
+    assert!(
+        document["waits"].as_object().unwrap().keys().any(|reason| reason.contains("the window is from"))
+    );
+
+    folder.write("fleet.toml", "[[group]]\nname = \"hall\"\ncount = 0\n");
+    let lie = play();
+    assert!(lie.status.code() == Some(1) && out(&lie).contains("0 sensors"), "{}", out(&lie));
+}
