@@ -53,7 +53,8 @@ fn question(policy: &str, hook: &str) -> Result<Value, String> {
     let example = policies::example_question(hook).ok_or("there is no example")?;
     let mut question: Value = serde_json::from_str(example).map_err(|error| error.to_string())?;
     if policy == "canary" {
-        question["wave"] = json!({ "number": 2, "of": 4, "percent": 10, "select": null, "begun": false, "age_ms": 7_200_000 });
+        let wave = json!({ "number": 2, "of": 4, "percent": 10.0, "select": null, "begun": false, "age_ms": 7_200_000 });
+        question.as_object_mut().ok_or("the example is no object")?.insert("wave".into(), wave);
     }
     Ok(question)
 }
@@ -82,7 +83,7 @@ fn many(bench: &Bench, policy: &mut Policy) -> Result<f64, String> {
         let question = json!({
             "release": {
                 "manufacturer": "acme", "topic": "acme", "model": "MD-01", "version": "1.3", "suite": "digest",
-                "size": 8_388_608, "digest": example["release"]["digest"], "sequence": 4, "emergency": false,
+                "size": 8_388_608, "digest": example.pointer("/release/digest"), "sequence": 4, "emergency": false,
             },
             "subject": {
                 "sensor": format!("sn-{number}"), "running": "1.0", "generation": 1, "reverts": 0, "failures": 0,
