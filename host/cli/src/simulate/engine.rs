@@ -95,6 +95,12 @@ impl Outcome {
         self.rollout.state == State::Done
     }
 
+    /// The most sensors that were ever admitted; at least 1.
+    #[must_use]
+    pub fn admitted(&self) -> u64 {
+        self.samples.iter().map(|sample| sample.counts.admitted).max().unwrap_or(0).max(1)
+    }
+
     /// The last numbers.
     #[must_use]
     pub fn counts(&self) -> Counts {

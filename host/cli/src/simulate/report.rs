@@ -97,7 +97,8 @@ fn plot(outcome: &Outcome, columns: usize, ascii: bool) -> String {
     let [confirmed, failed, silent, waiting] =
         if ascii { ['#', '!', '?', '~'] } else { ['█', '▒', '░', '·'] };
     let columns = columns.clamp(20, 200);
-    let whole = outcome.counts().sensors.max(1);
+    // Of a rollout that halted early there would be nothing to see, if this were all sensors.
+    let whole = outcome.admitted();
     let end = outcome.took_ms.max(1);
     let series: Vec<Sample> = (0..columns)
         .filter_map(|column| at(&outcome.samples, end * (column as u64 + 1) / columns as u64))
@@ -128,8 +129,11 @@ fn plot(outcome: &Outcome, columns: usize, ascii: bool) -> String {
     let _ = writeln!(text, "       +{}", "-".repeat(columns));
     let until = span(end);
     let _ = writeln!(text, "        0{until:>width$}", width = columns - 1);
-    let _ =
-        writeln!(text, "        {confirmed} confirmed  {failed} failed  {silent} silent  {waiting} waiting");
+    let _ = writeln!(
+        text,
+        "        {confirmed} confirmed  {failed} failed  {silent} silent  {waiting} waiting; 100% is {whole} of {} sensors",
+        outcome.counts().sensors
+    );
     text
 }
 

@@ -11,7 +11,7 @@ use super::report::{span, verdict};
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 48.0;
 const TOP: f64 = 72.0;
 const BOTTOM: f64 = 72.0;
 /// Points of each area.
@@ -24,7 +24,8 @@ const AREAS: [(&str, &str); 4] =
 #[must_use]
 pub fn svg(setup: &Setup, outcome: &Outcome) -> String {
     let samples = thin(&outcome.samples);
-    let whole = outcome.counts().sensors.max(1);
+    // Of a rollout that halted early there would be nothing to see, if this were all sensors.
+    let (whole, all) = (outcome.admitted(), outcome.counts().sensors);
     let end = outcome.took_ms.max(1);
     let x = |ms: u64| LEFT + (WIDTH - LEFT - RIGHT) * ratio(ms, end);
     let y = |count: u64| HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * ratio(count, whole);
@@ -75,7 +76,7 @@ pub fn svg(setup: &Setup, outcome: &Outcome) -> String {
     let _ = writeln!(
         text,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#555\">time since the beginning; dashed: a wave begins; \
-         of {whole} sensors</text>\n</svg>",
+         100% is {whole} of {all} sensors</text>\n</svg>",
         (LEFT + WIDTH - RIGHT) / 2.0,
         HEIGHT - 24.0
     );
