@@ -51,6 +51,7 @@ pub struct Rhai {
     engine: Engine,
     script: Script,
     settings: Map,
+    wanted: question::Wanted,
 }
 
 #[cfg(feature = "component")]
@@ -62,8 +63,9 @@ impl Policy for Rhai {
         bounded("the settings have", settings, LARGEST_QUESTION).map_err(|mistake| vec![mistake])?;
         let mut engine = engine::engine();
         let script = Script::read(&mut engine, source)?;
+        let wanted = question::Wanted::of(source, settings);
         let settings = settings::settle(&engine, &script, settings)?;
-        Ok(Self { engine, script, settings })
+        Ok(Self { engine, script, settings, wanted })
     }
 
     fn hooks(&self) -> Vec<String> {
@@ -75,7 +77,9 @@ impl Policy for Rhai {
         let Some(served) = self.script.hooks.iter().find(|served| served.name == hook) else {
             return Err(Diagnostic::nowhere(format!("it does not serve the hook {hook}")));
         };
-        let question = question::read(question)
+        let question = self
+            .wanted
+            .read(question)
             .map_err(|error| Diagnostic::nowhere(format!("the question is no JSON object: {error}")))?;
         let settings = served.function.takes_settings().then(|| self.settings.clone());
         let answer = served.function.call(&self.engine, [question].into_iter().chain(settings))?;
