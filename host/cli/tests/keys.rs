@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use trireme::config::roles;
 use trireme::config::schema::{Absent, Key, Kind, Reader};
 use trireme_core::RoleKind;
@@ -33,6 +33,8 @@ fn some(kind: Kind) -> Value {
         Kind::Broker => "mqtts://127.0.0.1:1".into(),
         Kind::Number(least, _) => least.max(1).into(),
         Kind::Flag => true.into(),
+        Kind::Integer => (-1).into(),
+        Kind::Map(of, _) => json!({ "a": some(*of) }),
         Kind::Names => vec!["a"].into(),
         Kind::Choice(words) => words.iter().next().copied().unwrap().into(),
         Kind::Tables(keys) => Value::Array(vec![some(Kind::Table(keys))]),

@@ -304,7 +304,7 @@ fn generate(args: &Generate) -> Result<u8, Failure> {
 }
 
 /// The passphrase of a new key: where one is named, keys are encrypted without being asked to.
-fn of_new(encrypt: bool) -> Passphrase {
+pub(super) fn of_new(encrypt: bool) -> Passphrase {
     if encrypt { Passphrase::of_person(None) } else { Passphrase::of_node(None) }
 }
 

@@ -1,7 +1,6 @@
 //! `trireme rollout`, `trireme fleet`, `trireme sensor facts`.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -14,6 +13,7 @@ use trireme_core::{Fault, ModelName, NodeId, RoleKind, Selector, SensorId, Versi
 use trireme_crypto::key::{Signer, sign_formula};
 
 use super::args::At;
+use super::keys::of_new;
 use super::releases::Withdraw;
 use super::{Failure, exit, releases, runtime, say};
 use crate::admin;
@@ -101,9 +101,6 @@ pub(super) struct ApproveArgs {
     /// The operator's private key: a file, or a pkcs11: URI
     #[arg(long, value_name = "FILE|URI")]
     key: String,
-    /// A file with the key's passphrase
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     at: At,
 }
@@ -117,9 +114,9 @@ pub(super) struct Operator {
     /// The operator's private key; made, where the file is not there
     #[arg(long, value_name = "FILE|URI")]
     key: String,
-    /// A file with the key's passphrase
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
+    /// Encrypt the new key; the passphrase comes from $TRIREME_PASSPHRASE_FILE, or is asked for
+    #[arg(long)]
+    encrypt: bool,
 }
 
 #[derive(Debug, Args)]
@@ -275,7 +272,7 @@ fn approve(args: &ApproveArgs) -> Result<u8, Failure> {
     let manufacturer = NodeId::new(name).map_err(|why| {
         Fault::new(code::MALFORMED, format!("the node calls itself {:?}: {why}", who.subject))
     })?;
-    let key = open(&args.key, args.passphrase_file.clone())?;
+    let key = open(&args.key)?;
     let formula = formula::approval(&manufacturer, model, *version, &digest, operator.as_str());
     let signature = sign_formula(key.as_ref(), &formula)?;
     let wish = Approve { model: model.clone(), version: *version, operator: operator.to_string(), signature };
@@ -284,19 +281,19 @@ fn approve(args: &ApproveArgs) -> Result<u8, Failure> {
     say(&format!("{operator} approves of {model} {version}, image {digest}\n"))
 }
 
-fn open(key: &str, passphrase: Option<PathBuf>) -> Result<std::sync::Arc<dyn Signer>, Failure> {
+fn open(key: &str) -> Result<std::sync::Arc<dyn Signer>, Failure> {
     let place = Place::parse(key, std::path::Path::new("."))?;
-    Ok(keys::open_at(&place, &Passphrase::of_person(passphrase))?)
+    Ok(keys::open_at(&place, &Passphrase::of_person(None))?)
 }
 
 fn operator(args: &Operator) -> Result<u8, Failure> {
     let place = Place::parse(&args.key, std::path::Path::new("."))?;
     let public = match &place {
         Place::File(file) if !file.exists() => {
-            let key = keys::generate(file, &Passphrase::of_person(args.passphrase_file.clone()))?;
+            let key = keys::generate(file, &of_new(args.encrypt))?;
             key.public_key()
         }
-        _ => open(&args.key, args.passphrase_file.clone())?.public_key(),
+        _ => open(&args.key)?.public_key(),
     };
     say(&format!(
         "[manufacturer.operators]\n{} = \"{}\"\n",
