@@ -227,8 +227,8 @@ impl Sensor {
             floor: running.floor,
             trial: running.trial,
             stage: self.stage.name(),
-            labels: &self.config.labels,
-            facts: &self.facts,
+            labels: Some(&self.config.labels).filter(|labels| !labels.is_empty()),
+            facts: Some(&self.facts).filter(|facts| !facts.is_empty()),
             links: self.links.len(),
             owed: self.owed(host).len(),
         };
@@ -306,8 +306,10 @@ struct Status<'a> {
     floor: Version,
     trial: bool,
     stage: &'a str,
-    labels: &'a Labels,
-    facts: &'a Facts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a Labels>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<&'a Facts>,
     links: usize,
     owed: usize,
 }
