@@ -112,6 +112,8 @@ impl Outcome {
 enum Event {
     /// The manufacturer looks at its rollout.
     Look,
+    /// It may take the release to its broker.
+    Visit,
     /// The broker considers a gateway.
     Deliver(usize),
     /// A gateway considers a sensor.
@@ -159,10 +161,16 @@ struct World<'a, J> {
     hour: PastHour,
     look_at: Option<u64>,
     looked: u64,
+    /// No wave begins before then: a policy said so.
+    not_before: u64,
+    /// A policy keeps the release from its broker.
+    refused: Option<String>,
     watched: Counts,
     why: String,
     samples: Vec<Sample>,
     waits: BTreeMap<String, u64>,
+    /// The first of each kind of reason.
+    reasons: BTreeMap<String, String>,
     asked: u64,
 }
 
@@ -188,10 +196,13 @@ pub fn play<J: Judge>(setup: &Setup, fleet: &Fleet, judge: &mut J, seed: u64) ->
         hour: PastHour::default(),
         look_at: None,
         looked: 0,
+        not_before: 0,
+        refused: None,
         watched: Counts::default(),
         why: String::new(),
         samples: Vec::new(),
         waits: BTreeMap::new(),
+        reasons: BTreeMap::new(),
         asked: 0,
     };
     world.set_up();
@@ -217,10 +228,7 @@ impl<J: Judge> World<'_, J> {
                 gateway.sensors += 1;
             }
         }
-        for gateway in 0..self.gateways.len() {
-            let soon = self.random.below(ORDERED_MS);
-            self.at(soon, Event::Deliver(gateway));
-        }
+        self.at(0, Event::Visit);
         self.look_in(0);
     }
 
@@ -235,10 +243,14 @@ impl<J: Judge> World<'_, J> {
             self.now = at;
             match event {
                 Event::Look => self.look(at),
+                Event::Visit => self.visit(),
                 Event::Deliver(gateway) => self.deliver(gateway),
                 Event::Consider(sensor) => self.consider(sensor),
                 Event::Booted(sensor) => self.booted(sensor),
                 Event::Reported(sensor) => self.reported(sensor),
+            }
+            if let Some(why) = &self.refused {
+                return Some(format!("a policy keeps it from its broker: {why}"));
             }
             if matches!(self.rollout.state, State::Halted | State::Done) {
                 return None;
@@ -304,6 +316,7 @@ impl<J: Judge> World<'_, J> {
                 }
                 self.watch(counts);
             }
+            Step::Ask(_) if self.now < self.not_before => self.look_in(self.not_before - self.now),
             Step::Ask(wave) => self.ask_to_begin(wave, &counts),
             Step::Halt(why) => self.rollout.halt(&why, self.culprits(), unix_ms),
             Step::Finish => self.rollout.finish(&counts, unix_ms),
@@ -328,7 +341,8 @@ impl<J: Judge> World<'_, J> {
             }
             Verdict::RetryAfter(ms, reason) => {
                 self.why = format!("wave {wave} waits: {reason}");
-                self.waited(reason);
+                self.waited(&reason);
+                self.not_before = self.now + ms.max(1_000);
                 self.look_in(ms.max(1_000));
             }
             Verdict::Deny(reason) => {
@@ -398,11 +412,47 @@ impl<J: Judge> World<'_, J> {
         self.judge.ask(hook, &question.to_string(), unix_ms)
     }
 
-    fn waited(&mut self, reason: String) {
-        if self.waits.len() < MOST_REASONS || self.waits.contains_key(&reason) {
-            *self.waits.entry(reason).or_default() += 1;
+    /// Reasons that differ in numbers alone are one: the first stands for all.
+    fn waited(&mut self, reason: &str) {
+        let plain: String = reason.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        let first = match self.reasons.get(&plain) {
+            Some(first) => first.clone(),
+            None if self.reasons.len() < MOST_REASONS => {
+                self.reasons.insert(plain, reason.to_owned());
+                reason.to_owned()
+            }
+            None => "other reasons".to_owned(),
+        };
+        *self.waits.entry(first).or_default() += 1;
+    }
+
+    /// The hook `publish`: may the release go to its broker?
+    fn visit(&mut self) {
+        let verdict = if self.judge.serves("publish") {
+            let question = json!({
+                "release": self.release(),
+                "subject": { "broker": "bk-1" },
+                "wave": null,
+                "counts": { "brokers": 1, "stored": 0 },
+                "approvals": self.setup.approvals,
+                "unix_ms": self.unix_ms(),
+            });
+            self.ask("publish", &question)
         } else {
-            *self.waits.entry("other reasons".into()).or_default() += 1;
+            Verdict::Allow
+        };
+        match verdict {
+            Verdict::Allow => {
+                for gateway in 0..self.gateways.len() {
+                    let soon = self.now + self.random.below(ORDERED_MS);
+                    self.at(soon, Event::Deliver(gateway));
+                }
+            }
+            Verdict::RetryAfter(ms, reason) => {
+                self.waited(&reason);
+                self.at(self.now + ms.max(1_000), Event::Visit);
+            }
+            Verdict::Deny(reason) => self.refused = Some(reason),
         }
     }
 
@@ -435,11 +485,11 @@ impl<J: Judge> World<'_, J> {
                 }
             }
             Verdict::RetryAfter(ms, reason) => {
-                self.waited(reason);
+                self.waited(&reason);
                 self.at(self.now + ms.max(1_000), Event::Deliver(number));
             }
             Verdict::Deny(reason) => {
-                self.waited(reason);
+                self.waited(&reason);
                 self.at(self.now + DENIED_MS, Event::Deliver(number));
             }
         }
@@ -454,7 +504,7 @@ impl<J: Judge> World<'_, J> {
         let away = sensor.away_ms(self.unix_ms());
         if away > 0 {
             let spread = self.random.below(600_000);
-            self.waited("the sensor is away".into());
+            self.waited("the sensor is away");
             return self.at(self.now + away + spread, Event::Consider(number));
         }
         let transfers = self.fleet.gateways.get(sensor.gateway).map_or(1, |(_, transfers)| *transfers);
@@ -482,12 +532,12 @@ impl<J: Judge> World<'_, J> {
                 self.at(ends, Event::Booted(number));
             }
             Verdict::RetryAfter(ms, reason) => {
-                self.waited(reason);
+                self.waited(&reason);
                 self.at(self.now + ms.max(1_000), Event::Consider(number));
                 self.next_of(sensor.gateway);
             }
             Verdict::Deny(reason) => {
-                self.waited(reason);
+                self.waited(&reason);
                 self.at(self.now + DENIED_MS, Event::Consider(number));
                 self.next_of(sensor.gateway);
             }

@@ -32,7 +32,8 @@ pub fn verdict(outcome: &Outcome) -> String {
 #[must_use]
 pub fn text(setup: &Setup, outcome: &Outcome, columns: usize, ascii: bool) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "{} {}: {}\n", setup.model, setup.version, verdict(outcome));
+    let from = trireme_store::utc(setup.start_ms / 1000);
+    let _ = writeln!(text, "{} {} from {from}: {}\n", setup.model, setup.version, verdict(outcome));
     text.push_str(&table(outcome));
     text.push('\n');
     text.push_str(&plot(outcome, columns, ascii));

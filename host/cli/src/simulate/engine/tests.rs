@@ -113,3 +113,29 @@ fn a_policy_that_never_allows_stalls_until_the_time_is_over() {
     assert!(outcome.stalled.is_some() && !outcome.is_done());
     assert_eq!(outcome.counts().confirmed, 0);
 }
+
+#[test]
+fn a_policy_that_keeps_the_release_from_its_broker_stalls_it_and_a_wait_is_waited_out() {
+    let mut no = Fake(
+        &["publish"],
+        Box::new(|_, question| {
+            if question["wave"].is_null() { Verdict::Deny("not this one".into()) } else { Verdict::Allow }
+        }),
+    );
+    let outcome = play(&setup(&["100%"]), &fleet(50, 0, 0), &mut no, 7);
+    assert!(outcome.stalled.is_some_and(|why| why.contains("not this one")));
+
+    let mut slow = Fake(
+        &["publish"],
+        Box::new(|_, question| {
+            let second = question["wave"]["number"] == 2 && question["wave"]["begun"] == false;
+            let young = question["wave"]["age_ms"].as_u64().is_some_and(|age| age < 7_200_000);
+            if second && young { Verdict::RetryAfter(7_200_000, "two hours".into()) } else { Verdict::Allow }
+        }),
+    );
+    let outcome = play(&setup(&["50%", "100%"]), &fleet(200, 0, 0), &mut slow, 7);
+    assert!(outcome.is_done());
+    let began = &outcome.rollout.began;
+    assert!(began[1] - began[0] >= 7_200_000, "{began:?}");
+    assert_eq!(outcome.waits["two hours"], 1, "asked once, and waited out");
+}
