@@ -36,16 +36,44 @@ pub(crate) fn ensure_debian(packages: &[&str]) -> Result<(), Error> {
     command::run(install.args(["install", "-qq", "-y", "--no-install-recommends"]).args(&missing))
 }
 
-/// Whether all of them are installed as packages.
-pub(crate) fn all_installed(packages: &[&str]) -> bool {
-    packages.iter().all(|package| is_installed(package))
+/// The same, and none older than that version: what is there is upgraded where it has to be. Lists that are old know
+/// old versions.
+pub(crate) fn ensure_debian_from(packages: &[&str], oldest: Version) -> Result<(), Error> {
+    if all_installed_from(packages, oldest) {
+        return Ok(());
+    }
+    if !is_root() {
+        let advice = format!("run `sudo apt-get install {}`", packages.join(" "));
+        return Err(Error::Packages { missing: packages.join(", "), advice });
+    }
+    eprintln!("    installing {}", packages.join(" "));
+    if !all_known_from(packages, oldest) {
+        update()?;
+    }
+    let mut install = apt_get();
+    command::run(install.args(["install", "-qq", "-y", "--no-install-recommends"]).args(packages))
 }
 
-/// Whether `ensure_debian` could bring them.
-pub(crate) fn installable(packages: &[&str]) -> bool {
+/// Whether all of them are installed as packages, none of them older.
+pub(crate) fn all_installed_from(packages: &[&str], oldest: Version) -> bool {
+    packages.iter().all(|package| installed_version(package).is_some_and(|version| version >= oldest))
+}
+
+/// Whether `ensure_debian_from` could bring them.
+pub(crate) fn installable_from(packages: &[&str], oldest: Version) -> bool {
     command::find("apt-get").is_some()
         && is_root()
-        && (all_known(packages) || (update().is_ok() && all_known(packages)))
+        && (all_known_from(packages, oldest) || (update().is_ok() && all_known_from(packages, oldest)))
+}
+
+/// The first two numbers of a version.
+pub(crate) type Version = (u32, u32);
+
+/// `1.96` of `1.96.0+dfsg1-1~deb12u2`.
+pub(crate) fn version(text: &str) -> Option<Version> {
+    let (major, rest) = text.trim().split_once('.')?;
+    let minor = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Downloads packages without installing them, which needs no root, and unpacks them into one folder.
@@ -81,6 +109,23 @@ fn is_installed(package: &str) -> bool {
     query.output().is_ok_and(|answer| answer.status.success() && answer.stdout == b"installed")
 }
 
+fn installed_version(package: &str) -> Option<Version> {
+    if !is_installed(package) {
+        return None;
+    }
+    version(&command::output(command::clean("dpkg-query").args(["-W", "-f=${Version}", package])).ok()?)
+}
+
+/// Whether apt would install no older version of any of them.
+fn all_known_from(packages: &[&str], oldest: Version) -> bool {
+    let candidate = |package: &&str| {
+        let told =
+            command::output(command::clean("apt-cache").env("LC_ALL", "C").args(["policy", package])).ok()?;
+        version(told.lines().find_map(|line| line.trim().strip_prefix("Candidate:"))?)
+    };
+    packages.iter().all(|package| candidate(package).is_some_and(|version| version >= oldest))
+}
+
 /// Whether apt's lists have a version of each.
 fn all_known(packages: &[&str]) -> bool {
     let show = |package: &&str| {
@@ -114,6 +159,16 @@ mod tests {
 
     #[test]
     fn a_package_nobody_has_is_not_taken_for_installed() {
-        assert!(!all_installed(&["trireme-package-that-does-not-exist"]));
+        assert!(!all_installed_from(&["trireme-package-that-does-not-exist"], (0, 0)));
+    }
+
+    #[test]
+    fn versions_of_packages_are_compared_by_number() {
+        assert_eq!(version("1.96.0+dfsg1-1~deb12u2"), Some((1, 96)));
+        assert_eq!(version(" 1.95\n"), Some((1, 95)));
+        assert!(version("1.100.0") > version("1.96.0"));
+        for text in ["", "(none)", "1", "a.b"] {
+            assert_eq!(version(text), None, "{text}");
+        }
     }
 }

@@ -16,6 +16,11 @@ pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
 const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
+/// The oldest compiler that builds the workspace: a machine whose package lists are old would bring an older one.
+fn oldest() -> packages::Version {
+    packages::version(env!("CARGO_PKG_RUST_VERSION")).unwrap_or_default()
+}
+
 /// A toolchain that can build components, ready to be used.
 pub(crate) enum Toolchain {
     /// The active one has the target.
@@ -34,7 +39,7 @@ impl Toolchain {
         match choose(&found) {
             Way::Active => Ok(Self::Active),
             Way::Debian { linker } => {
-                packages::ensure_debian(&DEBIAN)?;
+                packages::ensure_debian_from(&DEBIAN, oldest())?;
                 Ok(Self::Debian { linker })
             }
             Way::RustupAdd => {
@@ -135,9 +140,9 @@ impl Found {
 
 impl Debian {
     fn look() -> Self {
-        if packages::all_installed(&DEBIAN) {
+        if packages::all_installed_from(&DEBIAN, oldest()) {
             Self::Installed
-        } else if packages::installable(&DEBIAN) {
+        } else if packages::installable_from(&DEBIAN, oldest()) {
             Self::Installable
         } else {
             Self::Absent
