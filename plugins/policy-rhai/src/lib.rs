@@ -22,6 +22,7 @@
 //! | `builtins` | the functions for policies: durations, times of day, versions, selections |
 //! | `source` | from a source to a script that can be called; what is wrong is told before the first question |
 //! | `settings` | what is configured, laid over the defaults of the script |
+//! | `need` | what of a question and of settings a script can see: nothing else is made for it |
 //! | `question` | JSON as values of rhai |
 //! | `failure` | rhai's errors as a sentence with a place |
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ mod answer;
 mod builtins;
 mod engine;
 mod failure;
+mod need;
 mod question;
 mod settings;
 mod source;
@@ -50,8 +52,8 @@ pub const HOOKS: [&str; 5] = ["publish", "accept", "deliver", "install", "apply"
 pub struct Rhai {
     engine: Engine,
     script: Script,
-    settings: Map,
-    wanted: question::Wanted,
+    /// For each hook of the script, what it can see of them.
+    settings: Vec<Map>,
 }
 
 #[cfg(feature = "component")]
@@ -63,9 +65,9 @@ impl Policy for Rhai {
         bounded("the settings have", settings, LARGEST_QUESTION).map_err(|mistake| vec![mistake])?;
         let mut engine = engine::engine();
         let script = Script::read(&mut engine, source)?;
-        let wanted = question::Wanted::of(source, settings);
         let settings = settings::settle(&engine, &script, settings)?;
-        Ok(Self { engine, script, settings, wanted })
+        let settings = script.hooks.iter().map(|hook| hook.settings.of(&settings)).collect();
+        Ok(Self { engine, script, settings })
     }
 
     fn hooks(&self) -> Vec<String> {
@@ -74,14 +76,15 @@ impl Policy for Rhai {
 
     fn decide(&mut self, hook: &str, question: &str) -> Result<Decision, Diagnostic> {
         bounded("the question has", question, LARGEST_QUESTION)?;
-        let Some(served) = self.script.hooks.iter().find(|served| served.name == hook) else {
+        let mut hooks = self.script.hooks.iter().zip(&self.settings);
+        let Some((served, settings)) = hooks.find(|(served, _)| served.name == hook) else {
             return Err(Diagnostic::nowhere(format!("it does not serve the hook {hook}")));
         };
-        let question = self
-            .wanted
+        let question = served
+            .question
             .read(question)
             .map_err(|error| Diagnostic::nowhere(format!("the question is no JSON object: {error}")))?;
-        let settings = served.function.takes_settings().then(|| self.settings.clone());
+        let settings = served.function.takes_settings().then(|| settings.clone());
         let answer = served.function.call(&self.engine, [question].into_iter().chain(settings))?;
         answer::decision(answer, served)
     }

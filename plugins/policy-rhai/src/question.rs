@@ -1,73 +1,59 @@
 //! JSON as values of rhai, without a step between.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use rhai::{Array, Dynamic, ImmutableString, Map};
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
+use crate::need::Need;
+
 /// An object.
 pub(crate) fn read(json: &str) -> Result<Map, serde_json::Error> {
     serde_json::from_str::<Object>(json).map(|Object(map)| map)
 }
 
-/// What of a question a script can see. Making values of what nobody looks at costs more than most scripts do: of the
-/// question itself and of its records (`release`, `subject`, …) only those entries are made whose names occur in the
-/// script or its settings. What is below them is made whole. Who looks at a map as a whole gets all of it.
-pub(crate) struct Wanted {
-    all: bool,
-    /// In order.
-    words: Vec<Box<str>>,
-}
-
-/// Functions that look at a map as a whole.
-const WHOLE: [&str; 10] =
-    ["keys", "values", "filter", "retain", "drain", "mixin", "to_json", "to_debug", "to_string", "is_empty"];
-/// How deep records are: the question's own entries, and theirs.
-const RECORDS: u8 = 2;
-
-impl Wanted {
-    pub(crate) fn of(source: &str, settings: &str) -> Self {
-        let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
-        let texts = [source, settings].into_iter();
-        let mut words: Vec<Box<str>> =
-            texts.flat_map(|text| text.split(|letter| !is_part(letter))).map(Into::into).collect();
-        words.sort_unstable();
-        words.dedup();
-        let all = WHOLE.iter().any(|name| words.binary_search_by(|word| (**word).cmp(name)).is_ok());
-        Self { all, words }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.all || self.words.binary_search_by(|word| (**word).cmp(name)).is_ok()
-    }
-
-    /// What is wanted of a question.
+impl Need {
+    /// What is needed of a question.
     pub(crate) fn read(&self, json: &str) -> Result<Map, serde_json::Error> {
         let mut reader = serde_json::Deserializer::from_str(json);
-        let Value(value) = Record { wanted: self, depth: RECORDS }.deserialize(&mut reader)?;
+        let Value(value) = Needed(self).deserialize(&mut reader)?;
         reader.end()?;
         value.try_cast::<Map>().ok_or_else(|| serde_json::Error::custom("it is no object"))
     }
-}
 
-/// A record, of which not all is wanted.
-struct Record<'a> {
-    wanted: &'a Wanted,
-    /// How deep records can be from here.
-    depth: u8,
-}
-
-impl<'de> DeserializeSeed<'de> for Record<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        if self.depth == 0 { Value::deserialize(deserializer) } else { deserializer.deserialize_any(self) }
+    /// What is needed of a record that is there already.
+    pub(crate) fn of(&self, map: &Map) -> Map {
+        let Self::Entries(entries) = self else { return map.clone() };
+        let needed = entries.iter().filter_map(|(name, need)| {
+            let value = map.get(name.as_str())?;
+            let within = value.as_map_ref().ok().map(|map| Dynamic::from_map(need.of(&map)));
+            Some((name.as_str().into(), within.unwrap_or_else(|| value.clone())))
+        });
+        needed.collect()
     }
 }
 
-impl<'de> Visitor<'de> for Record<'_> {
+/// A value of which not all is needed.
+struct Needed<'a>(&'a Need);
+
+impl<'de> DeserializeSeed<'de> for Needed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        match self.0 {
+            Need::Whole => Value::deserialize(deserializer),
+            Need::Entries(entries) => deserializer.deserialize_any(Entries(entries)),
+        }
+    }
+}
+
+/// A record of which these entries are needed, or anything else.
+struct Entries<'a>(&'a BTreeMap<ImmutableString, Need>);
+
+impl<'de> Visitor<'de> for Entries<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,12 +90,11 @@ impl<'de> Visitor<'de> for Record<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some(key) = entries.next_key_seed(WantedKey(self.wanted))? {
-            match key {
-                Some(key) => {
-                    let record = Record { wanted: self.wanted, depth: self.depth - 1 };
-                    let Value(value) = entries.next_value_seed(record)?;
-                    map.insert(key, value);
+        while let Some(known) = entries.next_key_seed(Known(self.0))? {
+            match known {
+                Some((name, need)) => {
+                    let Value(value) = entries.next_value_seed(Needed(need))?;
+                    map.insert(name.as_str().into(), value);
                 }
                 None => {
                     entries.next_value::<IgnoredAny>()?;
@@ -120,26 +105,26 @@ impl<'de> Visitor<'de> for Record<'_> {
     }
 }
 
-/// A key, where it is wanted.
-struct WantedKey<'a>(&'a Wanted);
+/// A key, where it is needed.
+struct Known<'a>(&'a BTreeMap<ImmutableString, Need>);
 
-impl<'de> DeserializeSeed<'de> for WantedKey<'_> {
-    type Value = Option<rhai::Identifier>;
+impl<'de, 'a> DeserializeSeed<'de> for Known<'a> {
+    type Value = Option<(&'a ImmutableString, &'a Need)>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for WantedKey<'_> {
-    type Value = Option<rhai::Identifier>;
+impl<'a> Visitor<'_> for Known<'a> {
+    type Value = Option<(&'a ImmutableString, &'a Need)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
     fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.has(key).then(|| key.into()))
+        Ok(self.0.get_key_value(key))
     }
 }
 
@@ -244,28 +229,26 @@ mod tests {
     const QUESTION: &str = r#"{"release":{"version":"1.3","size":5},"subject":{"labels":{"site":"bonn","x":"y"},"sensor":"sn-1"},
         "unix_ms":7}"#;
 
-    #[test]
-    fn entries_whose_names_do_not_occur_are_not_made_and_what_is_below_is_made_whole() {
-        let source = "fn install(question) { if question.subject.labels.site == \"bonn\" { allow() } }";
-        let map = Wanted::of(source, "{}").read(QUESTION).unwrap();
-        assert!(!map.contains_key("unix_ms") && !map.contains_key("release"));
-        let subject = map["subject"].clone().cast::<Map>();
-        assert!(!subject.contains_key("sensor"));
-        assert_eq!(subject["labels"].clone().cast::<Map>().len(), 2);
-        let named_by_a_setting = Wanted::of(source, r#"{"what":"unix_ms"}"#).read(QUESTION).unwrap();
-        assert!(named_by_a_setting.contains_key("unix_ms"));
+    fn entries<const N: usize>(entries: [(&str, Need); N]) -> Need {
+        Need::Entries(entries.into_iter().map(|(name, need)| (name.into(), need)).collect())
     }
 
     #[test]
-    fn who_looks_at_a_map_as_a_whole_gets_all_of_it() {
-        let source = "fn install(question) { for key in question.keys() { } allow() }";
-        assert_eq!(Wanted::of(source, "{}").read(QUESTION).unwrap().len(), 3);
+    fn only_what_is_needed_is_made_and_records_stay_records() {
+        let need = entries([("subject", entries([("labels", Need::Whole)])), ("release", Need::NOTHING)]);
+        for map in [need.read(QUESTION).unwrap(), need.of(&read(QUESTION).unwrap())] {
+            assert!(!map.contains_key("unix_ms"));
+            assert!(map["release"].as_map_ref().unwrap().is_empty());
+            let subject = map["subject"].clone().cast::<Map>();
+            assert!(!subject.contains_key("sensor"));
+            assert_eq!(subject["labels"].clone().cast::<Map>().len(), 2);
+        }
     }
 
     #[test]
-    fn what_is_no_object_is_refused_as_before() {
+    fn what_is_no_object_is_refused_whatever_is_needed() {
         for text in ["", "[]", "7", "{\"a\":1} x", "{\"a\":"] {
-            assert!(Wanted::of("a", "{}").read(text).is_err(), "{text}");
+            assert!(Need::Whole.read(text).is_err() && Need::NOTHING.read(text).is_err(), "{text}");
             assert!(read(text).is_err(), "{text}");
         }
     }

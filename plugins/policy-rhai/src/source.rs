@@ -6,7 +6,10 @@ use rhai::{
 };
 use trireme_core::policy::Diagnostic;
 
-use crate::{HOOKS, at, builtins, engine, failure};
+use crate::{
+    HOOKS, at, builtins, engine, failure,
+    need::{Need, Needs},
+};
 
 /// The function that gives a script's settings and their defaults.
 pub(crate) const SETTINGS: &str = "settings";
@@ -38,6 +41,10 @@ pub(crate) struct Script {
 pub(crate) struct Hook {
     pub(crate) name: &'static str,
     pub(crate) function: Function,
+    /// What it can see of a question.
+    pub(crate) question: Need,
+    /// What it can see of the settings.
+    pub(crate) settings: Need,
 }
 
 /// A function of a script that is called from outside.
@@ -111,7 +118,7 @@ impl Function {
     }
 }
 
-fn statements(function: &ScriptFuncDef, ast: &AST) -> Vec<Stmt> {
+pub(crate) fn statements(function: &ScriptFuncDef, ast: &AST) -> Vec<Stmt> {
     // `clone_functions_only_filtered` would be the name for it, but leaves out nothing where there was nothing before.
     let mut alone = ast.clone_functions_only();
     alone.retain_functions(|_, _, name, count| {
@@ -208,6 +215,7 @@ fn taken(name: &ImmutableString, place: Position) -> Diagnostic {
 
 fn functions(ast: &AST, plain: &AST) -> Result<Script, Vec<Diagnostic>> {
     let mut script = Script { hooks: Vec::new(), settings: None, check: None };
+    let needs = Needs::of(ast);
     let mut wrong = Vec::new();
     for definition in plain.iter_fn_def() {
         let (start, count) = (definition.body.start_position(), definition.params.len());
@@ -222,7 +230,10 @@ fn functions(ast: &AST, plain: &AST) -> Result<Script, Vec<Diagnostic>> {
                 if script.hooks.iter().any(|hook: &Hook| hook.name == name) {
                     wrong.push(at(start, format!("{name} is there twice")));
                 } else if count == 1 || count == 2 {
-                    script.hooks.push(Hook { name, function: function() });
+                    let mut needs = needs.of_function(name, count).iter().cloned();
+                    let mut next = || needs.next().unwrap_or(Need::NOTHING);
+                    let (question, settings) = (next(), next());
+                    script.hooks.push(Hook { name, function: function(), question, settings });
                 } else {
                     let told = format!("{name} has the parameters (question) or (question, settings)");
                     wrong.push(at(start, told));

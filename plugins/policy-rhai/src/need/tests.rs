@@ -1,0 +1,227 @@
+//! A script never notices that entries which it cannot see are not there.
+
+use trireme_core::policy::{Decision, Diagnostic, Policy as _};
+
+use super::*;
+use crate::Rhai;
+
+const QUESTION: &str = r#"{
+    "release": {"version": "1.3", "size": 5, "emergency": false},
+    "subject": {"labels": {"site": "bonn", "x": "y"}, "sensor": "sn-1", "running": null, "facts": {"battery": 20}},
+    "counts": {"failed": 1, "silent": 2, "admitted": 30},
+    "approvals": ["ann", "bob"],
+    "wave": {"number": 2, "before": {"number": 1, "before": {"number": 0, "before": {"number": -1, "old": true}}}},
+    "unix_ms": 7
+}"#;
+
+/// The same script, once with what it can see, once with everything.
+fn both(script: &str) -> [Result<Decision, Diagnostic>; 2] {
+    let load = || Rhai::load(script, "{}").unwrap_or_else(|mistakes| panic!("{script}: {mistakes:?}"));
+    let (mut narrow, mut whole) = (load(), load());
+    let all = crate::settings::settle(&whole.engine, &whole.script, "{}").unwrap();
+    for (hook, settings) in whole.script.hooks.iter_mut().zip(&mut whole.settings) {
+        hook.question = Need::Whole;
+        *settings = all.clone();
+    }
+    [narrow.decide("install", QUESTION), whole.decide("install", QUESTION)]
+}
+
+/// What a script needs of the question, as JSON: `{}` is a record of which nothing is looked at, `"all"` all of it.
+fn needed(script: &str) -> String {
+    fn shown(need: &Need) -> serde_json::Value {
+        match need {
+            Need::Whole => "all".into(),
+            Need::Entries(entries) => entries
+                .iter()
+                .map(|(name, need)| (name.to_string(), shown(need)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+        }
+    }
+    let policy = Rhai::load(script, "{}").unwrap_or_else(|mistakes| panic!("{script}: {mistakes:?}"));
+    shown(&policy.script.hooks[0].question).to_string()
+}
+
+/// Bodies of `install(question, settings)`, with helpers that they may call.
+const HELPERS: &str = r#"
+const NAMES = ["counts", "release"];
+fn settings() { #{ name: "counts", table: #{ a: 1, b: #{ c: 2 } }, list: [1, 2] } }
+fn sub(q) { q.subject }
+fn site(q) { sub(q).labels.site }
+fn failed(counts) { counts.failed }
+fn pick(map, name) { map[name] }
+fn size_of(map) { map.len() }
+fn deep(q, n) { if n == 0 { q.counts } else { deep(q, n - 1) } }
+fn odd(q, n) { if n == 0 { q.unix_ms } else { even(q, n - 1) } }
+fn even(q, n) { if n == 0 { q.approvals } else { odd(q, n - 1) } }
+fn keep(q) { q.extra = 5; q }
+fn of_this(name) { this[name] }
+fn first(a, b) { a.failed }
+fn first(a) { a.silent }
+"#;
+
+#[rustfmt::skip]
+const BODIES: [&str; 70] = [
+    "question.counts.len()", "question.len()", "question", "`${question.counts}`", "question.counts == question.counts",
+    "question.counts == #{failed: 1, silent: 2, admitted: 30}", "question[settings.name]", "question[settings.name].failed",
+    "question[NAMES[1]].version", r#"question["counts"].failed"#, r#"question["counts"]["failed"]"#, "question.counts[\"fai\" + \"led\"]",
+    r#""failed" in question.counts"#, "settings.name in question", "question.contains(settings.name)", "question.counts.contains(\"silent\")",
+    "question.keys()", "question.counts.values()", "let q = question; q.counts.failed", "let c = question.counts; c.failed",
+    "let c = question.counts; c", "let c = question.counts; c.len()", "let c = question.counts; let d = c; d.silent + c.failed",
+    "let c = question.subject; c = question.counts; c.failed", "let c = (); c = question.counts; c.len()",
+    "let c = if question.unix_ms > 3 { question.counts } else { question.release }; c.len()",
+    "let c = question.wave; for i in range(0, 3) { c = c.before; } c", "let c = question.wave; let c = c.before; let c = c.before; c.len()",
+    "let c = question.wave.before.before.before.old; c", "let c = question.wave; loop { let d = c.before; if d == () { break c; } c = d; }",
+    "for x in question.approvals { if x == \"bob\" { return x; } } 0", "for name in question.keys() { if name == \"wave\" { return 1; } } 0",
+    "for name in NAMES { if question[name].len() == 3 { return name; } } 0", "sub(question)", "sub(question).len()", "site(question)", "failed(question.counts)",
+    "pick(question, \"counts\")", "pick(question.counts, \"silent\")", "size_of(question.counts)", "size_of(question)", "deep(question, 3).len()",
+    "odd(question, 4)", "odd(question, 3)", "keep(question).len()", "question.counts.of_this(\"failed\")", "first(question.counts)", "first(question.counts, 1)",
+    "question.extra = 5; question.len()", "question.counts.failed += 3; question.counts", "question.counts = 4; question.counts",
+    "let c = question.counts; c.failed = 9; question.counts.failed", "question.remove(\"counts\"); question.len()", "question.counts.clear(); question.counts.len()",
+    "let f = || question.counts.len(); f.call()", "let c = question.counts; let f = |n| c.failed + n; f.call(2)", "[question.counts, question.unix_ms]", "#{ a: question.release }",
+    "failed(question[settings.name])", "question[settings.name] == ()", "question.counts.remove(settings.name) == ()", "failed(sub(#{ subject: question.counts }))",
+    "question.missing.deeper", "question?.missing?.deeper", "let m = question.missing; m.deeper", "let r = question.unix_ms.deeper; 1", "question.subject.running ?? question.counts",
+    "switch question.counts { #{failed: 1, silent: 2, admitted: 30} => 1, _ => 2 }", "try { throw question.counts } catch (error) { error }", "type_of(question.counts) + type_of(question.approvals)",
+];
+
+/// What the value of a body is, told by a denial; a failure tells itself.
+fn script(body: &str) -> String {
+    format!(
+        "{HELPERS}\nfn value(question, settings) {{ {body} }}\nfn install(question, settings) {{ deny(`${{value(question, settings)}}`) }}"
+    )
+}
+
+#[test]
+fn a_script_says_the_same_with_what_it_can_see_and_with_everything() {
+    for body in BODIES {
+        let [narrow, whole] = both(&script(body));
+        assert_eq!(narrow, whole, "{body}");
+    }
+}
+
+#[test]
+fn settings_that_are_looked_at_as_a_whole_are_whole() {
+    for body in [
+        "settings",
+        "settings.len()",
+        "settings.table",
+        "settings.table.b",
+        "settings.table.len()",
+        "settings[question.what ?? \"list\"]",
+        "settings.keys()",
+    ] {
+        let [narrow, whole] = both(&script(body));
+        assert_eq!(narrow, whole, "{body}");
+        assert!(narrow.is_ok(), "{body}: {narrow:?}");
+    }
+}
+
+#[test]
+fn whoever_names_entries_gets_these() {
+    for (body, needs) in [
+        ("allow()", "{}"),
+        ("if question.counts.failed > 1 { deny(\"\") } else { allow() }", r#"{"counts":{"failed":"all"}}"#),
+        (
+            "let c = question.counts; if c == () || c.failed > c.silent { deny(\"\") } else { allow() }",
+            r#"{"counts":{"failed":"all","silent":"all"}}"#,
+        ),
+        ("let c = question.wave; allow()", r#"{"wave":{}}"#),
+        ("if failed(question.counts) > 1 { deny(\"\") } else { allow() }", r#"{"counts":{"failed":"all"}}"#),
+        ("if question.counts.len() > 1 { deny(\"\") } else { allow() }", r#"{"counts":"all"}"#),
+        (
+            "if question?.wave?.before?.number == 1 { deny(\"\") } else { allow() }",
+            r#"{"wave":{"before":{"number":"all"}}}"#,
+        ),
+        (
+            "if question.wave.before.before.before.old { deny(\"\") } else { allow() }",
+            r#"{"wave":{"before":{"before":{"before":"all"}}}}"#,
+        ),
+    ] {
+        let script = format!("{HELPERS}\nfn install(question, settings) {{ {body} }}");
+        assert_eq!(needed(&script), needs, "{body}");
+    }
+}
+
+/// Scripts put together at random from statements that look into the question, hand records around and change them.
+#[test]
+fn a_thousand_scripts_made_at_random_say_the_same() {
+    let mut told = std::collections::BTreeMap::<bool, u32>::new();
+    for seed in 1..=1000_u64 {
+        let script = random_script(&mut Random(seed));
+        let [narrow, whole] = both(&script);
+        assert_eq!(narrow, whole, "seed {seed}:\n{script}");
+        *told.entry(narrow.is_ok()).or_default() += 1;
+    }
+    // Neither all of them fail nor none of them.
+    assert!(told.len() == 2 && told.values().all(|count| *count > 100), "{told:?}");
+}
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(number).unwrap() % most
+    }
+
+    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len())]
+    }
+}
+
+const RECORDS: [&str; 6] = ["question", "settings", "a", "b", "c", "d"];
+const ENTRIES: [&str; 9] =
+    ["counts", "failed", "subject", "labels", "wave", "before", "number", "table", "site"];
+
+fn random_value(random: &mut Random, depth: usize) -> String {
+    let mut value = random.of(&RECORDS).to_owned();
+    for _ in 0..random.below(3) {
+        let entry = random.of(&ENTRIES);
+        value = match random.below(6) {
+            0 => format!("{value}[\"{entry}\"]"),
+            1 => format!("{value}[x]"),
+            2 if depth > 0 => format!("look(({}), {value})", random_value(random, depth - 1)),
+            _ => format!("{value}?.{entry}"),
+        };
+    }
+    match random.below(9) {
+        0 if depth > 0 => format!("({value} ?? {})", random_value(random, depth - 1)),
+        1 if depth > 0 => {
+            format!("if {value} == () {{ {} }} else {{ {value} }}", random_value(random, depth - 1))
+        }
+        2 => format!("into({value})"),
+        _ => value,
+    }
+}
+
+fn random_script(random: &mut Random) -> String {
+    let mut lines = String::from(
+        "let a = question; let b = (); let c = question.counts; let d = 0; let x = \"counts\";\n",
+    );
+    for _ in 0..2 + random.below(6) {
+        let (value, other) = (random_value(random, 2), random_value(random, 1));
+        let name = random.of(&["a", "b", "c", "d"]);
+        lines += &match random.below(8) {
+            0 => format!("{name} = {value};\n"),
+            1 => format!("let {name} = {value};\n"),
+            2 => format!("if {value} == {other} {{ {name} = {other}; }}\n"),
+            3 => format!("x = \"{}\";\n", random.of(&ENTRIES)),
+            4 => format!("for i in 0..2 {{ let {name} = {value}; d = {name}; }}\n"),
+            5 => format!("let f = || {value}; {name} = f.call();\n"),
+            6 => format!("if type_of({name}) == \"map\" {{ {name}.{} = {value}; }}\n", random.of(&ENTRIES)),
+            _ => format!("let {name} = into({value});\n"),
+        };
+    }
+    format!(
+        "fn settings() {{ #{{ table: #{{ number: 1, wave: #{{ site: 2 }} }}, counts: 5 }} }}\n\
+         fn into(r) {{ if type_of(r) != \"map\" {{ return r; }} let s = r.before; if s == () {{ r.labels }} else {{ s }} }}\n\
+         fn look(r, s) {{ let t = s; if type_of(t) == \"map\" {{ t.number }} else {{ r }} }}\n\
+         fn install(question, settings) {{\n{lines}deny(`${{{}}} ${{{}}}`)\n}}",
+        random_value(random, 1),
+        random.of(&["a", "b", "c", "d"]),
+    )
+}
