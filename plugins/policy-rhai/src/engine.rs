@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rhai::{
-    Dynamic, Engine, FLOAT, INT, OptimizationLevel, Scope,
+    AST, Caches, Dynamic, Engine, EvalAltResult, FLOAT, INT, OptimizationLevel, Scope,
     packages::{
         ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage,
         BasicStringPackage, LanguageCorePackage, LogicPackage, MoreStringPackage, Package,
@@ -75,4 +75,30 @@ pub(crate) fn supply(engine: &mut Engine, constants: &Scope<'_>) {
     let constants: BTreeMap<String, Dynamic> =
         constants.iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
     engine.on_var(move |name, _, _| Ok(constants.get(name).cloned()));
+}
+
+/// The most calls that are remembered: a script can put the names of functions together.
+const MOST_KNOWN: usize = 1024;
+
+/// Runs a program. `known` are calls for which rhai has found the function already: it looks for them by the kinds of
+/// all arguments, in ten places, which is a third of what a short script takes.
+#[allow(
+    deprecated,
+    reason = "the other ways begin with nothing known; it may change with another version of rhai, which is pinned"
+)]
+pub(crate) fn run(
+    engine: &Engine,
+    known: &mut Caches,
+    scope: &mut Scope<'_>,
+    program: &AST,
+) -> Result<Dynamic, Box<EvalAltResult>> {
+    let mut state = engine.new_global_runtime_state();
+    state.lib.push(program.shared_lib().clone());
+    let value = engine.eval_statements_raw(&mut state, known, scope, program.statements());
+    // What belongs to this program is the first of them.
+    known.rewind_fn_resolution_caches(1);
+    if known.fn_resolution_cache_mut().dict.len() > MOST_KNOWN {
+        known.fn_resolution_cache_mut().clear();
+    }
+    value
 }

@@ -36,7 +36,7 @@ mod question;
 mod settings;
 mod source;
 
-use rhai::{Engine, Map, Position};
+use rhai::{Caches, Engine, Map, Position};
 use trireme_core::policy::{Decision, Diagnostic, Policy};
 
 use crate::source::Script;
@@ -54,6 +54,7 @@ pub struct Rhai {
     script: Script,
     /// For each hook of the script, what it can see of them.
     settings: Vec<Map>,
+    known: Caches,
 }
 
 #[cfg(feature = "component")]
@@ -66,8 +67,8 @@ impl Policy for Rhai {
         let mut engine = engine::engine();
         let script = Script::read(&mut engine, source)?;
         let settings = settings::settle(&engine, &script, settings)?;
-        let settings = script.hooks.iter().map(|hook| hook.settings.of(&settings)).collect();
-        Ok(Self { engine, script, settings })
+        let settings = script.hooks.iter().map(|hook| hook.settings.need.of(&settings)).collect();
+        Ok(Self { engine, script, settings, known: Caches::new() })
     }
 
     fn hooks(&self) -> Vec<String> {
@@ -76,16 +77,20 @@ impl Policy for Rhai {
 
     fn decide(&mut self, hook: &str, question: &str) -> Result<Decision, Diagnostic> {
         bounded("the question has", question, LARGEST_QUESTION)?;
-        let mut hooks = self.script.hooks.iter().zip(&self.settings);
+        let mut hooks = self.script.hooks.iter().zip(&mut self.settings);
         let Some((served, settings)) = hooks.find(|(served, _)| served.name == hook) else {
             return Err(Diagnostic::nowhere(format!("it does not serve the hook {hook}")));
         };
         let question = served
             .question
+            .need
             .read(question)
             .map_err(|error| Diagnostic::nowhere(format!("the question is no JSON object: {error}")))?;
-        let settings = served.function.takes_settings().then(|| settings.clone());
-        let answer = served.function.call(&self.engine, [question].into_iter().chain(settings))?;
+        let Self { engine, known, .. } = self;
+        let answer = match served.settings.changes {
+            false => served.function.call_lent(engine, known, question, settings)?,
+            true => served.function.call(engine, known, [question, settings.clone()])?,
+        };
         answer::decision(answer, served)
     }
 }

@@ -1,4 +1,4 @@
-//! What a function can see of its arguments.
+//! What a function can see of its arguments, and whether it changes them.
 //!
 //! A script looks at a few entries of a question, and making values of the others costs more than most scripts do. Here
 //! its functions are followed from their parameters: which entries they name, through variables and through calls of
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhai::{AST, ASTFlags, Expr, FnCallExpr, ImmutableString, Stmt};
 
-use crate::source;
+use crate::{builtins, source};
 
 /// The longest path that is followed; what is below is needed whole.
 const DEEPEST: usize = 4;
@@ -26,8 +26,25 @@ pub(crate) enum Need {
     Entries(BTreeMap<ImmutableString, Need>),
 }
 
-/// What functions need of their arguments, by name and number of parameters.
-pub(crate) struct Needs(BTreeMap<(ImmutableString, usize), Vec<Need>>);
+/// What a function does with one of its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Use {
+    pub(crate) need: Need,
+    /// It may leave something else in its parameter than it was given.
+    pub(crate) changes: bool,
+}
+
+impl Use {
+    pub(crate) const NOTHING: Self = Self { need: Need::NOTHING, changes: false };
+    const ANYTHING: Self = Self { need: Need::Whole, changes: true };
+}
+
+/// What functions do with their arguments, by name and number of parameters.
+pub(crate) struct Uses(BTreeMap<(ImmutableString, usize), Vec<Use>>);
+
+/// Functions of the library that leave what they are called on as it is.
+const LEAVE_IT: [&str; 8] =
+    ["contains", "ends_with", "get", "index_of", "is_empty", "keys", "len", "starts_with"];
 
 type Path = Vec<ImmutableString>;
 
@@ -69,46 +86,46 @@ impl Need {
     }
 }
 
-impl Needs {
+impl Uses {
     /// Of all functions of a script, in the form in which they are run.
     pub(crate) fn of(ast: &AST) -> Self {
         let functions: Vec<_> =
             ast.iter_fn_def().map(|function| (function, source::statements(function, ast))).collect();
         let nothing = functions.iter().map(|(function, _)| {
-            ((function.name.clone(), function.params.len()), vec![Need::NOTHING; function.params.len()])
+            ((function.name.clone(), function.params.len()), vec![Use::NOTHING; function.params.len()])
         });
-        let mut needs = Self(nothing.collect());
+        let mut uses = Self(nothing.collect());
         for _ in 0..MOST_ROUNDS {
             let mut changed = false;
             for (function, statements) in &functions {
-                let found = Walk::function(&function.params, statements, &needs);
-                let known = needs.0.entry((function.name.clone(), function.params.len())).or_default();
+                let found = Walk::function(&function.params, statements, &uses);
+                let known = uses.0.entry((function.name.clone(), function.params.len())).or_default();
                 changed |= *known != found;
                 *known = found;
             }
             if !changed {
-                return needs;
+                return uses;
             }
         }
-        for all in needs.0.values_mut() {
-            all.fill(Need::Whole);
+        for all in uses.0.values_mut() {
+            all.fill(Use::ANYTHING);
         }
-        needs
+        uses
     }
 
-    /// What this function needs of its arguments.
-    pub(crate) fn of_function(&self, name: &str, parameters: usize) -> &[Need] {
+    /// What this function does with its arguments.
+    pub(crate) fn of_function(&self, name: &str, parameters: usize) -> &[Use] {
         self.0.get(&(name.into(), parameters)).map_or(&[], Vec::as_slice)
     }
 }
 
 /// One function, gone through.
 struct Walk<'a> {
-    needs: &'a Needs,
+    uses: &'a Uses,
     parameters: &'a [ImmutableString],
     /// What variables can hold of the parameters: which one, and the way to it.
     variables: BTreeMap<ImmutableString, BTreeSet<(usize, Path)>>,
-    found: Vec<Need>,
+    found: Vec<Use>,
 }
 
 /// A step from a value into it.
@@ -119,21 +136,21 @@ enum Step<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn function(parameters: &'a [ImmutableString], statements: &[Stmt], needs: &'a Needs) -> Vec<Need> {
+    fn function(parameters: &'a [ImmutableString], statements: &[Stmt], uses: &'a Uses) -> Vec<Use> {
         let variables = parameters.iter().enumerate();
         let variables = variables.map(|(at, name)| (name.clone(), BTreeSet::from([(at, Path::new())])));
         let mut walk = Self {
-            needs,
+            uses,
             parameters,
             variables: variables.collect(),
-            found: vec![Need::NOTHING; parameters.len()],
+            found: vec![Use::NOTHING; parameters.len()],
         };
         // Until no variable can hold more: a loop may use one before the line that sets it.
         for _ in 0..MOST_ROUNDS {
             let before = walk.variables.clone();
             walk.statements(statements);
             if walk.variables == before {
-                walk.found.iter_mut().for_each(|need| need.cut(DEEPEST));
+                walk.found.iter_mut().for_each(|found| found.need.cut(DEEPEST));
                 return walk.found;
             }
         }
@@ -142,7 +159,7 @@ impl<'a> Walk<'a> {
     }
 
     fn everything(&mut self) {
-        self.found = vec![Need::Whole; self.parameters.len()];
+        self.found = vec![Use::ANYTHING; self.parameters.len()];
     }
 
     fn statements(&mut self, statements: &[Stmt]) {
@@ -170,6 +187,7 @@ impl<'a> Walk<'a> {
                 }
             }
             Stmt::Assignment(parts) => {
+                self.changes(&parts.1.lhs);
                 self.whole(&parts.1.lhs);
                 self.whole(&parts.1.rhs);
             }
@@ -182,6 +200,7 @@ impl<'a> Walk<'a> {
             Stmt::Share(shared) => {
                 for (named, _) in shared.iter() {
                     self.variable(&named.name, &[], &Need::Whole);
+                    self.changes_variable(&named.name);
                 }
             }
             _ => self.everything(),
@@ -229,7 +248,7 @@ impl<'a> Walk<'a> {
             let way: Path = way.into_iter().chain(path.iter().cloned()).collect();
             if way.len() > DEEPEST {
                 if let Some(found) = self.found.get_mut(parameter) {
-                    found.add_at(&way, &Need::Whole);
+                    found.need.add_at(&way, &Need::Whole);
                 }
             } else {
                 self.variables.entry(name.clone()).or_default().insert((parameter, way));
@@ -242,9 +261,30 @@ impl<'a> Walk<'a> {
         for (parameter, way) in self.variables.get(name).into_iter().flatten() {
             let way: Path = way.iter().chain(path).cloned().collect();
             if let Some(found) = self.found.get_mut(*parameter) {
-                found.add_at(&way, need);
+                found.need.add_at(&way, need);
             }
         }
+    }
+
+    /// What is done to the value of this expression is done to the variable that it begins with.
+    fn changes(&mut self, expression: &Expr) {
+        if let (Expr::Variable(named, ..), _) = steps(expression) {
+            self.changes_variable(&named.1);
+        }
+    }
+
+    fn changes_variable(&mut self, name: &ImmutableString) {
+        for (parameter, _) in self.variables.get(name).into_iter().flatten() {
+            if let Some(found) = self.found.get_mut(*parameter) {
+                found.changes = true;
+            }
+        }
+    }
+
+    /// Whether a function that is not the script's own leaves its first argument as it is.
+    fn leaves_it(&self, name: &ImmutableString) -> bool {
+        let own = self.uses.0.keys().any(|(own, _)| own == name);
+        !own && (LEAVE_IT.contains(&name.as_str()) || builtins::NAMES.contains(&name.as_str()))
     }
 
     fn chain(&mut self, expression: &Expr, need: &Need) {
@@ -264,7 +304,12 @@ impl<'a> Walk<'a> {
         for step in steps {
             match step {
                 Step::Entry(_) => {}
-                Step::Call(call) => call.args.iter().for_each(|argument| self.whole(argument)),
+                Step::Call(call) => {
+                    if !self.leaves_it(&call.name) {
+                        self.changes(expression);
+                    }
+                    call.args.iter().for_each(|argument| self.whole(argument));
+                }
                 Step::Other(expression) => self.whole(expression),
             }
         }
@@ -280,10 +325,14 @@ impl<'a> Walk<'a> {
         {
             return call.args.iter().for_each(|argument| self.expression(argument, &Need::NOTHING));
         }
-        let needs = self.needs;
-        let known = needs.of_function(&call.name, call.args.len());
+        let uses = self.uses;
+        let own = uses.of_function(&call.name, call.args.len());
+        // The library gets its first argument itself where that is a variable, the script's own functions a copy.
+        if own.is_empty() && call.op_token.is_none() && !self.leaves_it(&call.name) {
+            call.args.iter().take(1).for_each(|first| self.changes(first));
+        }
         for (at, argument) in call.args.iter().enumerate() {
-            self.expression(argument, known.get(at).unwrap_or(&Need::Whole));
+            self.expression(argument, own.get(at).map_or(&Need::Whole, |used| &used.need));
         }
     }
 }

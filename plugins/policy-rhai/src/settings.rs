@@ -1,6 +1,6 @@
 //! What is configured, laid over the defaults that the script gives in `settings()`.
 
-use rhai::{Dynamic, Engine, FLOAT, ImmutableString, Map};
+use rhai::{Caches, Dynamic, Engine, FLOAT, ImmutableString, Map};
 use trireme_core::policy::Diagnostic;
 
 use crate::{
@@ -32,7 +32,7 @@ pub(crate) fn settle(engine: &Engine, script: &Script, json: &str) -> Result<Map
     }
     if let Some(check) = &script.check {
         // What it gives does not count: a mistake is thrown.
-        let judged = check.call(engine, [settings.clone()]);
+        let judged = check.call(engine, &mut Caches::new(), [settings.clone()]);
         judged.map(drop).map_err(|mistake| vec![mistake])?;
     }
     Ok(settings)
@@ -40,7 +40,7 @@ pub(crate) fn settle(engine: &Engine, script: &Script, json: &str) -> Result<Map
 
 fn defaults(engine: &Engine, script: &Script) -> Result<Map, Diagnostic> {
     let Some(function) = &script.settings else { return Ok(Map::new()) };
-    let given = function.call(engine, [])?;
+    let given = function.call(engine, &mut Caches::new(), [])?;
     given.try_cast::<Map>().ok_or_else(|| at(function.end, "settings() gives a map: #{ name: default, … }"))
 }
 

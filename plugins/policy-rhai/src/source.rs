@@ -1,14 +1,14 @@
 //! From a source to a script that can be called. What is wrong is told here, before the first question.
 
 use rhai::{
-    AST, ASTFlags, ASTNode, Dynamic, Engine, Expr, ImmutableString, Map, OptimizationLevel, Position, Scope,
-    ScriptFuncDef, Stmt,
+    AST, ASTFlags, ASTNode, Caches, Dynamic, Engine, Expr, ImmutableString, Map, OptimizationLevel, Position,
+    Scope, ScriptFuncDef, Stmt,
 };
 use trireme_core::policy::Diagnostic;
 
 use crate::{
     HOOKS, at, builtins, engine, failure,
-    need::{Need, Needs},
+    need::{Use, Uses},
 };
 
 /// The function that gives a script's settings and their defaults.
@@ -41,10 +41,10 @@ pub(crate) struct Script {
 pub(crate) struct Hook {
     pub(crate) name: &'static str,
     pub(crate) function: Function,
-    /// What it can see of a question.
-    pub(crate) question: Need,
-    /// What it can see of the settings.
-    pub(crate) settings: Need,
+    /// What it does with a question.
+    pub(crate) question: Use,
+    /// What it does with the settings.
+    pub(crate) settings: Use,
 }
 
 /// A function of a script that is called from outside.
@@ -93,28 +93,46 @@ impl Script {
 impl Function {
     /// Where things are is told by the plain form: the other one leaves out what has no effect.
     fn of(definition: &ScriptFuncDef, ast: &AST, plain: &AST) -> Self {
-        let program = AST::new(statements(definition, ast), ast.shared_lib().clone());
+        let stands_in = stands_in(definition, ast);
+        let program = AST::new(statements(stands_in, ast), ast.shared_lib().clone());
         let last = statements(definition, plain).last().map(Stmt::position).filter(|place| !place.is_none());
         let end = last.unwrap_or_else(|| definition.body.end_position());
-        Self { program, parameters: definition.params.to_vec(), end }
+        Self { program, parameters: stands_in.params.to_vec(), end }
     }
 
-    /// Whether it wants the settings, too.
-    pub(crate) fn takes_settings(&self) -> bool {
-        self.parameters.len() > 1
-    }
-
-    /// Calls it. Nothing is left of the call.
+    /// Calls it. Nothing is left of the call but in `known`: which functions of the library are meant by which calls.
     pub(crate) fn call(
         &self,
         engine: &Engine,
+        known: &mut Caches,
         arguments: impl IntoIterator<Item = Map>,
     ) -> Result<Dynamic, Diagnostic> {
         let mut scope = Scope::new();
         for (name, argument) in self.parameters.iter().zip(arguments) {
             scope.push_dynamic(name.clone(), Dynamic::from_map(argument));
         }
-        engine.eval_ast_with_scope(&mut scope, &self.program).map_err(|error| failure::tell(*error))
+        engine::run(engine, known, &mut scope, &self.program).map_err(|error| failure::tell(*error))
+    }
+
+    /// The same with a last argument that it does not change, and that is needed again.
+    pub(crate) fn call_lent(
+        &self,
+        engine: &Engine,
+        known: &mut Caches,
+        first: Map,
+        lent: &mut Map,
+    ) -> Result<Dynamic, Diagnostic> {
+        let [question, settings] = self.parameters.as_slice() else {
+            return self.call(engine, known, [first]);
+        };
+        let mut scope = Scope::new();
+        scope.push_dynamic(question.clone(), Dynamic::from_map(first));
+        scope.push_dynamic(settings.clone(), Dynamic::from_map(core::mem::take(lent)));
+        let value = engine::run(engine, known, &mut scope, &self.program);
+        // Without the variables of the script, of which one may have the same name.
+        scope.rewind(self.parameters.len());
+        *lent = scope.remove(settings).unwrap_or_default();
+        value.map_err(|error| failure::tell(*error))
     }
 }
 
@@ -132,6 +150,35 @@ pub(crate) fn statements(function: &ScriptFuncDef, ast: &AST) -> Vec<Stmt> {
         true
     });
     statements
+}
+
+/// The function that does all of another one's work: `fn install(question, settings) { decide(question, settings) }`
+/// is a longer way to `decide`.
+fn stands_in<'a>(function: &'a ScriptFuncDef, ast: &'a AST) -> &'a ScriptFuncDef {
+    let mut at = function;
+    for _ in 0..engine::MOST_CALLS {
+        let statements = statements(at, ast);
+        let call = match statements.as_slice() {
+            [Stmt::FnCall(call, _)] => call,
+            [Stmt::Expr(value) | Stmt::Return(Some(value), ASTFlags::NONE, _)] => match &**value {
+                Expr::FnCall(call, _) => call,
+                _ => return at,
+            },
+            _ => return at,
+        };
+        let handed_on = call.args.iter().map(|argument| match argument {
+            Expr::Variable(named, ..) => Some(&named.1),
+            _ => None,
+        });
+        let next =
+            ast.iter_fn_def().find(|next| next.name == call.name && next.params.len() == call.args.len());
+        match next {
+            Some(next) if !call.capture_parent_scope && handed_on.eq(at.params.iter().map(Some)) => at = next,
+            _ => return at,
+        }
+    }
+    // They call each other for ever.
+    function
 }
 
 fn only_constants(statements: &[Stmt]) -> Result<(), Vec<Diagnostic>> {
@@ -215,7 +262,7 @@ fn taken(name: &ImmutableString, place: Position) -> Diagnostic {
 
 fn functions(ast: &AST, plain: &AST) -> Result<Script, Vec<Diagnostic>> {
     let mut script = Script { hooks: Vec::new(), settings: None, check: None };
-    let needs = Needs::of(ast);
+    let uses = Uses::of(ast);
     let mut wrong = Vec::new();
     for definition in plain.iter_fn_def() {
         let (start, count) = (definition.body.start_position(), definition.params.len());
@@ -230,8 +277,8 @@ fn functions(ast: &AST, plain: &AST) -> Result<Script, Vec<Diagnostic>> {
                 if script.hooks.iter().any(|hook: &Hook| hook.name == name) {
                     wrong.push(at(start, format!("{name} is there twice")));
                 } else if count == 1 || count == 2 {
-                    let mut needs = needs.of_function(name, count).iter().cloned();
-                    let mut next = || needs.next().unwrap_or(Need::NOTHING);
+                    let mut uses = uses.of_function(name, count).iter().cloned();
+                    let mut next = || uses.next().unwrap_or(Use::NOTHING);
                     let (question, settings) = (next(), next());
                     script.hooks.push(Hook { name, function: function(), question, settings });
                 } else {

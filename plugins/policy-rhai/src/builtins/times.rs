@@ -34,6 +34,9 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_get("month", |time: &mut LocalTime| INT::from(time.shown.month()));
     engine.register_get("day", |time: &mut LocalTime| INT::from(time.shown.day()));
     engine.register_get("weekday", |time: &mut LocalTime| weekday(time.shown.weekday()).to_owned());
+    engine.register_get("yesterday", |time: &mut LocalTime| {
+        weekday(time.shown.weekday().previous()).to_owned()
+    });
     engine.register_get("hour", |time: &mut LocalTime| INT::from(time.shown.hour()));
     engine.register_get("minute", |time: &mut LocalTime| INT::from(time.shown.minute()));
     engine.register_get("second", |time: &mut LocalTime| INT::from(time.shown.second()));

@@ -20,10 +20,13 @@ fn both(script: &str) -> [Result<Decision, Diagnostic>; 2] {
     let (mut narrow, mut whole) = (load(), load());
     let all = crate::settings::settle(&whole.engine, &whole.script, "{}").unwrap();
     for (hook, settings) in whole.script.hooks.iter_mut().zip(&mut whole.settings) {
-        hook.question = Need::Whole;
+        hook.question.need = Need::Whole;
+        hook.settings.changes = true;
         *settings = all.clone();
     }
-    [narrow.decide("install", QUESTION), whole.decide("install", QUESTION)]
+    let said = narrow.decide("install", QUESTION);
+    assert_eq!(narrow.decide("install", QUESTION), said, "something is left of the first question: {script}");
+    [said, whole.decide("install", QUESTION)]
 }
 
 /// What a script needs of the question, as JSON: `{}` is a record of which nothing is looked at, `"all"` all of it.
@@ -39,7 +42,7 @@ fn needed(script: &str) -> String {
         }
     }
     let policy = Rhai::load(script, "{}").unwrap_or_else(|mistakes| panic!("{script}: {mistakes:?}"));
-    shown(&policy.script.hooks[0].question).to_string()
+    shown(&policy.script.hooks[0].question.need).to_string()
 }
 
 /// Bodies of `install(question, settings)`, with helpers that they may call.
@@ -58,10 +61,11 @@ fn keep(q) { q.extra = 5; q }
 fn of_this(name) { this[name] }
 fn first(a, b) { a.failed }
 fn first(a) { a.silent }
+fn empty(n) { this.clear(); n }
 "#;
 
 #[rustfmt::skip]
-const BODIES: [&str; 70] = [
+const BODIES: [&str; 89] = [
     "question.counts.len()", "question.len()", "question", "`${question.counts}`", "question.counts == question.counts",
     "question.counts == #{failed: 1, silent: 2, admitted: 30}", "question[settings.name]", "question[settings.name].failed",
     "question[NAMES[1]].version", r#"question["counts"].failed"#, r#"question["counts"]["failed"]"#, "question.counts[\"fai\" + \"led\"]",
@@ -80,22 +84,30 @@ const BODIES: [&str; 70] = [
     "let c = question.counts; c.failed = 9; question.counts.failed", "question.remove(\"counts\"); question.len()", "question.counts.clear(); question.counts.len()",
     "let f = || question.counts.len(); f.call()", "let c = question.counts; let f = |n| c.failed + n; f.call(2)", "[question.counts, question.unix_ms]", "#{ a: question.release }",
     "failed(question[settings.name])", "question[settings.name] == ()", "question.counts.remove(settings.name) == ()", "failed(sub(#{ subject: question.counts }))",
+    "settings.name = \"release\"; question[settings.name]", "settings.table.a += 1; settings.table.a", "settings.list.push(3); settings.list.len()",
+    "push(settings.list, 3); settings.list.len()", "clear(settings); settings.len()", "settings.remove(\"table\"); settings.len()", "let s = settings; s.name = 1; settings.name",
+    "let s = settings.list; s.push(3); settings.list.len()", "let settings = 5; settings", "settings = 5; settings", "for x in settings.list { settings.list = []; } settings.list",
+    "let f = || settings.clear(); f.call(); settings.len()", "settings.empty(1); settings.len()", "2 in settings.list && settings.list.contains(1)", "settings.list.len(settings)",
+    "settings.list[0] = 7; settings.list", "settings.list[0]", "throw settings", "let settings = #{ x: 1 }; throw settings.x",
     "question.missing.deeper", "question?.missing?.deeper", "let m = question.missing; m.deeper", "let r = question.unix_ms.deeper; 1", "question.subject.running ?? question.counts",
     "switch question.counts { #{failed: 1, silent: 2, admitted: 30} => 1, _ => 2 }", "try { throw question.counts } catch (error) { error }", "type_of(question.counts) + type_of(question.approvals)",
 ];
 
-/// What the value of a body is, told by a denial; a failure tells itself.
-fn script(body: &str) -> String {
-    format!(
-        "{HELPERS}\nfn value(question, settings) {{ {body} }}\nfn install(question, settings) {{ deny(`${{value(question, settings)}}`) }}"
-    )
+/// What the value of a body is, told by a denial; a failure tells itself. Once within the hook, once in a function that
+/// gets copies.
+fn scripts(body: &str) -> [String; 2] {
+    let within = format!("let value = {{ {body} }}; deny(`${{value}}`)");
+    let apart = "deny(`${value(question, settings)}`)";
+    let helper = format!("fn value(question, settings) {{ {body} }}");
+    [within.as_str(), apart]
+        .map(|hook| format!("{HELPERS}\n{helper}\nfn install(question, settings) {{ {hook} }}"))
 }
 
 #[test]
 fn a_script_says_the_same_with_what_it_can_see_and_with_everything() {
-    for body in BODIES {
-        let [narrow, whole] = both(&script(body));
-        assert_eq!(narrow, whole, "{body}");
+    for script in BODIES.iter().flat_map(|body| scripts(body)) {
+        let [narrow, whole] = both(&script);
+        assert_eq!(narrow, whole, "{script}");
     }
 }
 
@@ -110,9 +122,11 @@ fn settings_that_are_looked_at_as_a_whole_are_whole() {
         "settings[question.what ?? \"list\"]",
         "settings.keys()",
     ] {
-        let [narrow, whole] = both(&script(body));
-        assert_eq!(narrow, whole, "{body}");
-        assert!(narrow.is_ok(), "{body}: {narrow:?}");
+        for script in scripts(body) {
+            let [narrow, whole] = both(&script);
+            assert_eq!(narrow, whole, "{body}");
+            assert!(narrow.is_ok(), "{body}: {narrow:?}");
+        }
     }
 }
 
@@ -205,7 +219,11 @@ fn random_script(random: &mut Random) -> String {
     for _ in 0..2 + random.below(6) {
         let (value, other) = (random_value(random, 2), random_value(random, 1));
         let name = random.of(&["a", "b", "c", "d"]);
-        lines += &match random.below(8) {
+        lines += &match random.below(12) {
+            8 => format!("settings.{} = {value};\n", random.of(&ENTRIES)),
+            9 => format!("settings.remove(\"{}\");\n", random.of(&ENTRIES)),
+            10 => format!("clear({});\n", random.of(&RECORDS)),
+            11 => format!("if settings.len() == 2 {{ let settings = {value}; }}\n"),
             0 => format!("{name} = {value};\n"),
             1 => format!("let {name} = {value};\n"),
             2 => format!("if {value} == {other} {{ {name} = {other}; }}\n"),
