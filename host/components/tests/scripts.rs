@@ -14,10 +14,11 @@ mod support;
 use suite::{Mistakes, Runner, Said};
 use support::Loaded;
 use trireme_core::message::Verdict;
+use trireme_wasm::Policy;
 
-/// Loads and asks both ways, and gives what the component says.
+/// Loads and asks both ways, the component with and without counting, and gives what the component says.
 #[derive(Default)]
-struct Both(Option<(Loaded, Loaded)>);
+struct Both(Option<(Loaded, Loaded, Policy)>);
 
 impl Runner for Both {
     fn load(&mut self, source: &str, settings: &str) -> Result<Vec<String>, Mistakes> {
@@ -26,7 +27,7 @@ impl Runner for Both {
             (Ok(native), Ok(component)) => {
                 assert_eq!(native.hooks(), component.hooks());
                 let hooks = component.hooks();
-                self.0 = Some((native, component));
+                self.0 = Some((native, component, support::counted(source, settings).unwrap()));
                 Ok(hooks)
             }
             (Err(native), Err(component)) => {
@@ -38,8 +39,9 @@ impl Runner for Both {
     }
 
     fn ask(&mut self, hook: &str, question: &str) -> Said {
-        let (native, component) = self.0.as_mut().unwrap();
+        let (native, component, counted) = self.0.as_mut().unwrap();
         let decision = component.decide(hook, question);
+        assert_eq!(counted.decide(hook, question), decision, "{question}");
         assert_eq!(native.decide(hook, question), decision, "{question}");
         let (verdict, ms, reason) = match decision.verdict {
             Verdict::Allow => ("allow", 0, String::new()),

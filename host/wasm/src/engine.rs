@@ -22,9 +22,15 @@ pub struct Engine {
 
 /// Compiles and runs policies, so that a question has only one verdict: fuel instead of a clock, canonical NaNs.
 /// Cheap to clone.
+///
+/// Counting fuel takes a third of the time of an interpreter. One that was compiled when the binary was built comes in
+/// a second form, without: see [`crate::PolicyFactory`] for how the answers stay the same.
 #[derive(Clone)]
 pub struct PolicyEngine {
     shared: Arc<Shared>,
+    /// Runs code that does not count, and has a clock to stop it.
+    quick: wasmtime::Engine,
+    clock: Arc<Clock>,
     pub(crate) limits: PolicyLimits,
 }
 
@@ -64,8 +70,18 @@ impl PolicyEngine {
     /// # Errors
     /// [`Error::Engine`] on a machine that cannot run it.
     pub fn new(limits: PolicyLimits, cache: Option<Cache>) -> Result<Self, Error> {
-        let wasmtime = wasmtime::Engine::new(&policy_config()).map_err(|error| engine_error(&error))?;
-        Ok(Self { shared: Arc::new(Shared { wasmtime, cache }), limits })
+        let new = |config: &Config| wasmtime::Engine::new(config).map_err(|error| engine_error(&error));
+        let (wasmtime, quick) = (new(&policy_config())?, new(&quick_config())?);
+        let clock = Arc::new(Clock::start(&quick)?);
+        Ok(Self { shared: Arc::new(Shared { wasmtime, cache }), quick, clock, limits })
+    }
+
+    pub(crate) fn quick(&self) -> &wasmtime::Engine {
+        &self.quick
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -97,19 +113,47 @@ impl Shared {
 
 /// Compiles a component for the engine that would run it, as [`crate::RoleFactory::from_compiled`] and its siblings
 /// take it. `old_key` is the key that came with the code of last time: where it still holds, nothing is compiled.
-/// Gives the code, unless the old one still holds, and its key.
+/// Gives the code, unless the old one still holds, and its key. The code of a policy is two codes in one: see `Pair`.
 ///
 /// # Errors
 /// [`Error::Component`] when the bytes are no component.
 pub fn precompile(wasm: &[u8], old_key: Option<&str>) -> Result<(Option<Vec<u8>>, String), Error> {
-    let config = if is_policy(wasm)? { policy_config() } else { plugin_config() };
-    let engine = wasmtime::Engine::new(&config).map_err(|error| engine_error(&error))?;
-    let key = key(&engine, wasm);
+    let configs =
+        if is_policy(wasm)? { vec![policy_config(), quick_config()] } else { vec![plugin_config()] };
+    let engines = configs.iter().map(wasmtime::Engine::new).collect::<Result<Vec<_>, _>>();
+    let engines = engines.map_err(|error| engine_error(&error))?;
+    let key = engines.iter().map(|engine| key(engine, wasm)).collect::<Vec<_>>().join(" ");
     if old_key == Some(key.as_str()) {
         return Ok((None, key));
     }
-    let code = engine.precompile_component(wasm).map_err(|error| Error::Component(format!("{error:#}")))?;
+    let codes = engines.iter().map(|engine| engine.precompile_component(wasm)).collect::<Result<Vec<_>, _>>();
+    let codes = codes.map_err(|error| Error::Component(format!("{error:#}")))?;
+    let code = match codes.as_slice() {
+        [counted, quick] => Pair { counted, quick }.encode(),
+        _ => codes.concat(),
+    };
     Ok((Some(code), key))
+}
+
+/// The compiled form of a policy: one that counts fuel, and one that does not.
+pub(crate) struct Pair<'a> {
+    pub(crate) counted: &'a [u8],
+    pub(crate) quick: &'a [u8],
+}
+
+impl<'a> Pair<'a> {
+    /// The length of the first, in eight bytes of which the last is the lowest; the first; the second.
+    fn encode(&self) -> Vec<u8> {
+        [&(self.counted.len() as u64).to_be_bytes(), self.counted, self.quick].concat()
+    }
+
+    pub(crate) fn decode(code: &'a [u8]) -> Result<Self, Error> {
+        let split = code.split_first_chunk().and_then(|(length, both)| {
+            both.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)
+        });
+        let (counted, quick) = split.ok_or_else(|| Error::Compiled("it is no pair of codes".into()))?;
+        Ok(Self { counted, quick })
+    }
 }
 
 /// Loads compiled code. Only bytes that were compiled by this same program may come here: those embedded in the
@@ -147,6 +191,12 @@ fn plugin_config() -> Config {
 fn policy_config() -> Config {
     let mut config = common_config();
     config.consume_fuel(true).cranelift_nan_canonicalization(true);
+    config
+}
+
+fn quick_config() -> Config {
+    let mut config = common_config();
+    config.epoch_interruption(true).cranelift_nan_canonicalization(true);
     config
 }
 

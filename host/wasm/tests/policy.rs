@@ -1,6 +1,8 @@
 //! Policies as components, in `tests/fixtures`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests, with helpers")]
 
+use std::sync::OnceLock;
+
 use trireme_core::message::Verdict;
 use trireme_wasm::{Decision, Error, Policy, PolicyEngine, PolicyFactory, PolicyLimits};
 
@@ -14,6 +16,14 @@ fn load_with(source: &str, settings: &str) -> Result<Policy, Error> {
     let limits = PolicyLimits { decide_fuel: 5_000_000, ..PolicyLimits::default() };
     let engine = PolicyEngine::new(limits, None).unwrap();
     PolicyFactory::from_wasm(&engine, ECHO).unwrap().load(source, settings)
+}
+
+/// The same, compiled beforehand as interpreters are: asked without counting at first.
+fn load_quick(source: &str) -> Result<Policy, Error> {
+    static CODE: OnceLock<Vec<u8>> = OnceLock::new();
+    let code = CODE.get_or_init(|| trireme_wasm::precompile(ECHO, None).unwrap().0.unwrap());
+    let engine = PolicyEngine::new(PolicyLimits::default(), None).unwrap();
+    PolicyFactory::from_compiled(&engine, code).unwrap().load(source, "{}")
 }
 
 fn denial(decision: Decision) -> String {
@@ -74,6 +84,33 @@ fn a_policy_that_fails_has_denied_and_decides_again_after_that() {
         assert_eq!(policy.decide("deliver", "allow"), answered(Verdict::Allow));
     }
     assert!(denial(policy.decide("deliver", &" ".repeat(1 << 17))).contains("131072 bytes"));
+}
+
+#[test]
+fn who_is_asked_without_counting_says_what_counting_says() {
+    let questions =
+        ["allow", "later", "placed", "settings", "fail", "trap", "loop", "hog", "long", "nan", "no"];
+    let engine = PolicyEngine::new(PolicyLimits::default(), None).unwrap();
+    let mut counted = PolicyFactory::from_wasm(&engine, ECHO).unwrap().load("deliver", "{}").unwrap();
+    let mut quick = load_quick("deliver").unwrap();
+    assert_eq!(quick.hooks(), counted.hooks());
+    // More often than an instance that was stopped is replaced.
+    for question in questions.iter().cycle().take(4 * questions.len()) {
+        assert_eq!(quick.decide("deliver", question), counted.decide("deliver", question), "{question}");
+    }
+    assert!(denial(quick.decide("deliver", "loop")).contains("more steps than it may"));
+    let mistakes = load_quick("wrong").err().unwrap().to_string();
+    assert!(mistakes.contains("line 1, column 2: no hook is named wrong"), "{mistakes}");
+}
+
+#[test]
+fn half_of_a_compiled_policy_is_refused() {
+    let code = trireme_wasm::precompile(ECHO, None).unwrap().0.unwrap();
+    let engine = PolicyEngine::new(PolicyLimits::default(), None).unwrap();
+    for length in [0, 7, 8, code.len() / 2] {
+        let half: &'static [u8] = code[..length].to_vec().leak();
+        assert!(PolicyFactory::from_compiled(&engine, half).is_err(), "{length} bytes");
+    }
 }
 
 #[test]

@@ -61,7 +61,9 @@ pub(crate) fn engine() -> Engine {
         .set_max_array_size(LARGEST_ARRAY)
         .set_max_map_size(LARGEST_MAP)
         .set_max_variables(MOST_VARIABLES)
-        .set_max_functions(MOST_FUNCTIONS);
+        .set_max_functions(MOST_FUNCTIONS)
+        // Texts that are put together are different each time: looking whether one was there before costs more.
+        .set_max_strings_interned(0);
     engine
 }
 

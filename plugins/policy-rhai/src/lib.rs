@@ -24,6 +24,7 @@
 //! | `settings` | what is configured, laid over the defaults of the script |
 //! | `need` | what of a question and of settings a script can see: nothing else is made for it |
 //! | `question` | JSON as values of rhai |
+//! | `literal` | settings as part of the functions that name them |
 //! | `failure` | rhai's errors as a sentence with a place |
 #![forbid(unsafe_code)]
 
@@ -31,6 +32,7 @@ mod answer;
 mod builtins;
 mod engine;
 mod failure;
+mod literal;
 mod need;
 mod question;
 mod settings;
@@ -65,8 +67,11 @@ impl Policy for Rhai {
         bounded("it has", source, LARGEST_SOURCE).map_err(|mistake| vec![mistake])?;
         bounded("the settings have", settings, LARGEST_QUESTION).map_err(|mistake| vec![mistake])?;
         let mut engine = engine::engine();
-        let script = Script::read(&mut engine, source)?;
+        let mut script = Script::read(&mut engine, source)?;
         let settings = settings::settle(&engine, &script, settings)?;
+        for hook in script.hooks.iter_mut().filter(|hook| !hook.settings.changes) {
+            hook.function.settle(&settings);
+        }
         let settings = script.hooks.iter().map(|hook| hook.settings.need.of(&settings)).collect();
         Ok(Self { engine, script, settings, known: Caches::new() })
     }

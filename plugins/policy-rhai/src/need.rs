@@ -43,8 +43,8 @@ impl Use {
 pub(crate) struct Uses(BTreeMap<(ImmutableString, usize), Vec<Use>>);
 
 /// Functions of the library that leave what they are called on as it is.
-const LEAVE_IT: [&str; 8] =
-    ["contains", "ends_with", "get", "index_of", "is_empty", "keys", "len", "starts_with"];
+const LEAVE_IT: [&str; 10] =
+    ["contains", "deny", "ends_with", "get", "index_of", "is_empty", "keys", "len", "starts_with", "wait"];
 
 type Path = Vec<ImmutableString>;
 
@@ -129,7 +129,7 @@ struct Walk<'a> {
 }
 
 /// A step from a value into it.
-enum Step<'a> {
+pub(crate) enum Step<'a> {
     Entry(&'a ImmutableString),
     Call(&'a FnCallExpr),
     Other(&'a Expr),
@@ -356,7 +356,7 @@ fn entry(expression: &Expr) -> Option<(&ImmutableString, Path)> {
 }
 
 /// What a chain such as `a.b["c"].d()` begins with, and its steps. rhai keeps what follows a step within it.
-fn steps(expression: &Expr) -> (&Expr, Vec<Step<'_>>) {
+pub(crate) fn steps(expression: &Expr) -> (&Expr, Vec<Step<'_>>) {
     let (Expr::Dot(link, flags, _) | Expr::Index(link, flags, _)) = expression else {
         return (expression, Vec::new());
     };
@@ -377,12 +377,12 @@ fn steps(expression: &Expr) -> (&Expr, Vec<Step<'_>>) {
     }
 }
 
-fn is_index(expression: &Expr) -> bool {
+pub(crate) fn is_index(expression: &Expr) -> bool {
     matches!(expression, Expr::Index(..))
 }
 
 /// Then what follows an index belongs to it: `a[b.c]`, and not `a[b].c`.
-fn ends_chain(flags: ASTFlags) -> bool {
+pub(crate) fn ends_chain(flags: ASTFlags) -> bool {
     flags.intersects(ASTFlags::BREAK)
 }
 

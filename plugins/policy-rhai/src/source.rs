@@ -7,7 +7,7 @@ use rhai::{
 use trireme_core::policy::Diagnostic;
 
 use crate::{
-    HOOKS, at, builtins, engine, failure,
+    HOOKS, at, builtins, engine, failure, literal,
     need::{Use, Uses},
 };
 
@@ -98,6 +98,15 @@ impl Function {
         let last = statements(definition, plain).last().map(Stmt::position).filter(|place| !place.is_none());
         let end = last.unwrap_or_else(|| definition.body.end_position());
         Self { program, parameters: stands_in.params.to_vec(), end }
+    }
+
+    /// Makes the settings part of it, where it takes them for its second parameter.
+    pub(crate) fn settle(&mut self, settings: &Map) {
+        if let [_, name] = self.parameters.as_slice() {
+            let mut statements = self.program.statements().to_vec();
+            literal::put(&self.program, &mut statements, name, settings);
+            self.program = AST::new(statements, self.program.shared_lib().clone());
+        }
     }
 
     /// Calls it. Nothing is left of the call but in `known`: which functions of the library are meant by which calls.

@@ -27,6 +27,17 @@ pub fn component(source: &str, settings: &str) -> Result<Loaded, Vec<Diagnostic>
     }
 }
 
+/// The component as one from outside: its fuel is counted at every question.
+pub fn counted(source: &str, settings: &str) -> Result<Policy, Error> {
+    static FACTORY: OnceLock<PolicyFactory> = OnceLock::new();
+    let factory = FACTORY.get_or_init(|| {
+        let shipped = trireme_components::find("policy-rhai").expect(trireme_components::MISSING);
+        let engine = PolicyEngine::new(PolicyLimits::default(), None).unwrap();
+        PolicyFactory::from_wasm(&engine, shipped.wasm).unwrap()
+    });
+    factory.load(source, settings)
+}
+
 pub fn factory() -> &'static PolicyFactory {
     static FACTORY: OnceLock<PolicyFactory> = OnceLock::new();
     FACTORY.get_or_init(|| {

@@ -135,9 +135,10 @@ fn percentage(text: &str) -> Option<i64> {
     if !digits(whole) || !digits(decimals) || decimals.len() > MOST_DECIMALS {
         return None;
     }
-    let padded = format!("{decimals:0<width$}", width = MOST_DECIMALS);
     let each = 10_i64.pow(MOST_DECIMALS as u32);
-    whole.parse::<i64>().ok()?.checked_mul(each)?.checked_add(padded.parse().ok()?)
+    let of_decimals = 10_i64.pow((MOST_DECIMALS - decimals.len()) as u32);
+    let decimals = decimals.parse::<i64>().ok()?.checked_mul(of_decimals)?;
+    whole.parse::<i64>().ok()?.checked_mul(each)?.checked_add(decimals)
 }
 
 fn narrow(wide: i128) -> i64 {

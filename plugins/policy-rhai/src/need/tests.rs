@@ -16,14 +16,16 @@ const QUESTION: &str = r#"{
 
 /// The same script, once with what it can see, once with everything.
 fn both(script: &str) -> [Result<Decision, Diagnostic>; 2] {
-    let load = || Rhai::load(script, "{}").unwrap_or_else(|mistakes| panic!("{script}: {mistakes:?}"));
-    let (mut narrow, mut whole) = (load(), load());
-    let all = crate::settings::settle(&whole.engine, &whole.script, "{}").unwrap();
-    for (hook, settings) in whole.script.hooks.iter_mut().zip(&mut whole.settings) {
+    let mut narrow = Rhai::load(script, "{}").unwrap_or_else(|mistakes| panic!("{script}: {mistakes:?}"));
+    let mut engine = crate::engine::engine();
+    let mut whole = crate::source::Script::read(&mut engine, script).unwrap();
+    let settings = crate::settings::settle(&engine, &whole, "{}").unwrap();
+    for hook in &mut whole.hooks {
         hook.question.need = Need::Whole;
         hook.settings.changes = true;
-        *settings = all.clone();
     }
+    let settings = vec![settings; whole.hooks.len()];
+    let mut whole = Rhai { engine, script: whole, settings, known: Default::default() };
     let said = narrow.decide("install", QUESTION);
     assert_eq!(narrow.decide("install", QUESTION), said, "something is left of the first question: {script}");
     [said, whole.decide("install", QUESTION)]
@@ -48,7 +50,7 @@ fn needed(script: &str) -> String {
 /// Bodies of `install(question, settings)`, with helpers that they may call.
 const HELPERS: &str = r#"
 const NAMES = ["counts", "release"];
-fn settings() { #{ name: "counts", table: #{ a: 1, b: #{ c: 2 } }, list: [1, 2] } }
+fn settings() { #{ name: "counts", table: #{ a: 1, b: #{ c: 2 } }, list: [1, 2], soak: "1h", yes: true, part: 0.5 } }
 fn sub(q) { q.subject }
 fn site(q) { sub(q).labels.site }
 fn failed(counts) { counts.failed }
@@ -65,7 +67,7 @@ fn empty(n) { this.clear(); n }
 "#;
 
 #[rustfmt::skip]
-const BODIES: [&str; 89] = [
+const BODIES: [&str; 118] = [
     "question.counts.len()", "question.len()", "question", "`${question.counts}`", "question.counts == question.counts",
     "question.counts == #{failed: 1, silent: 2, admitted: 30}", "question[settings.name]", "question[settings.name].failed",
     "question[NAMES[1]].version", r#"question["counts"].failed"#, r#"question["counts"]["failed"]"#, "question.counts[\"fai\" + \"led\"]",
@@ -89,6 +91,11 @@ const BODIES: [&str; 89] = [
     "let s = settings.list; s.push(3); settings.list.len()", "let settings = 5; settings", "settings = 5; settings", "for x in settings.list { settings.list = []; } settings.list",
     "let f = || settings.clear(); f.call(); settings.len()", "settings.empty(1); settings.len()", "2 in settings.list && settings.list.contains(1)", "settings.list.len(settings)",
     "settings.list[0] = 7; settings.list", "settings.list[0]", "throw settings", "let settings = #{ x: 1 }; throw settings.x",
+    "ms(settings.soak) + settings.table.b.c", "ms(settings.name)", "settings.yes && settings.part < 1.0", "settings.soak.len()", "`${settings.table.a} ${settings.soak} ${settings.yes}`",
+    "settings.missing", "settings.name.missing", "settings.table.missing.more", "settings[\"soak\"]", "settings.list[settings.table.a]", "question[settings.name].failed + settings.table.a",
+    "settings.name + 1 - true", "settings.table.a / 0", "let x = settings.table.a; x += settings.table.a; x", "for settings in [1] { return settings; }", "try { throw #{ name: 5 } } catch (settings) { settings.name }",
+    "switch settings.name { \"counts\" => settings.table.a, _ => 0 }", "while settings.yes { break settings.soak; }", "let x = if settings.yes { settings.soak } else { settings.name }; x", "#{ a: settings.soak }.a", "[settings.soak][0]",
+    "settings.soak in [settings.soak]", "question.counts[settings.list.len()]", "pick(question, settings.name).failed", "settings?.soak", "settings.soak ?? 1", "question.counts.contains(settings.soak)", "settings.table", "exceeds(settings.table.a, settings.part, 1)",
     "question.missing.deeper", "question?.missing?.deeper", "let m = question.missing; m.deeper", "let r = question.unix_ms.deeper; 1", "question.subject.running ?? question.counts",
     "switch question.counts { #{failed: 1, silent: 2, admitted: 30} => 1, _ => 2 }", "try { throw question.counts } catch (error) { error }", "type_of(question.counts) + type_of(question.approvals)",
 ];
@@ -109,6 +116,15 @@ fn a_script_says_the_same_with_what_it_can_see_and_with_everything() {
         let [narrow, whole] = both(&script);
         assert_eq!(narrow, whole, "{script}");
     }
+}
+
+#[test]
+fn a_function_of_the_script_takes_the_place_of_one_of_the_library() {
+    let script = "fn settings() { #{ soak: \"1h\" } } fn ms(x) { 5 }\n\
+                  fn install(question, settings) { deny(`${ms(settings.soak)}`) }";
+    let [narrow, whole] = both(script);
+    assert_eq!(narrow, whole);
+    assert!(narrow.is_ok());
 }
 
 #[test]
