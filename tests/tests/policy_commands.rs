@@ -98,6 +98,143 @@ fn a_case_that_lies_fails_with_the_difference_and_the_line_of_the_script() {
 }
 
 #[test]
+fn what_no_question_has_is_a_mistake_of_the_case_and_the_others_are_tried() {
+    let folder = Folder::new();
+    let script = "fn settings() { #{ most: 5 } }\n\
+                  fn install(question, settings) { if question.counts.transfers > settings.most { deny(\"many\") } else { allow() } }\n";
+    folder.write("p.rhai", script);
+    let case = |name: &str, rest: &str| format!("[[case]]\nname = \"{name}\"\nhook = \"install\"\n{rest}\n");
+    let cases = [
+        case("misspelt", "question = { counts = { transfer = 9 } }\nexpect = \"allow\""),
+        case("a text", "question = { counts = { transfers = \"9\" } }\nexpect = \"allow\""),
+        case("no setting", "settings = { mots = 3 }\nexpect = \"allow\""),
+        case("a reason", "expect = \"allow\"\nreason = \"why\""),
+        case("nobody", "unknown = [\"subject.facts.rust\"]\nexpect = \"allow\""),
+        case("right", "question = { counts = { transfers = 9 } }\nexpect = \"deny\""),
+        case("open", "question = { subject = { labels = { any = \"thing\" } } }\nexpect = \"allow\""),
+    ];
+    folder.write("p.cases.toml", &cases.concat());
+    folder.write("broken.rhai", "fn install(");
+    folder.write("broken.cases.toml", &case("a", "expect = \"allow\"").repeat(2));
+    folder.write("other.rhai", "fn install(question) { allow() }");
+    folder.write("other.cases.toml", &case("it allows", "expect = \"allow\""));
+    folder.write("none.rhai", "fn install(question) { allow() }");
+
+    let tried = folder.trireme(&["policy", "test", "."]);
+    assert_eq!(tried.status.code(), Some(1));
+    let text = out(&tried);
+    for part in [
+        "FAIL  misspelt\n        no question of this hook has `counts.transfer`; beside it there are hour, sensors, transfers",
+        "FAIL  a text\n        `counts.transfers` is a number in a question, such as 1; it cannot be \"9\"",
+        "FAIL  no setting\n        mots is no setting of this policy; it has most",
+        "FAIL  a reason\n        who allows gives no reason",
+        "FAIL  nobody\n        `unknown` names `subject.facts.rust`, which the question does not have",
+        "pass  right",
+        "pass  open",
+        "pass  it allows",
+        "it has no cases: write ./none.cases.toml",
+        "5 FAILED, 2 policies could not be tried",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+
+    let tried = folder.trireme(&["policy", "test", ".", "--json"]);
+    assert_eq!(tried.status.code(), Some(1));
+    let document: Value = serde_json::from_slice(&tried.stdout).unwrap();
+    let number = |name: &str| document[name].as_u64().unwrap();
+    assert_eq!((number("failed"), number("broken"), number("cases")), (5, 2, 8));
+    let of = |name: &str| {
+        let policies = document["policies"].as_array().unwrap().iter();
+        policies.clone().find(|policy| policy["policy"] == format!("./{name}")).unwrap().clone()
+    };
+    assert!(of("broken.rhai")["error"].as_str().unwrap().contains("line 1"));
+    assert!(of("p.rhai")["cases"][0]["error"].as_str().unwrap().contains("counts.transfer"));
+    assert_eq!(of("p.rhai")["cases"][5]["passed"], true);
+}
+
+#[test]
+fn what_is_not_known_is_taken_out_of_a_question() {
+    let folder = Folder::new();
+    folder.write(
+        "p.rhai",
+        "fn install(question) {\n    if question.unix_ms == () { return wait(\"1m\", \"no time\"); }\n    \
+         if question.subject.facts.battery == () { deny(\"battery\") } else { allow() }\n}\n",
+    );
+    folder.write(
+        "p.cases.toml",
+        "[[case]]\nname = \"known\"\nhook = \"install\"\nexpect = \"allow\"\n\
+         [[case]]\nname = \"no battery\"\nhook = \"install\"\nunknown = [\"subject.facts.battery\"]\nexpect = \"deny\"\n\
+         [[case]]\nname = \"no time\"\nhook = \"install\"\nunknown = [\"unix_ms\"]\nexpect = \"wait\"\nafter = \"1m\"\n",
+    );
+    for way in [&["policy", "test", "p.rhai"][..], &["policy", "test", "p.cases.toml", "--native"]] {
+        let tried = folder.trireme(way);
+        assert!(
+            tried.status.success() && out(&tried).contains("3 cases of 1 policies: all pass"),
+            "{}",
+            out(&tried)
+        );
+    }
+}
+
+#[test]
+fn a_compiled_policy_has_cases_like_a_script() {
+    let folder = Folder::new();
+    let wasm = include_bytes!("../../examples/policies/size-limit/size-limit.wasm");
+    std::fs::write(folder.0.path().join("size-limit.wasm"), wasm).unwrap();
+    let alone = folder.trireme(&["policy", "test", "."]);
+    assert!(out(&alone).contains("no policy with cases: write ./size-limit.cases.toml"), "{}", out(&alone));
+    let case = |name: &str, most: u32, size: u32, expect: &str| {
+        format!(
+            "[[case]]\nname = \"{name}\"\nhook = \"accept\"\nsettings = {{ most = {most} }}\n\
+             question = {{ release = {{ size = {size} }} }}\nexpect = \"{expect}\"\n"
+        )
+    };
+    let cases = [case("small", 100, 100, "allow"), case("large", 100, 101, "deny")];
+    folder.write("size-limit.cases.toml", &cases.concat());
+    folder.write("size-limit.cases.toml", &case("wrong", 100, 101, "allow"));
+    let tried = folder.trireme(&["policy", "test", "size-limit.wasm"]);
+    assert!(!tried.status.success() && out(&tried).contains("got      deny"), "{}", out(&tried));
+}
+
+#[test]
+fn what_is_no_policy_and_what_is_no_name_are_told_as_such() {
+    let folder = Folder::new();
+    folder.write("notes.txt", "");
+    folder.write("lonely.cases.toml", "");
+    folder.write("bell.rhai", "fn install(question) { deny(\"never\") }");
+    folder.write(
+        "bell.cases.toml",
+        "[[case]]\nname = \"rings \\u0007\\u001b[2J\"\nhook = \"install\"\nexpect = \"allow\"\n",
+    );
+    for (arguments, says) in [
+        (["policy", "test", "gone.rhai"], "there is no gone.rhai"),
+        (["policy", "test", "notes.txt"], "notes.txt is no policy"),
+        (["policy", "test", "lonely.cases.toml"], "lonely.rhai or lonely.wasm, which are not there"),
+        (["policy", "test", "bell.rhai"], "FAIL  rings ··[2J"),
+        (["policy", "new", ".."], "letters, digits"),
+        (["policy", "new", "a/b"], "letters, digits"),
+        (["policy", "new", "night.rhai"], "leave the ending away: night"),
+    ] {
+        let said = folder.trireme(&arguments);
+        assert!(!said.status.success() && out(&said).contains(says), "{says}: {}", out(&said));
+        assert!(!out(&said).contains('\u{7}'));
+    }
+    folder.write("when.rhai", "fn install(question) { wait(\"1m\", \"x\") }");
+    folder.write(
+        "when.cases.toml",
+        "[[case]]\nname = \"a\"\nhook = \"install\"\nexpect = \"wait\"\nafter = \"soon\"\n",
+    );
+    let said = folder.trireme(&["policy", "test", "when.rhai"]);
+    assert!(out(&said).contains("\"soon\" is no duration: write 90s, 30m, 2h or 1d"), "{}", out(&said));
+    let made = folder.trireme(&["policy", "new", "mine", "--from", "rate-and-lan"]);
+    assert!(
+        out(&made).contains("  deliver = [\"./mine.rhai\"]\n  install = [\"./mine.rhai\"]"),
+        "{}",
+        out(&made)
+    );
+}
+
+#[test]
 fn scripts_that_are_none_are_refused_with_line_and_column() {
     let folder = Folder::new();
     let case = "[[case]]\nname = \"a\"\nhook = \"install\"\nexpect = \"deny\"\n";

@@ -56,16 +56,21 @@ pub struct PlanText {
 #[serde(try_from = "String")]
 pub struct Span(pub Duration);
 
+/// It is no duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no duration: write 90s, 30m, 2h or 1d")]
+pub struct SpanError(String);
+
 impl std::str::FromStr for Span {
-    type Err = humantime::DurationError;
+    type Err = SpanError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text).map(Self)
+        humantime::parse_duration(text).map(Self).map_err(|_| SpanError(text.into()))
     }
 }
 
 impl TryFrom<String> for Span {
-    type Error = humantime::DurationError;
+    type Error = SpanError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()

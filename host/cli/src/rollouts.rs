@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use trireme_core::api::{Fleet, FleetSensor, RolloutStatus};
 use trireme_core::rollout::{Counts, State};
 
-use crate::table::Table;
+use crate::table::{Table, clean};
 
 /// Sensors that are named in a rollout's status; the rest is counted.
 const SHOWN_CULPRITS: usize = 20;
@@ -121,10 +121,6 @@ pub fn fleet(sensors: &[FleetSensor], summary: &Fleet) -> String {
         text.push_str("no sensor that fits has been heard of\n");
     }
     text
-}
-
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
 fn span(ms: u64) -> String {

@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+/// A text for a terminal. Whatever would move the cursor is shown as a dot: much of it comes from afar.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '·' } else { letter }).collect()
+}
+
 /// Rows under headings, columns as wide as their widest cell.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -15,10 +21,9 @@ impl Table {
         Self { rows: vec![headings.iter().map(|heading| heading.to_uppercase()).collect()] }
     }
 
-    /// Adds a row. Whatever would move the cursor is shown as a dot: much of it comes from afar.
+    /// Adds a row, [`clean`].
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let clean = |cell: String| cell.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
-        self.rows.push(cells.into_iter().map(clean).collect());
+        self.rows.push(cells.into_iter().map(|cell| clean(&cell)).collect());
     }
 }
 

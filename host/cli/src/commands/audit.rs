@@ -11,6 +11,7 @@ use super::{Failure, exit, say};
 use crate::admin::NODE_VARIABLE;
 use crate::audit::{self, Filter, Report};
 use crate::config;
+use crate::table::clean;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
@@ -128,9 +129,9 @@ fn show(args: Show) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// An entry in a line. Whatever would move the cursor is shown as a dot: much of it comes from afar.
+/// An entry in a line.
 fn of(line: &Line) -> String {
-    let entry: String = line.entry.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
+    let entry = clean(&line.entry);
     format!("{:>6}  {}  {}  {entry}\n", line.sequence, line.time, line.actor)
 }
 

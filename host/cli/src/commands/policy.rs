@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use trireme_core::ModelName;
+use trireme_core::policy::Policy as _;
+use trireme_policy_rhai::Rhai;
 
 use super::explain::{self, Explain};
 use super::simulate::{self, Simulate};
 use super::{Failure, exit, say};
 use crate::config::RhaiMode;
 use crate::files;
-use crate::policies::cases::{self, Tried};
+use crate::policies::cases::{self, Trial};
 use crate::policies::workshop::Workshop;
 use crate::policies::{shipped, template};
+use crate::table::clean;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
@@ -35,8 +37,9 @@ Writes NAME.rhai and NAME.cases.toml; files that are there are not touched.
   trireme policy new night --hook install
   trireme policy new careful --from canary")]
 pub(super) struct New {
-    /// Its name
-    name: ModelName,
+    /// Its name: letters, digits, - and _
+    #[arg(value_parser = policy_name)]
+    name: String,
     /// The hook that it answers
     #[arg(long, default_value = "install", value_parser = ["publish", "accept", "deliver", "install", "apply"])]
     hook: String,
@@ -80,6 +83,23 @@ fn failure(text: String) -> Failure {
     Failure { text, code: exit::OTHER }
 }
 
+/// The longest name of a policy, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// The name of a policy, which is that of its files.
+fn policy_name(text: &str) -> Result<String, String> {
+    if let Some(name) = text.strip_suffix(".rhai").or_else(|| text.strip_suffix(".wasm")) {
+        return Err(format!("leave the ending away: {name}"));
+    }
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    if text.is_empty() || text.len() > LONGEST_NAME || !text.chars().all(fits) {
+        return Err(format!(
+            "a name has letters, digits, - and _, {LONGEST_NAME} at most; --folder says where"
+        ));
+    }
+    Ok(text.into())
+}
+
 fn new(args: &New) -> Result<u8, Failure> {
     let name = args.name.as_str();
     let (script, cases) = match &args.from {
@@ -99,13 +119,15 @@ fn new(args: &New) -> Result<u8, Failure> {
     files::make_folder(&args.folder)?;
     files::write_new(&file, script.as_bytes())?;
     files::write_new(&beside, cases.as_bytes())?;
-    let hooks = match args.from.as_deref() {
-        Some(_) => "HOOK",
-        None => args.hook.as_str(),
+    let hooks = match &args.from {
+        Some(_) => Rhai::load(&script, "{}").map(|policy| policy.hooks()).unwrap_or_default(),
+        None => vec![args.hook.clone()],
     };
+    let configured: String =
+        hooks.iter().map(|hook| format!("  {hook} = [\"{}\"]\n", file.display())).collect();
     say(&format!(
         "{file}: the policy\n{beside}: its cases\n\n  trireme policy test {file}\n  trireme policy simulate --policy {file} \
-         --sensors 1000\n\nand in a node's configuration:\n\n  [policies]\n  {hooks} = [\"{file}\"]\n",
+         --sensors 1000\n\nand in a node's configuration:\n\n  [policies]\n{configured}",
         file = file.display(),
         beside = beside.display()
     ))
@@ -118,61 +140,105 @@ fn test(args: &Test) -> Result<u8, Failure> {
     for path in &args.files {
         files.extend(policies_at(path)?);
     }
-    let (mut text, mut documents, mut failed, mut total) = (String::new(), Vec::new(), 0_usize, 0_usize);
-    for file in &files {
-        let tried = cases::of_file(&workshop, file)?;
-        failed += tried.iter().filter(|tried| !tried.passed).count();
-        total += tried.len();
-        text.push_str(&shown(file, &tried));
-        documents.push(json!({ "policy": file, "cases": tried }));
-    }
+    let trials: Vec<Trial> = files.iter().map(|file| cases::of_file(&workshop, file)).collect();
+    let total: usize = trials.iter().map(|trial| trial.cases.len()).sum();
+    let failed: usize = trials.iter().map(Trial::failed).sum();
+    let broken = trials.iter().filter(|trial| trial.error.is_some()).count();
     if args.json {
-        say(&format!("{}\n", json!({ "policies": documents, "failed": failed, "cases": total })))?;
+        let document = json!({ "policies": trials, "failed": failed, "cases": total, "broken": broken });
+        say(&format!("{document}\n"))?;
     } else {
-        let word = if failed == 0 { "all pass".into() } else { format!("{failed} FAILED") };
-        say(&format!("{text}{total} cases of {} policies: {word}\n", files.len()))?;
+        let mut text: String = trials.iter().map(shown).collect();
+        let _ = write!(text, "{total} cases of {} policies: ", trials.len());
+        text += match (failed, broken) {
+            (0, 0) => "all pass\n".into(),
+            (_, 0) => format!("{failed} FAILED\n"),
+            _ => format!("{failed} FAILED, {broken} policies could not be tried\n"),
+        }
+        .as_str();
+        say(&text)?;
     }
-    Ok(if failed == 0 { exit::OK } else { exit::OTHER })
+    Ok(if failed == 0 && broken == 0 { exit::OK } else { exit::OTHER })
 }
 
-/// The policy, or all policies of a folder.
+/// The policy, also where its cases are named, or all policies of a folder.
 fn policies_at(path: &Path) -> Result<Vec<PathBuf>, Failure> {
-    if !path.is_dir() {
-        return Ok(vec![path.into()]);
+    let shown = path.display();
+    if path.is_dir() {
+        return policies_in(path);
     }
-    let wrong = |error: std::io::Error| failure(format!("{}: {error}", path.display()));
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(wrong)? {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if let Some(stem) = name.strip_suffix(".cases.toml") {
+        let of = ["rhai", "wasm"].into_iter().map(|ending| path.with_file_name(format!("{stem}.{ending}")));
+        let found: Vec<PathBuf> = of.filter(|file| file.is_file()).take(1).collect();
+        let none =
+            || failure(format!("{shown} is the cases of {stem}.rhai or {stem}.wasm, which are not there"));
+        return if found.is_empty() { Err(none()) } else { Ok(found) };
+    }
+    if !path.exists() {
+        return Err(failure(format!("there is no {shown}")));
+    }
+    if !name.ends_with(".rhai") && !name.ends_with(".wasm") {
+        return Err(failure(format!("{shown} is no policy: it would be called NAME.rhai or NAME.wasm")));
+    }
+    Ok(vec![path.into()])
+}
+
+fn policies_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let wrong = |error: std::io::Error| failure(format!("{}: {error}", folder.display()));
+    let (mut found, mut without_cases) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(folder).map_err(wrong)? {
         let file = entry.map_err(wrong)?.path();
-        let kind = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        if kind == "rhai" || (kind == "wasm" && cases::beside(&file).is_file()) {
-            found.push(file);
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("rhai") => found.push(file),
+            // Other components may lie here, too.
+            Some("wasm") if cases::beside(&file).is_file() => found.push(file),
+            Some("wasm") => without_cases.push(cases::beside(&file).display().to_string()),
+            _ => {}
         }
     }
     found.sort();
-    if found.is_empty() {
-        return Err(failure(format!("{} has no policy (*.rhai)", path.display())));
+    match (found.is_empty(), without_cases.is_empty()) {
+        (false, _) => Ok(found),
+        (true, true) => Err(failure(format!("{} has no policy (*.rhai, *.wasm)", folder.display()))),
+        (true, false) => {
+            without_cases.sort();
+            let cases = without_cases.join(", ");
+            Err(failure(format!("{} has no policy with cases: write {cases}", folder.display())))
+        }
     }
-    Ok(found)
 }
 
-fn shown(file: &Path, tried: &[Tried]) -> String {
-    let mut text = String::new();
-    let mut times: Vec<f64> = tried.iter().map(|one| one.micros).collect();
+fn shown(trial: &Trial) -> String {
+    let mut text = clean(&trial.policy.display().to_string());
+    let mut times: Vec<f64> =
+        trial.cases.iter().filter(|one| one.error.is_none()).map(|one| one.micros).collect();
     times.sort_by(f64::total_cmp);
-    let middle = times.get(times.len() / 2).copied().unwrap_or_default();
-    let _ = writeln!(text, "{} ({middle:.1} µs a decision)", file.display());
-    for one in tried {
+    if let Some(middle) = times.get(times.len() / 2) {
+        let _ = write!(text, " ({middle:.1} µs a decision)");
+    }
+    text.push('\n');
+    if let Some(error) = &trial.error {
+        let _ = writeln!(text, "  FAIL  {}", lines(error));
+    }
+    for one in &trial.cases {
         let mark = if one.passed { "pass" } else { "FAIL" };
-        let _ = writeln!(text, "  {mark}  {}", one.name);
-        if !one.passed {
+        let _ = writeln!(text, "  {mark}  {}", clean(&one.name));
+        if let Some(error) = &one.error {
+            let _ = writeln!(text, "        {}", lines(error));
+        } else if !one.passed {
             let _ = writeln!(text, "        expected {}\n        got      {}", one.expected, one.got);
             if one.line > 0 {
-                let _ = writeln!(text, "        line {}: {}", one.line, one.code);
+                let _ = writeln!(text, "        line {}: {}", one.line, clean(&one.code));
             }
             let _ = writeln!(text, "        asked    {}", one.question);
         }
     }
     text.push('\n');
     text
+}
+
+/// A message that may have several lines, such as where the words of a file are shown.
+fn lines(message: &str) -> String {
+    message.trim_end().lines().map(clean).collect::<Vec<_>>().join("\n        ")
 }

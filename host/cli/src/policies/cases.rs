@@ -7,53 +7,17 @@ use serde::Deserialize;
 use serde_json::Value;
 use trireme_core::message::Verdict;
 
-use super::shipped;
-use super::workshop::{MakeError, Said, Workshop};
-use crate::config::{PolicyConfig, PolicySource};
-use crate::files::{self, FileError};
+use super::asked;
+use super::workshop::{Opened, Said, Workshop};
+use crate::config::PolicySource;
+use crate::files;
 use crate::plan::Span;
+use crate::table::clean;
 
 /// The most bytes of a file of cases.
 const LARGEST_CASES: u64 = 1024 * 1024;
 /// Questions that a time is taken from, for each case.
 const TIMED: u32 = 20;
-
-/// Why cases were not tried.
-#[derive(Debug, thiserror::Error)]
-pub enum CasesError {
-    /// There are none.
-    #[error("{0} has no cases: write {1} beside it, or make both with `trireme policy new`")]
-    None(PathBuf, PathBuf),
-    /// Their file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// They are no cases: the parser's words have line and column.
-    #[error("{}: {source}", file.display())]
-    Syntax {
-        /// Which file.
-        file: PathBuf,
-        /// What is wrong.
-        source: toml::de::Error,
-    },
-    /// A case that cannot be.
-    #[error("{}: case {name:?}: {why}", file.display())]
-    Case {
-        /// Which file.
-        file: PathBuf,
-        /// Which case.
-        name: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// The policy.
-    #[error("{}: {source}", file.display())]
-    Policy {
-        /// Which file.
-        file: PathBuf,
-        /// What is wrong.
-        source: MakeError,
-    },
-}
 
 /// A file of cases.
 #[derive(Debug, Deserialize)]
@@ -74,6 +38,9 @@ struct Case {
     /// Laid over the example question of the hook.
     #[serde(default)]
     question: Option<Value>,
+    /// Entries of the question that nobody knows.
+    #[serde(default)]
+    unknown: Vec<String>,
     expect: Expect,
     /// How long a wait is.
     after: Option<Span>,
@@ -89,6 +56,17 @@ enum Expect {
     Deny,
 }
 
+/// What came of a policy's cases.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Trial {
+    /// The policy's file.
+    pub policy: PathBuf,
+    /// Why no case could be tried.
+    pub error: Option<String>,
+    /// Each of them; none where there is an error.
+    pub cases: Vec<Tried>,
+}
+
 /// What came of a case.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Tried {
@@ -98,6 +76,8 @@ pub struct Tried {
     pub hook: String,
     /// Whether the policy answered as it should.
     pub passed: bool,
+    /// Why the policy could not be asked; then there is nothing of what follows.
+    pub error: Option<String>,
     /// What it should have answered.
     pub expected: String,
     /// What it answered.
@@ -112,6 +92,14 @@ pub struct Tried {
     pub micros: f64,
 }
 
+impl Trial {
+    /// How many of its cases did not pass.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.cases.iter().filter(|tried| !tried.passed).count()
+    }
+}
+
 /// Where the cases of a policy are.
 #[must_use]
 pub fn beside(policy: &Path) -> PathBuf {
@@ -119,56 +107,76 @@ pub fn beside(policy: &Path) -> PathBuf {
 }
 
 /// Tries all cases of a policy's file.
-///
-/// # Errors
-/// [`CasesError`].
-pub fn of_file(workshop: &Workshop, policy: &Path) -> Result<Vec<Tried>, CasesError> {
-    let file = beside(policy);
-    if !file.is_file() {
-        return Err(CasesError::None(policy.into(), file));
+#[must_use]
+pub fn of_file(workshop: &Workshop, policy: &Path) -> Trial {
+    let (cases, error) = match all(workshop, policy) {
+        Ok(cases) => (cases, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
+    let trial = Trial { policy: policy.into(), error, cases };
+    in_common(trial)
+}
+
+/// A mistake that all cases have in common is the policy's own.
+fn in_common(mut trial: Trial) -> Trial {
+    if let [first, rest @ ..] = trial.cases.as_slice()
+        && first.error.is_some()
+        && !rest.is_empty()
+        && rest.iter().all(|tried| tried.error == first.error)
+    {
+        trial.error.clone_from(&first.error);
+        trial.cases.clear();
     }
-    let text = files::read_text(&file, LARGEST_CASES)?;
-    let cases: Cases =
-        toml::from_str(&text).map_err(|source| CasesError::Syntax { file: file.clone(), source })?;
-    if cases.case.is_empty() {
-        return Err(CasesError::None(policy.into(), file));
-    }
+    trial
+}
+
+fn all(workshop: &Workshop, policy: &Path) -> Result<Vec<Tried>, String> {
     let source = PolicySource::File(policy.into());
-    let bytes =
-        Workshop::read(&source).map_err(|source| CasesError::Policy { file: policy.into(), source })?;
+    let bytes = Workshop::read(&source).map_err(|error| error.to_string())?;
+    let file = beside(policy);
+    let none = || {
+        let file = file.display();
+        format!("it has no cases: write {file}, or make both with `trireme policy new`")
+    };
+    if !file.is_file() {
+        return Err(none());
+    }
+    let text = files::read_text(&file, LARGEST_CASES).map_err(|error| error.to_string())?;
+    let cases: Cases = toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    if cases.case.is_empty() {
+        return Err(none());
+    }
+    let opened = workshop.open(&source, &bytes).map_err(|error| error.to_string())?;
     let lines = if source.is_script() { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() };
-    let each = cases.case.iter().map(|case| case.run(workshop, policy, &file, &lines));
-    each.collect()
+    Ok(cases.case.iter().map(|case| case.tried(&opened, &lines)).collect())
 }
 
 impl Case {
-    fn run(&self, workshop: &Workshop, policy: &Path, file: &Path, lines: &str) -> Result<Tried, CasesError> {
-        let wrong = |why: String| CasesError::Case { file: file.into(), name: self.name.clone(), why };
-        let example = shipped::example_question(&self.hook).ok_or_else(|| {
-            wrong(format!(
-                "there is no hook {:?}; there are publish, accept, deliver, install, apply",
-                self.hook
-            ))
-        })?;
-        if self.after.is_some() && self.expect != Expect::Wait {
-            return Err(wrong("`after` is how long a wait is; expect = \"wait\" goes with it".into()));
-        }
-        let mut question: Value = serde_json::from_str(example).map_err(|why| wrong(why.to_string()))?;
-        match &self.question {
-            Some(over @ Value::Object(_)) => lay(&mut question, over),
-            Some(_) => return Err(wrong("`question` is a table, laid over the example question".into())),
-            None => {}
-        }
+    fn tried(&self, policy: &Opened, lines: &str) -> Tried {
+        self.run(policy, lines).unwrap_or_else(|why| Tried {
+            name: self.name.clone(),
+            hook: self.hook.clone(),
+            passed: false,
+            error: Some(why),
+            expected: self.expected(),
+            got: String::new(),
+            line: 0,
+            code: String::new(),
+            question: Value::Null,
+            micros: 0.0,
+        })
+    }
+
+    fn run(&self, policy: &Opened, lines: &str) -> Result<Tried, String> {
+        self.makes_sense()?;
+        let question = asked::question(&self.hook, self.question.as_ref(), &self.unknown)?;
         let settings = match &self.settings {
             Some(settings @ Value::Object(_)) => settings.to_string(),
-            Some(_) => return Err(wrong("`settings` is a table".into())),
+            Some(_) => return Err("`settings` is a table".into()),
             None => "{}".into(),
         };
-        let name = policy.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let config = PolicyConfig { name, source: PolicySource::File(policy.into()), settings, line: 0 };
-        let (_, mut instance) = workshop
-            .make(&config, std::slice::from_ref(&self.hook))
-            .map_err(|source| CasesError::Policy { file: policy.into(), source })?;
+        let made = policy.make(&settings, std::slice::from_ref(&self.hook));
+        let (_, mut instance) = made.map_err(|error| error.to_string())?;
         let text = question.to_string();
         let said = instance.decide(&self.hook, &text);
         let mut times: Vec<Duration> = (0..TIMED)
@@ -185,6 +193,7 @@ impl Case {
             name: self.name.clone(),
             hook: self.hook.clone(),
             passed: self.holds(&said),
+            error: None,
             expected: self.expected(),
             got: told(&said),
             line: said.line,
@@ -194,13 +203,24 @@ impl Case {
         })
     }
 
+    /// What no answer could fulfil is not asked for.
+    fn makes_sense(&self) -> Result<(), String> {
+        if self.after.is_some() && self.expect != Expect::Wait {
+            return Err("`after` is how long a wait is; expect = \"wait\" goes with it".into());
+        }
+        if self.reason.is_some() && self.expect == Expect::Allow {
+            return Err("who allows gives no reason; `reason` goes with expect = \"wait\" or \"deny\"".into());
+        }
+        Ok(())
+    }
+
     fn holds(&self, said: &Said) -> bool {
         let reason_holds = |reason: &str| self.reason.as_deref().is_none_or(|wanted| reason.contains(wanted));
         if said.failed {
             return false;
         }
         match (self.expect, &said.verdict) {
-            (Expect::Allow, Verdict::Allow) => self.reason.is_none(),
+            (Expect::Allow, Verdict::Allow) => true,
             (Expect::Wait, Verdict::RetryAfter(ms, reason)) => {
                 self.after.is_none_or(|after| after.0.as_millis() == u128::from(*ms)) && reason_holds(reason)
             }
@@ -224,28 +244,14 @@ impl Case {
 fn told(said: &Said) -> String {
     match &said.verdict {
         _ if said.failed => match &said.verdict {
-            Verdict::Deny(why) => format!("a failure: {why}"),
+            Verdict::Deny(why) => format!("a failure: {}", clean(why)),
             _ => "a failure".into(),
         },
         Verdict::Allow => "allow".into(),
         Verdict::RetryAfter(ms, reason) => {
-            format!(
-                "wait {}, for the reason {reason:?}",
-                humantime::format_duration(Duration::from_millis(*ms))
-            )
+            let ms = Duration::from_millis(*ms);
+            format!("wait {}, for the reason {reason:?}", humantime::format_duration(ms))
         }
         Verdict::Deny(reason) => format!("deny, for the reason {reason:?}"),
-    }
-}
-
-/// A table over a table, key by key; anything else takes the place of what was there.
-fn lay(under: &mut Value, over: &Value) {
-    match (under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                lay(under.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
-        (under, over) => *under = over.clone(),
     }
 }

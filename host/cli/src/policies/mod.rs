@@ -8,6 +8,7 @@
 //! | [`cases`], [`template`] | what a policy has to answer; one to begin with |
 //! | [`explain`] | from the log of decisions to words |
 
+mod asked;
 pub mod cases;
 pub mod explain;
 pub mod kept;

@@ -118,7 +118,14 @@ impl Workshop {
         settings: &str,
         hooks: &[String],
     ) -> Result<(Maker, Instance), MakeError> {
-        let settings: Arc<str> = settings.into();
+        self.open(source, bytes)?.make(settings, hooks)
+    }
+
+    /// A policy without its settings: compiled, where it is a component, once for all of them.
+    ///
+    /// # Errors
+    /// [`MakeError`].
+    pub fn open(&self, source: &PolicySource, bytes: &[u8]) -> Result<Opened, MakeError> {
         let kind = if source.is_script() {
             let text = std::str::from_utf8(bytes);
             let text: Arc<str> = text.map_err(|_| MakeError::File("is no text in UTF-8".into()))?.into();
@@ -129,12 +136,7 @@ impl Workshop {
         } else {
             Kind::Component(PolicyFactory::from_wasm(&self.engine()?, bytes)?, "".into())
         };
-        let maker = Maker { kind, settings };
-        let (instance, served) = maker.instance()?;
-        match hooks.iter().find(|hook| !served.contains(hook)) {
-            Some(hook) => Err(MakeError::Hook { hook: hook.clone(), hooks: served }),
-            None => Ok((maker, instance)),
-        }
+        Ok(Opened(kind))
     }
 
     fn engine(&self) -> Result<PolicyEngine, MakeError> {
@@ -156,6 +158,24 @@ impl Workshop {
             Ok(PolicyFactory::from_compiled(&self.engine()?, shipped.compiled)?)
         });
         interpreter.clone()
+    }
+}
+
+/// A policy without its settings.
+pub struct Opened(Kind);
+
+impl Opened {
+    /// What makes instances of it with these settings, with the first; it has to answer these hooks.
+    ///
+    /// # Errors
+    /// [`MakeError`].
+    pub fn make(&self, settings: &str, hooks: &[String]) -> Result<(Maker, Instance), MakeError> {
+        let maker = Maker { kind: self.0.clone(), settings: settings.into() };
+        let (instance, served) = maker.instance()?;
+        match hooks.iter().find(|hook| !served.contains(hook)) {
+            Some(hook) => Err(MakeError::Hook { hook: hook.clone(), hooks: served }),
+            None => Ok((maker, instance)),
+        }
     }
 }
 
