@@ -77,6 +77,11 @@ fn a_policy_is_written_from_an_empty_folder_as_its_page_says() {
 }
 
 #[test]
+fn the_commands_of_the_page_about_trying_policies_run() {
+    run(include_str!("../../docs/policies/test.md"));
+}
+
+#[test]
 fn the_commands_of_the_page_of_simulations_run() {
     run(include_str!("../../docs/policies/simulate.md"));
 }
