@@ -335,3 +335,33 @@ fn a_described_fleet_is_updated_in_its_window_and_the_same_each_time() {
     let lie = play();
     assert!(lie.status.code() == Some(1) && out(&lie).contains("0 sensors"), "{}", out(&lie));
 }
+
+/// Answers that are kept are those that policies would give: with every decision shown, each question is asked.
+#[test]
+fn a_simulation_is_the_same_whether_each_question_is_asked_or_not() {
+    let folder = Folder::new();
+    folder.write(
+        "fleet.toml",
+        "[[group]]\nname = \"a\"\ncount = 150\ngateways = 3\nlabels = { ring = \"x\" }\nfacts = { battery = [0, 100], rssi = -70 }\n\
+         failure_rate = \"1%\"\ntransfers = 4\n[[group]]\nname = \"b\"\ncount = 150\nfacts = { battery = [20, 40] }\n",
+    );
+    folder.write(
+        "mine.rhai",
+        "fn install(question) {\n    if question.subject.reverts > 1 { return deny(\"twice\"); }\n    \
+         if question.subject.labels.ring == () && question.rollout.wave == 1 { wait(\"2m\", \"later\") } else { allow() }\n}\n",
+    );
+    let play = |decisions: &str| {
+        let policies = ["--policy", "battery-and-link", "--policy", "rate-and-lan", "--policy", "mine.rhai"];
+        let plan =
+            ["--wave", "30%", "--wave", "100%", "--failures", "90%", "--silence", "90%", "--limit", "2d"];
+        let rest =
+            ["--fleet", "fleet.toml", "--start", "2026-11-23T12:00:00Z", "--json", "--decisions", decisions];
+        let arguments = [&["policy", "simulate"][..], &policies, &plan, &rest].concat();
+        let mut document: Value = serde_json::from_slice(&folder.trireme(&arguments).stdout).unwrap();
+        document.as_object_mut().unwrap().remove("decisions");
+        document
+    };
+    let (kept, asked) = (play("0"), play("1000000"));
+    assert!(asked["questions"].as_u64().unwrap() > 500, "{asked}");
+    assert_eq!(kept, asked);
+}

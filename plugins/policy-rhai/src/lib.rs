@@ -59,6 +59,16 @@ pub struct Rhai {
     known: Caches,
 }
 
+impl Rhai {
+    /// What of a question a hook can look at, as paths of names: two questions that are the same there get the same
+    /// answer. None where it may look at all of it, or does not serve the hook.
+    #[must_use]
+    pub fn sees(&self, hook: &str) -> Option<Vec<Vec<String>>> {
+        let served = self.script.hooks.iter().find(|served| served.name == hook)?;
+        served.question.need.paths()
+    }
+}
+
 #[cfg(feature = "component")]
 trireme_sdk::export_policy!(Rhai);
 

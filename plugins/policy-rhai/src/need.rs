@@ -74,6 +74,16 @@ impl Need {
         }
     }
 
+    /// The ways to everything that is needed; none where that is all of it.
+    pub(crate) fn paths(&self) -> Option<Vec<Vec<String>>> {
+        let Self::Entries(entries) = self else { return None };
+        let below = entries.iter().flat_map(|(name, need)| {
+            let rest = need.paths().filter(|paths| !paths.is_empty()).unwrap_or_else(|| vec![Vec::new()]);
+            rest.into_iter().map(|rest| [vec![name.to_string()], rest].concat())
+        });
+        Some(below.collect())
+    }
+
     /// The same, and everything below `DEEPEST`.
     fn cut(&mut self, depth: usize) {
         if let Self::Entries(entries) = self {

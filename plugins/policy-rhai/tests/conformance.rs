@@ -71,3 +71,25 @@ fn a_script_keeps_nothing_from_one_question_to_the_next() {
     assert_eq!(policy.decide("install", "{}").unwrap(), first);
     assert_eq!(first.verdict, Verdict::Deny("1".into()));
 }
+
+#[test]
+fn a_script_tells_what_of_a_question_it_looks_at() {
+    let sees = |source: &str| Rhai::load(source, "{}").unwrap().sees("install");
+    let paths = |paths: &[&str]| {
+        Some(
+            paths
+                .iter()
+                .map(|path| path.split('.').map(str::to_owned).collect())
+                .collect::<Vec<Vec<String>>>(),
+        )
+    };
+    let source = "fn install(question) { if question.counts.hour > 3 && question.subject.labels.site == \"x\" { allow() } else { deny(\"\") } }";
+    assert_eq!(sees(source), paths(&["counts.hour", "subject.labels.site"]));
+    assert_eq!(sees("fn install(question) { allow() }"), Some(Vec::new()));
+    assert_eq!(
+        sees("fn install(question) { if question.rollout == () { allow() } else { deny(\"\") } }"),
+        paths(&["rollout"])
+    );
+    assert_eq!(sees("fn install(question) { deny(`${question}`) }"), None);
+    assert_eq!(sees("fn publish(question) { allow() }"), None);
+}

@@ -2,7 +2,7 @@
 //! sensors that install, fail or stay away. Policies are asked with the questions of the roles.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 
 use serde_json::json;
 use trireme_core::hour::PastHour;
@@ -11,7 +11,10 @@ use trireme_core::rollout::{Counts, Place, Plan, Rollout, Standing, State, Step,
 use trireme_core::{Digest, ModelName, SensorId, Version};
 
 use super::fleet::Fleet;
+pub use super::outcome::{Outcome, Sample};
+use super::questions::{Asked, Install, release};
 use super::random::Random;
+use super::reasons::Reasons;
 
 /// A gateway asks again after a denial, as `denied_ms` has it.
 const DENIED_MS: u64 = 600_000;
@@ -23,8 +26,6 @@ const AGAIN_TIMES: u32 = 3;
 const ORDERED_MS: u64 = 60_000;
 /// A receipt is with the manufacturer after 5 seconds to this and 5 seconds.
 const COLLECTED_MS: u64 = 60_000;
-/// Different reasons to wait that are counted one by one.
-const MOST_REASONS: usize = 64;
 /// What happened to sensors beyond this number is counted together.
 const MOST_CULPRITS: usize = 256;
 
@@ -54,58 +55,7 @@ pub trait Judge {
     /// Whether anybody answers those of this hook; where nobody does, all is allowed.
     fn serves(&self, hook: &str) -> bool;
     /// The combined answer of all policies of the hook.
-    fn ask(&mut self, hook: &'static str, question: &str, unix_ms: u64) -> Verdict;
-}
-
-/// The numbers at a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Sample {
-    /// Milliseconds since the beginning.
-    pub at_ms: u64,
-    /// Waves that have begun.
-    pub wave: u32,
-    /// The sensors by how they stand.
-    #[serde(flatten)]
-    pub counts: Counts,
-}
-
-/// How it went.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// The rollout as it stands in the end.
-    pub rollout: Rollout,
-    /// Why it did not end by itself, where it did not.
-    pub stalled: Option<String>,
-    /// How long it took, in milliseconds.
-    pub took_ms: u64,
-    /// The numbers over time.
-    pub samples: Vec<Sample>,
-    /// Why sensors and waves waited, and how often.
-    pub waits: BTreeMap<String, u64>,
-    /// Sensors that failed, with how often they gave the release up.
-    pub failed: Vec<(SensorId, u32)>,
-    /// Questions that policies answered.
-    pub asked: u64,
-}
-
-impl Outcome {
-    /// Whether everybody has it who was to have it.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.rollout.state == State::Done
-    }
-
-    /// The most sensors that were ever admitted; at least 1.
-    #[must_use]
-    pub fn admitted(&self) -> u64 {
-        self.samples.iter().map(|sample| sample.counts.admitted).max().unwrap_or(0).max(1)
-    }
-
-    /// The last numbers.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.samples.last().map(|sample| sample.counts).unwrap_or_default()
-    }
+    fn ask(&mut self, hook: &'static str, question: &dyn Asked, unix_ms: u64) -> Verdict;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,9 +118,7 @@ struct World<'a, J> {
     watched: Counts,
     why: String,
     samples: Vec<Sample>,
-    waits: BTreeMap<String, u64>,
-    /// The first of each kind of reason.
-    reasons: BTreeMap<String, String>,
+    waits: Reasons,
     asked: u64,
 }
 
@@ -201,8 +149,7 @@ pub fn play<J: Judge>(setup: &Setup, fleet: &Fleet, judge: &mut J, seed: u64) ->
         watched: Counts::default(),
         why: String::new(),
         samples: Vec::new(),
-        waits: BTreeMap::new(),
-        reasons: BTreeMap::new(),
+        waits: Reasons::default(),
         asked: 0,
     };
     world.set_up();
@@ -341,7 +288,7 @@ impl<J: Judge> World<'_, J> {
             }
             Verdict::RetryAfter(ms, reason) => {
                 self.why = format!("wave {wave} waits: {reason}");
-                self.waited(&reason);
+                self.waits.count(&reason);
                 self.not_before = self.now + ms.max(1_000);
                 self.look_in(ms.max(1_000));
             }
@@ -371,11 +318,7 @@ impl<J: Judge> World<'_, J> {
     }
 
     fn release(&self) -> serde_json::Value {
-        let Setup { model, version, size, emergency, .. } = self.setup;
-        json!({
-            "manufacturer": "acme", "topic": "acme", "model": model, "version": version, "suite": "digest",
-            "size": size, "digest": self.digest, "sequence": self.rollout.wave + 1, "emergency": emergency,
-        })
+        release(self.setup, &self.digest, self.rollout.wave)
     }
 
     fn ask_about_wave(&mut self, wave: u32, counts: &Counts, begun: bool) -> Verdict {
@@ -409,21 +352,7 @@ impl<J: Judge> World<'_, J> {
     fn ask(&mut self, hook: &'static str, question: &serde_json::Value) -> Verdict {
         self.asked += 1;
         let unix_ms = self.unix_ms();
-        self.judge.ask(hook, &question.to_string(), unix_ms)
-    }
-
-    /// Reasons that differ in numbers alone are one: the first stands for all.
-    fn waited(&mut self, reason: &str) {
-        let plain: String = reason.chars().filter(|letter| !letter.is_ascii_digit()).collect();
-        let first = match self.reasons.get(&plain) {
-            Some(first) => first.clone(),
-            None if self.reasons.len() < MOST_REASONS => {
-                self.reasons.insert(plain, reason.to_owned());
-                reason.to_owned()
-            }
-            None => "other reasons".to_owned(),
-        };
-        *self.waits.entry(first).or_default() += 1;
+        self.judge.ask(hook, question, unix_ms)
     }
 
     /// The hook `publish`: may the release go to its broker?
@@ -449,7 +378,7 @@ impl<J: Judge> World<'_, J> {
                 }
             }
             Verdict::RetryAfter(ms, reason) => {
-                self.waited(&reason);
+                self.waits.count(&reason);
                 self.at(self.now + ms.max(1_000), Event::Visit);
             }
             Verdict::Deny(reason) => self.refused = Some(reason),
@@ -485,11 +414,11 @@ impl<J: Judge> World<'_, J> {
                 }
             }
             Verdict::RetryAfter(ms, reason) => {
-                self.waited(&reason);
+                self.waits.count(&reason);
                 self.at(self.now + ms.max(1_000), Event::Deliver(number));
             }
             Verdict::Deny(reason) => {
-                self.waited(&reason);
+                self.waits.count(&reason);
                 self.at(self.now + DENIED_MS, Event::Deliver(number));
             }
         }
@@ -504,7 +433,7 @@ impl<J: Judge> World<'_, J> {
         let away = sensor.away_ms(self.unix_ms());
         if away > 0 {
             let spread = self.random.below(600_000);
-            self.waited("the sensor is away");
+            self.waits.count("the sensor is away");
             return self.at(self.now + away + spread, Event::Consider(number));
         }
         let transfers = self.fleet.gateways.get(sensor.gateway).map_or(1, |(_, transfers)| *transfers);
@@ -512,12 +441,7 @@ impl<J: Judge> World<'_, J> {
         if !gateway.has || gateway.active >= transfers {
             return gateway.waiting.push_back(number);
         }
-        let verdict = if self.judge.serves("install") {
-            let question = self.install_question(number);
-            self.ask("install", &question)
-        } else {
-            Verdict::Allow
-        };
+        let verdict = if self.judge.serves("install") { self.ask_to_install(number) } else { Verdict::Allow };
         match verdict {
             Verdict::Allow => {
                 let (now, ends) = (self.now, self.now + sensor.install_ms);
@@ -532,42 +456,45 @@ impl<J: Judge> World<'_, J> {
                 self.at(ends, Event::Booted(number));
             }
             Verdict::RetryAfter(ms, reason) => {
-                self.waited(&reason);
+                self.waits.count(&reason);
                 self.at(self.now + ms.max(1_000), Event::Consider(number));
                 self.next_of(sensor.gateway);
             }
             Verdict::Deny(reason) => {
-                self.waited(&reason);
+                self.waits.count(&reason);
                 self.at(self.now + DENIED_MS, Event::Consider(number));
                 self.next_of(sensor.gateway);
             }
         }
     }
 
-    fn install_question(&mut self, number: usize) -> serde_json::Value {
+    fn ask_to_install(&mut self, number: usize) -> Verdict {
         let (Some(sensor), Some(at)) = (self.fleet.sensors.get(number), self.sensors.get(number)) else {
-            return serde_json::Value::Null;
+            return Verdict::Allow;
         };
-        let name = self.fleet.gateways.get(sensor.gateway).map(|(name, _)| name);
         let gateway = self.gateways.get_mut(sensor.gateway);
         let (transfers, sensors, hour) = gateway
             .map_or((0, 0, 0), |gateway| (gateway.active, gateway.sensors, gateway.hour.count(self.now)));
         let open = self.setup.plan.waves.iter().take(self.rollout.wave as usize);
         let widest = open.filter(|wave| wave.select.is_none()).map(|wave| wave.share.as_millionths()).max();
-        json!({
-            "release": self.release(),
-            "subject": {
-                "sensor": sensor.id, "running": sensor.running, "generation": 1, "reverts": at.reverts,
-                "failures": 0, "gateway": name, "labels": sensor.labels, "facts": sensor.facts,
-                "position": at.place,
-            },
-            "counts": { "transfers": transfers, "sensors": sensors, "hour": hour },
-            "rollout": {
-                "wave": self.rollout.wave, "of": self.setup.plan.waves.len(),
-                "percent": f64::from(widest.unwrap_or(0)) / 10_000.0,
-            },
-            "unix_ms": self.unix_ms(),
-        })
+        let unix_ms = self.unix_ms();
+        let question = Install {
+            setup: self.setup,
+            digest: &self.digest,
+            sensor,
+            number,
+            gateway: self.fleet.gateways.get(sensor.gateway).map(|(name, _)| name),
+            reverts: at.reverts,
+            position: at.place,
+            wave: self.rollout.wave,
+            widest: widest.unwrap_or(0),
+            transfers,
+            sensors,
+            hour,
+            unix_ms,
+        };
+        self.asked += 1;
+        self.judge.ask("install", &question, unix_ms)
     }
 
     /// A free transfer goes to whoever waits for one.
@@ -616,7 +543,7 @@ impl<J: Judge> World<'_, J> {
             stalled,
             took_ms: self.now,
             samples: self.samples,
-            waits: self.waits,
+            waits: self.waits.counted(),
             failed,
             asked: self.asked,
         }

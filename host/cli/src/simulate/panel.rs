@@ -1,12 +1,15 @@
 //! The policies that a simulation asks: as in a node a denial wins, else the longest wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 use trireme_core::message::Verdict;
+use trireme_core::policy::Policy as _;
+use trireme_policy_rhai::Rhai;
 
 use super::engine::Judge;
+use super::questions::Asked;
 use crate::config::{PolicyConfig, PolicySource, RhaiMode};
 use crate::policies::shipped;
 use crate::policies::workshop::{Instance, MakeError, Workshop};
@@ -44,9 +47,18 @@ pub struct Noted {
     pub line: u32,
 }
 
-/// Policies, ready to be asked.
+/// Answers that are kept.
+const MOST_ANSWERS: usize = 100_000;
+
+/// Policies, ready to be asked. Most questions of a large fleet are alike where scripts look at them: such are answered
+/// once.
 pub struct Panel {
     members: Vec<(String, Vec<String>, Instance)>,
+    /// By hook, the paths in a question that its policies see; none where one of them may see all of it.
+    sights: BTreeMap<String, Option<Vec<Vec<String>>>>,
+    answers: HashMap<Vec<u8>, Verdict>,
+    /// What the policies see of the question in hand.
+    key: Vec<u8>,
     keep: usize,
     /// The first decisions.
     pub noted: Vec<Noted>,
@@ -67,19 +79,40 @@ impl Panel {
         let workshop = Workshop::new(rhai, None);
         let mut given = told(settings)?;
         let mut members = Vec::new();
+        let mut sights = BTreeMap::<String, Option<Vec<Vec<String>>>>::new();
         for wish in policies {
             let (name, source) = source(wish);
             let settings = Value::Object(given.remove(&name).unwrap_or_default()).to_string();
-            let config = PolicyConfig { name: name.clone(), source, settings, line: 0 };
+            let config = PolicyConfig { name: name.clone(), source, settings: settings.clone(), line: 0 };
             let failed = |source| PanelError::Make { name: name.clone(), source };
             let (maker, _) = workshop.make(&config, &[]).map_err(failed)?;
             let (instance, hooks) = maker.instance().map_err(failed)?;
+            let script = maker.script().and_then(|script| Rhai::load(script, &settings).ok());
+            for hook in &hooks {
+                let seen = script.as_ref().and_then(|script| script.sees(hook));
+                let all = sights.entry(hook.clone()).or_insert_with(|| Some(Vec::new()));
+                match (all.as_mut(), seen) {
+                    (Some(all), Some(seen)) => all.extend(seen),
+                    _ => *all = None,
+                }
+            }
             members.push((name, hooks, instance));
         }
         match given.into_keys().next() {
             Some(unknown) => Err(PanelError::Setting(unknown)),
-            None => Ok(Self { members, keep, noted: Vec::new() }),
+            None => {
+                let (answers, key, noted) = (HashMap::new(), Vec::new(), Vec::new());
+                Ok(Self { members, sights, answers, key, keep, noted })
+            }
         }
+    }
+
+    /// Whether `key` stands for all that is seen of this question.
+    fn stands(&mut self, hook: &str, question: &dyn Asked) -> bool {
+        self.key.clear();
+        self.key.extend_from_slice(hook.as_bytes());
+        let seen = self.sights.get(hook).and_then(Option::as_ref);
+        seen.is_some_and(|paths| paths.iter().all(|path| question.part(path, &mut self.key)))
     }
 }
 
@@ -114,7 +147,24 @@ impl Judge for Panel {
         self.members.iter().any(|(_, hooks, _)| hooks.iter().any(|served| served == hook))
     }
 
-    fn ask(&mut self, hook: &'static str, question: &str, unix_ms: u64) -> Verdict {
+    fn ask(&mut self, hook: &'static str, question: &dyn Asked, unix_ms: u64) -> Verdict {
+        let stands = self.noted.len() >= self.keep && self.stands(hook, question);
+        if let Some(known) = self.answers.get(&self.key).filter(|_| stands) {
+            return known.clone();
+        }
+        let verdict = self.ask_all(hook, &question.json(), unix_ms);
+        if stands {
+            if self.answers.len() >= MOST_ANSWERS {
+                self.answers.clear();
+            }
+            self.answers.insert(self.key.clone(), verdict.clone());
+        }
+        verdict
+    }
+}
+
+impl Panel {
+    fn ask_all(&mut self, hook: &str, question: &str, unix_ms: u64) -> Verdict {
         let mut strictest = Verdict::Allow;
         for (name, hooks, instance) in &mut self.members {
             if !hooks.iter().any(|served| served == hook) {

@@ -12,8 +12,8 @@ impl Judge for Fake {
         self.0.contains(&hook)
     }
 
-    fn ask(&mut self, hook: &'static str, question: &str, _: u64) -> Verdict {
-        (self.1)(hook, &serde_json::from_str(question).unwrap())
+    fn ask(&mut self, hook: &'static str, question: &dyn Asked, _: u64) -> Verdict {
+        (self.1)(hook, &serde_json::from_str(&question.json()).unwrap())
     }
 }
 
