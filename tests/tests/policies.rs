@@ -257,6 +257,36 @@ async fn a_script_is_replaced_while_the_node_runs_and_a_broken_file_in_between_c
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_compiled_policy_answers_for_the_hook_that_it_serves() {
+    let lab = Lab::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/policies/size-limit/size-limit.wasm");
+    let settings = json!({ "most": 40_000 }).to_string();
+    let policy =
+        PolicyConfig { name: "size-limit".into(), source: PolicySource::File(file), settings, line: 0 };
+    let config =
+        PoliciesConfig { hooks: [("accept".to_owned(), vec![policy])].into(), rhai: RhaiMode::Sandboxed };
+    let centre = lab.centre().await;
+    let md = model("MD-01");
+    let mut broker = lab.broker_plan(&centre, "bk-1");
+    broker.policies = policies::load(&config, None);
+    let broker = lab.node("bk-1", vec![broker]).await;
+    let brokers = [("bk-1", broker.url("broker"))];
+    let mut maker = lab.manufacturer_plan(&centre, "acme", std::slice::from_ref(&md), &brokers);
+    let mut plan: Value = serde_json::from_slice(&maker.config).unwrap();
+    plan["publish_timeout_ms"] = json!(1500);
+    maker.config = plan.to_string().into_bytes();
+    let maker = lab.node("acme", vec![maker]).await;
+
+    let _refused = maker.publish("MD-01", "1.3", "digest", &image(40_001, 1)).await;
+    let audit = lab.audit("bk-1").join("\n");
+    assert!(audit.contains("policy accept: deny") && audit.contains("size-limit deny"), "{audit}");
+    assert_eq!(Denied::releases_at(&broker, "broker").await, 0);
+    maker.publish("MD-01", "1.4", "digest", &image(40_000, 2)).await.unwrap();
+    assert_eq!(Denied::releases_at(&broker, "broker").await, 1);
+    assert!(lab.audit("bk-1").join("\n").contains("size-limit allow"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_several_scripts_the_strictest_counts_and_all_are_told_natively_as_well() {
     let no = "fn install(question) { deny(\"not on a Sunday\") }";
     let network = Scripted::new(RhaiMode::Native, &[("gate", LATER), ("sunday", no), ("yes", YES)]).await;

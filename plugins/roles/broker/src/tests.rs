@@ -387,6 +387,11 @@ fn a_gateway_gets_the_release_once_and_its_acknowledgement_is_durable() {
     let acts = bench.settle(acts, b"");
     let (_, blob, retain) = delivery(&acts).unwrap();
     assert_eq!((blob, retain), (None, false));
+    let asked = acts.iter().filter_map(|act| match act {
+        Act::Ask(hook, ..) => Some(hook.as_str()),
+        _ => None,
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), ["accept"], "no window and no rate holds it up");
 }
 
 #[test]

@@ -280,7 +280,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Its turn has come: the hook `deliver` is asked, unless the release is not due any more.
+    /// Its turn has come: the hook `deliver` is asked, unless the release is not due any more. What goes without an image
+    /// – a halt, a withdrawal, a fresh manifest – takes next to nothing, and no policy holds it up.
     pub(crate) fn go(
         &mut self,
         host: &mut dyn Host,
@@ -327,6 +328,12 @@ impl Broker {
         });
         let deadline = now.monotonic_ms.saturating_add(self.config.delivery_ms);
         link.transfer = Some(Transfer { channel, stored, begun: false, deadline });
+        if tier_2_header(link).is_ok_and(|header| header.offset == header.size) {
+            if let Err(fault) = self.may_deliver(host, now, id, Verdict::Allow) {
+                self.drop_link(host, now, id, &fault.to_string());
+            }
+            return;
+        }
         let then = self.job(Work::MayDeliver(id));
         host.ask("deliver", [question.to_string().into_bytes()].into(), then);
     }
