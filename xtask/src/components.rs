@@ -17,7 +17,8 @@ use crate::{
 /// What a shipped plugin may import from: our own packages, so no files, network or environment.
 const NAMESPACE: &str = "trireme:";
 
-/// How large a function may be that becomes part of its caller, as LLVM counts; 225 when nobody says anything.
+/// How large a function of the interpreter of policies may be that becomes part of its caller, as LLVM counts; 225 when
+/// nobody says anything. It is calls within calls, each of which asks whether it is time: an eighth less of it.
 const INLINE: &str = "llvm-args=-inline-threshold=1000";
 
 /// Builds every role, every model and the interpreter of policies into target/components.
@@ -40,7 +41,6 @@ fn compile(workspace: &Workspace, toolchain: &Toolchain, plugin: &Plugin) -> Res
     cargo.args(["--quiet", "--lib", "--crate-type", "cdylib", "--features", "component"]);
     cargo.args(["--profile", "component", "-p", &plugin.package]);
     if plugin.name().starts_with("policy-") {
-        // An interpreter is calls within calls, each of which asks whether it is time: an eighth less of it.
         cargo.args(["--", "-C", INLINE]);
     }
     command::run(&mut cargo)?;
