@@ -179,10 +179,18 @@ fn stands_in<'a>(function: &'a ScriptFuncDef, ast: &'a AST) -> &'a ScriptFuncDef
             Expr::Variable(named, ..) => Some(&named.1),
             _ => None,
         });
-        let next =
-            ast.iter_fn_def().find(|next| next.name == call.name && next.params.len() == call.args.len());
-        match next {
-            Some(next) if !call.capture_parent_scope && handed_on.eq(at.params.iter().map(Some)) => at = next,
+        // There can be more of the same name, for different kinds of `this`.
+        let next = || {
+            ast.iter_fn_def().filter(|next| next.name == call.name && next.params.len() == call.args.len())
+        };
+        match (next().next(), next().count()) {
+            (Some(next), 1)
+                if next.this_type.is_none()
+                    && !call.capture_parent_scope
+                    && handed_on.eq(at.params.iter().map(Some)) =>
+            {
+                at = next;
+            }
             _ => return at,
         }
     }
@@ -286,7 +294,9 @@ fn functions(ast: &AST, plain: &AST) -> Result<Script, Vec<Diagnostic>> {
                 if script.hooks.iter().any(|hook: &Hook| hook.name == name) {
                     wrong.push(at(start, format!("{name} is there twice")));
                 } else if count == 1 || count == 2 {
-                    let mut uses = uses.of_function(name, count).iter().cloned();
+                    // What is run is what counts: it gets its arguments themselves, and no copies.
+                    let run = stands_in(definition, ast);
+                    let mut uses = uses.of_function(&run.name, count).iter().cloned();
                     let mut next = || uses.next().unwrap_or(Use::NOTHING);
                     let (question, settings) = (next(), next());
                     script.hooks.push(Hook { name, function: function(), question, settings });

@@ -128,6 +128,33 @@ fn a_function_of_the_script_takes_the_place_of_one_of_the_library() {
 }
 
 #[test]
+fn a_function_that_stands_in_for_a_hook_leaves_nothing_behind() {
+    let settings = "fn settings() { #{ seen: 0, list: [1] } }";
+    for change in [
+        "settings.seen += 1;",
+        "settings.list.push(2);",
+        "settings.remove(\"seen\");",
+        "question.counts.clear();",
+    ] {
+        let decide = format!(
+            "fn decide(question, settings) {{ {change} deny(`${{settings}} ${{question.counts}}`) }}"
+        );
+        for hook in [
+            "decide(question, settings)",
+            "between(question, settings)",
+            "return decide(question, settings);",
+        ] {
+            let script = format!(
+                "{settings}\n{decide}\nfn between(q, s) {{ decide(q, s) }}\nfn install(question, settings) {{ {hook} }}"
+            );
+            let [narrow, whole] = both(&script);
+            assert_eq!(narrow, whole, "{script}");
+            assert!(narrow.is_ok(), "{narrow:?}");
+        }
+    }
+}
+
+#[test]
 fn settings_that_are_looked_at_as_a_whole_are_whole() {
     for body in [
         "settings",
