@@ -146,10 +146,9 @@ impl Lab {
         };
         let request = issue::request(signer.as_ref(), &certified.subject).unwrap();
         let request = issue::parse_request(&request).unwrap();
-        let (from, until) = (now_ms() - DAY_MS, certified.not_after_ms);
+        let (from, serial) = (now_ms() - DAY_MS, hierarchy::serial());
         let Office { key, certificate: issuer, chain } = &self.issuing;
-        let made =
-            issue::certify(key.as_ref(), issuer, &request, &certified, from, until, hierarchy::serial());
+        let made = issue::certify(key.as_ref(), issuer, &request, &certified, from, not_after_ms, serial);
         let mut certificate = made.unwrap();
         self.issued.lock().unwrap().push(hierarchy::registered(&certificate, &certified, &self.issuing));
         certificate.extend_from_slice(chain);

@@ -18,40 +18,33 @@ const PROGRAMS: [(&str, &str); 7] = [
 /// Makes sure that these are there: does nothing when they are, and never runs apt-get needlessly.
 pub(crate) fn ensure_debian(packages: &[&str]) -> Result<(), Error> {
     let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_there(package)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let refuse = |advice| Err(Error::Packages { missing: missing.join(", "), advice });
-    if command::find("apt-get").is_none() {
-        return refuse("install them with your system's package manager".to_owned());
-    }
-    if !is_root() {
-        return refuse(format!("run `sudo apt-get install {}`", missing.join(" ")));
-    }
-    eprintln!("    installing {}", missing.join(" "));
-    if !all_known(&missing) {
-        update()?;
-    }
-    let mut install = apt_get();
-    command::run(install.args(["install", "-qq", "-y", "--no-install-recommends"]).args(&missing))
+    if missing.is_empty() { Ok(()) } else { install(&missing, all_known(&missing)) }
 }
 
 /// The same, and none older than that version: what is there is upgraded where it has to be. Lists that are old know
 /// old versions.
 pub(crate) fn ensure_debian_from(packages: &[&str], oldest: Version) -> Result<(), Error> {
     if all_installed_from(packages, oldest) {
-        return Ok(());
+        Ok(())
+    } else {
+        install(packages, all_known_from(packages, oldest))
+    }
+}
+
+/// Installs or upgrades them; `known` says whether apt's lists will do.
+fn install(packages: &[&str], known: bool) -> Result<(), Error> {
+    let refuse = |advice| Err(Error::Packages { missing: packages.join(", "), advice });
+    if command::find("apt-get").is_none() {
+        return refuse("install them with your system's package manager".to_owned());
     }
     if !is_root() {
-        let advice = format!("run `sudo apt-get install {}`", packages.join(" "));
-        return Err(Error::Packages { missing: packages.join(", "), advice });
+        return refuse(format!("run `sudo apt-get install {}`", packages.join(" ")));
     }
     eprintln!("    installing {}", packages.join(" "));
-    if !all_known_from(packages, oldest) {
+    if !known {
         update()?;
     }
-    let mut install = apt_get();
-    command::run(install.args(["install", "-qq", "-y", "--no-install-recommends"]).args(packages))
+    command::run(apt_get().args(["install", "-qq", "-y", "--no-install-recommends"]).args(packages))
 }
 
 /// Whether all of them are installed as packages, none of them older.

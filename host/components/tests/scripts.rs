@@ -81,6 +81,19 @@ fn a_source_as_large_as_may_be_loads() {
     let source = format!("{line}{functions}");
     let mut loaded = support::component(&source, "{}").map_err(|mistakes| format!("{mistakes:?}")).unwrap();
     assert_eq!(loaded.decide("install", "{}").verdict, Verdict::Allow);
+    // Each hands the question on to the next, which is what takes longest to follow.
+    let chain: String = (0..400)
+        .map(|n| {
+            format!(
+                "fn f{n}(q) {{ let r = q.a; let s = r; if s == () {{ f{}(q) }} else {{ q.b{n} }} }}\n",
+                n + 1
+            )
+        })
+        .collect();
+    let rest = "fn f400(q) { q }\nfn install(question) { if question.c == 1 { deny(`${f0(question)}`) } else { allow() } }";
+    let source = format!("{chain}{rest}");
+    let mut loaded = support::counted(&source, "{}").unwrap();
+    assert_eq!(loaded.decide("install", "{}").verdict, Verdict::Allow);
 }
 
 #[test]
@@ -99,9 +112,11 @@ fn what_is_nested_too_deep_is_a_mistake_and_no_trap() {
         "fn down(n) {{ if n == 0 {{ 0 }} else {{ {body} }} }}\nfn install(question) {{ deny(`${{down(question.n)}}`) }}"
     );
     let mut loaded = support::component(&source, "{}").map_err(|mistakes| format!("{mistakes:?}")).unwrap();
+    let mut counted = support::counted(&source, "{}").unwrap();
     for n in [20, 30] {
         let question = format!("{{\"n\":{n}}}");
         let decision = loaded.decide("install", &question);
+        assert_eq!(counted.decide("install", &question), decision, "their stacks suffice alike");
         assert_eq!(decision.failed, n == 30, "{decision:?}");
         assert_eq!(decision.line, 2, "{decision:?}");
     }

@@ -1,4 +1,4 @@
-//! The engines: one for roles and models, with a clock; one for policies, without.
+//! The engines: one for roles and models, with a clock; two for policies, which are counted and not timed.
 
 use std::{
     hash::{Hash, Hasher},

@@ -22,6 +22,8 @@ const MOST_LISTED: usize = 32;
 
 /// The most operations of WASM that any processor gets done in a nanosecond, generously: many cost fuel and no time.
 const OPERATIONS_PER_NS: u64 = 40;
+/// How long a source that is known to load may take to load once more.
+const AGAIN: Duration = Duration::from_secs(2);
 /// How often a quick instance that was stopped is replaced, before the policy is only asked the slow way.
 const MOST_STOPPED: u32 = 3;
 
@@ -70,10 +72,13 @@ impl PolicyFactory {
         let PolicyLimits { source_bytes, settings_bytes, .. } = self.engine.limits;
         not_longer("it has", source, source_bytes)?;
         not_longer("the settings have", settings, settings_bytes)?;
-        let (quick, counted, hooks) = match self.start_quick(source, settings) {
+        let soon = soon(self.engine.limits.load_fuel);
+        let (quick, counted, hooks) = match self.start_quick(source, settings, soon) {
             Some(started) => started.map(|(instance, hooks)| (Some(instance), None, hooks))?,
             None => {
-                self.start_counted(source, settings).map(|(instance, hooks)| (None, Some(instance), hooks))?
+                let (instance, hooks) = self.start_counted(source, settings)?;
+                let quick = self.start_quick(source, settings, AGAIN).and_then(Result::ok);
+                (quick.map(|(instance, _)| instance), Some(instance), hooks)
             }
         };
         let stopped = if quick.is_some() { 0 } else { MOST_STOPPED };
@@ -88,17 +93,16 @@ impl PolicyFactory {
         load(&self.counted, store, source, settings)
     }
 
-    /// None where counting might say something else.
-    fn start_quick(&self, source: &str, settings: &str) -> Option<Result<Loaded, Error>> {
+    /// None where it traps or takes longer than this: counting might say something else then.
+    fn start_quick(&self, source: &str, settings: &str, most: Duration) -> Option<Result<Loaded, Error>> {
         let quick = self.quick.as_ref()?;
-        let soon = soon(self.engine.limits.load_fuel);
         let _running = self.engine.clock().running();
         let begun = Instant::now();
         let mut store = self.store(self.engine.quick());
-        store.set_epoch_deadline(ticks(soon));
+        store.set_epoch_deadline(ticks(most));
         match load(quick, store, source, settings) {
             Err(Error::Start(_)) => None,
-            started => Some(started).filter(|_| begun.elapsed() < soon),
+            started => Some(started).filter(|_| begun.elapsed() < most),
         }
     }
 
@@ -256,7 +260,7 @@ impl Policy {
             None => {
                 // It counts as stopped once more, unless it gets that far.
                 self.stopped += 1;
-                self.factory.start_quick(&self.source, &self.settings)?.ok()?.0
+                self.factory.start_quick(&self.source, &self.settings, AGAIN)?.ok()?.0
             }
         };
         let _running = self.factory.engine.clock().running();

@@ -13,8 +13,8 @@ use crate::{
 /// Puts them in place of `name.entry` in the statements of a program, in which `name` means nothing else.
 pub(crate) fn put(program: &AST, statements: &mut [Stmt], name: &str, settings: &Map) {
     if !statements.iter().any(|statement| declares(statement, name)) {
-        let library_ms = program.iter_fn_def().all(|own| own.name != "ms");
-        let mut put = Put { name, settings, library_ms };
+        let ms_is_built_in = program.iter_fn_def().all(|own| own.name != "ms");
+        let mut put = Put { name, settings, ms_is_built_in };
         statements.iter_mut().for_each(|inner| put.statement(inner));
     }
 }
@@ -42,8 +42,8 @@ fn declares(statement: &Stmt, name: &str) -> bool {
 struct Put<'a> {
     name: &'a str,
     settings: &'a Map,
-    /// Whether `ms` is the one of the library.
-    library_ms: bool,
+    /// Whether `ms` is the one for policies, and none of the script.
+    ms_is_built_in: bool,
 }
 
 impl Put<'_> {
@@ -93,7 +93,7 @@ impl Put<'_> {
             Expr::FnCall(call, place) => {
                 let place = *place;
                 self.expressions(&mut call.args);
-                if self.library_ms
+                if self.ms_is_built_in
                     && let ("ms", [Expr::StringConstant(written, _)]) =
                         (call.name.as_str(), call.args.as_slice())
                     && let Ok(ms) = amounts::ms(&Dynamic::from(written.clone()))

@@ -4,18 +4,18 @@
 //! its functions are followed from their parameters: which entries they name, through variables and through calls of
 //! each other. Whatever is done with a record other than naming an entry of it means all of it: it is counted, printed,
 //! compared, iterated, given to something else, indexed by a name that is not known. So the answer is the same as
-//! with everything, which `tests/narrowing.rs` holds.
+//! with everything, which the tests beside this hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rhai::{AST, ASTFlags, Expr, FnCallExpr, ImmutableString, Stmt};
+use rhai::{AST, ASTFlags, ASTNode, Expr, FnCallExpr, ImmutableString, ScriptFuncDef, Stmt};
 
 use crate::{builtins, source};
 
 /// The longest path that is followed; what is below is needed whole.
 const DEEPEST: usize = 4;
-/// How often the functions are gone through. Who calls each other in longer chains needs everything.
-const MOST_ROUNDS: usize = 32;
+/// How often the functions are gone through, and each of them. Who calls each other in larger circles needs everything.
+const MOST_ROUNDS: usize = 8;
 
 /// What is needed of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,12 +99,20 @@ impl Need {
 impl Uses {
     /// Of all functions of a script, in the form in which they are run.
     pub(crate) fn of(ast: &AST) -> Self {
-        let functions: Vec<_> =
-            ast.iter_fn_def().map(|function| (function, source::statements(function, ast))).collect();
-        let nothing = functions.iter().map(|(function, _)| {
-            ((function.name.clone(), function.params.len()), vec![Use::NOTHING; function.params.len()])
+        let mut functions = callees_first(ast);
+        // Where one has several forms for different kinds of `this`, which is meant shows when it is called.
+        let mut forms = BTreeMap::<_, usize>::new();
+        for function in ast.iter_fn_def() {
+            *forms.entry((function.name.clone(), function.params.len())).or_default() += 1;
+        }
+        let nothing = forms.iter().map(|(name, forms)| {
+            let used = if *forms == 1 { Use::NOTHING } else { Use::ANYTHING };
+            (name.clone(), vec![used; name.1])
         });
         let mut uses = Self(nothing.collect());
+        functions.retain(|(function, _)| {
+            forms.get(&(function.name.clone(), function.params.len())).is_some_and(|forms| *forms == 1)
+        });
         for _ in 0..MOST_ROUNDS {
             let mut changed = false;
             for (function, statements) in &functions {
@@ -127,6 +135,43 @@ impl Uses {
     pub(crate) fn of_function(&self, name: &str, parameters: usize) -> &[Use] {
         self.0.get(&(name.into(), parameters)).map_or(&[], Vec::as_slice)
     }
+}
+
+/// The functions of a script with their statements, those that are called before those that call them.
+fn callees_first(ast: &AST) -> Vec<(&ScriptFuncDef, Vec<Stmt>)> {
+    let all = ast.iter_fn_def().map(|function| {
+        let name = (function.name.clone(), function.params.len());
+        (name, (&**function, source::statements(function, ast)))
+    });
+    let mut left: BTreeMap<(ImmutableString, usize), _> = all.collect();
+    let mut sorted = Vec::new();
+    while let Some((_, first)) = left.pop_first() {
+        // Functions that wait for those that they call.
+        let mut open = vec![(called(&first.1), first)];
+        while let Some((calls, _)) = open.last_mut() {
+            match calls.pop().map(|name| left.remove(&name)) {
+                Some(Some(next)) => open.push((called(&next.1), next)),
+                Some(None) => {}
+                None => sorted.extend(open.pop().map(|(_, done)| done)),
+            }
+        }
+    }
+    sorted
+}
+
+fn called(statements: &[Stmt]) -> Vec<(ImmutableString, usize)> {
+    let mut names = BTreeSet::new();
+    for statement in statements {
+        statement.walk(&mut Vec::new(), &mut |path| {
+            if let Some(ASTNode::Stmt(Stmt::FnCall(call, _)) | ASTNode::Expr(Expr::FnCall(call, _))) =
+                path.last()
+            {
+                names.insert((call.name.clone(), call.args.len()));
+            }
+            true
+        });
+    }
+    names.into_iter().collect()
 }
 
 /// One function, gone through.

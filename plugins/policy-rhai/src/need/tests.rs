@@ -64,10 +64,14 @@ fn of_this(name) { this[name] }
 fn first(a, b) { a.failed }
 fn first(a) { a.silent }
 fn empty(n) { this.clear(); n }
+fn twin(q) { q.counts.len() }
+fn int.twin(x) { x.unix_ms }
+fn circle(q, n) { if n > 5 { q.wave.number } else { circle_back(q.wave, q, n + 1) } }
+fn circle_back(w, q, n) { if w == () { q.unix_ms } else { circle(q, n) } }
 "#;
 
 #[rustfmt::skip]
-const BODIES: [&str; 118] = [
+const BODIES: [&str; 122] = [
     "question.counts.len()", "question.len()", "question", "`${question.counts}`", "question.counts == question.counts",
     "question.counts == #{failed: 1, silent: 2, admitted: 30}", "question[settings.name]", "question[settings.name].failed",
     "question[NAMES[1]].version", r#"question["counts"].failed"#, r#"question["counts"]["failed"]"#, "question.counts[\"fai\" + \"led\"]",
@@ -96,6 +100,7 @@ const BODIES: [&str; 118] = [
     "settings.name + 1 - true", "settings.table.a / 0", "let x = settings.table.a; x += settings.table.a; x", "for settings in [1] { return settings; }", "try { throw #{ name: 5 } } catch (settings) { settings.name }",
     "switch settings.name { \"counts\" => settings.table.a, _ => 0 }", "while settings.yes { break settings.soak; }", "let x = if settings.yes { settings.soak } else { settings.name }; x", "#{ a: settings.soak }.a", "[settings.soak][0]",
     "settings.soak in [settings.soak]", "question.counts[settings.list.len()]", "pick(question, settings.name).failed", "settings?.soak", "settings.soak ?? 1", "question.counts.contains(settings.soak)", "settings.table", "exceeds(settings.table.a, settings.part, 1)",
+    "twin(question)", "7.twin(question)", "circle(question, 0)", "circle_back(question.counts, question, 3)",
     "question.missing.deeper", "question?.missing?.deeper", "let m = question.missing; m.deeper", "let r = question.unix_ms.deeper; 1", "question.subject.running ?? question.counts",
     "switch question.counts { #{failed: 1, silent: 2, admitted: 30} => 1, _ => 2 }", "try { throw question.counts } catch (error) { error }", "type_of(question.counts) + type_of(question.approvals)",
 ];
