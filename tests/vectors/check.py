@@ -317,6 +317,16 @@ class Check:
         fields = (i["manufacturer"], i["model"], self.version, self.digest, r["operator"])
         self.signed("approval", r["approval"], "trireme/1/approval", fields, "manufacturer")
 
+    def through(self):
+        t = self.v["through"]
+        images = [
+            {0: version(i["version"]), 1: i["size"], 2: un(i["digest"]), 3: [{0: i["generation"], 1: un(i["token"])}]}
+            for i in t["images"]
+        ]
+        check("intermediate versions: CBOR", un(t["cbor"]) == cbor(images))
+        extension = {0: "through", 1: False, 2: cbor(images)}
+        check("intermediate versions: extension", un(t["extension"]) == cbor(extension))
+
     def place(self, sensor):
         """FNV-1a over digest and name, mixed as SplitMix64 does it; of the upper half so many millionths."""
         mask, number = (1 << 64) - 1, 0xCBF29CE484222325
@@ -466,6 +476,7 @@ class Check:
         check("releases: both suites", sorted(tokens) == [1, 2])
         section("manifest", self.manifest, tokens.get(2))
         section("rollout", self.rollout)
+        section("through", self.through)
         dk = section("sensor", self.sensor)
         section("bundle", self.bundle, dk)
         section("brokers", self.brokers)

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use trireme_core::api::{Publish, PublishProgress, Published, Refresh, Withdraw, path};
+use trireme_core::api::{HandIn, Publish, PublishProgress, Published, Refresh, Withdraw, path};
 use trireme_core::message::LARGEST_IMAGE;
 use trireme_core::role::code;
-use trireme_core::{Fault, NodeId, RoleKind};
+use trireme_core::{Fault, ModelName, NodeId, RoleKind, Version};
 use trireme_net::admin::Progress;
 
 use crate::admin;
@@ -78,15 +78,42 @@ pub enum Show {
 /// # Errors
 /// [`PublishError`].
 pub async fn publish(socket: &Path, wish: &Publish, image: &Path, show: Show) -> Result<u8, PublishError> {
+    let image = open(image).await?;
+    let order =
+        Order { path: path::PUBLISH, body: body(wish)?, detach: wish.detach, done: "every broker has it" };
+    order.give(socket, Some(image), show).await
+}
+
+/// Hands in the image of an earlier version, for a release that leads through it.
+///
+/// # Errors
+/// [`PublishError`].
+pub async fn hand_in(
+    socket: &Path,
+    model: &ModelName,
+    version: Version,
+    image: &Path,
+    show: Show,
+) -> Result<(), PublishError> {
+    let (file, size) = open(image).await?;
+    let mut view = View::new(show, Some(size));
+    let path = format!("/{}{}", RoleKind::Manufacturer, path::HAND_IN);
+    let body = body(&HandIn { model: model.clone(), version })?;
+    let answer = admin::ask(socket, &path, body, Some((file, size)), |progress| view.step(&progress)).await;
+    view.end();
+    answer?;
+    Ok(())
+}
+
+/// An image of a size that can travel.
+async fn open(image: &Path) -> Result<(tokio::fs::File, u64), PublishError> {
     let failed = |source| PublishError::Image { file: image.into(), source };
     let file = tokio::fs::File::open(image).await.map_err(failed)?;
     let size = file.metadata().await.map_err(failed)?.len();
     if size == 0 || size > LARGEST_IMAGE {
         return Err(PublishError::Size { file: image.into(), size });
     }
-    let order =
-        Order { path: path::PUBLISH, body: body(wish)?, detach: wish.detach, done: "every broker has it" };
-    order.give(socket, Some((file, size)), show).await
+    Ok((file, size))
 }
 
 /// Has a release signed anew; the exit codes are those of [`publish`].

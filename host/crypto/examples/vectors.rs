@@ -15,6 +15,7 @@ use trireme_core::message::{
 };
 use trireme_core::role::{Certified, Subject};
 use trireme_core::rollout::{Plan, Rollout, place};
+use trireme_core::through::{self, Image};
 use trireme_core::{
     Digest, Formula, ImageFormula, ModelName, NodeId, Point, RoleKind, SensorId, Signature, Suite, Tag,
     Token, TopicName, Version, cbor,
@@ -60,6 +61,7 @@ pub(crate) fn vectors() -> Value {
         ],
         "manifest": world.signed_manifest(),
         "rollout": world.rollout(),
+        "through": world.through(),
         "sensor": world.sensor(),
         "bundle": world.bundle(),
         "brokers": world.brokers(),
@@ -380,6 +382,30 @@ impl World {
             "places": places,
             "operator": "alice", "approval": made(&approval, "signature", signature.0),
         })
+    }
+
+    /// Two versions that lead to the release.
+    fn through(&self) -> Value {
+        let (one, other) = FIRMWARE.split_at(FIRMWARE.len() / 2);
+        let images: Vec<Image> = [("0.9", one), ("1.0.1", other)]
+            .into_iter()
+            .map(|(version, bytes)| Image {
+                version: version.parse().unwrap(),
+                size: bytes.len() as u64,
+                digest: hash::of_bytes(bytes),
+                tokens: vec![GenerationToken { generation: 1, token: self.token(Suite::Digest) }],
+            })
+            .collect();
+        let shown = |image: &Image| {
+            let token = image.tokens.first().unwrap();
+            json!({
+                "version": image.version, "size": image.size, "digest": h(image.digest.0),
+                "generation": token.generation, "token": h(token.token.0),
+            })
+        };
+        let images_shown: Vec<Value> = images.iter().map(shown).collect();
+        let extension = through::extension(&images).unwrap();
+        json!({ "images": images_shown, "cbor": h(&extension.value), "extension": h(cbor::encode(&extension)) })
     }
 
     fn sensor(&self) -> Value {

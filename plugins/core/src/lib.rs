@@ -11,6 +11,7 @@
 //! | [`model`] | [`model::Model`]: how a kind of sensor takes its image, and [`model::Device`] | – |
 //! | [`policy`] | [`policy::Policy`]: what decides about an update | – |
 //! | [`labels`], [`rollout`] | whom a release is addressed to, and in which waves it reaches them | – |
+//! | [`through`] | versions that devices pass on their way to a release | – |
 //! | [`role`] | [`Role`], its [`Event`]s, and [`Host`]: all that a role may call | – |
 //! | [`exchange`] | key agreement, sealed messages, acknowledgements, for both sides | 5.6.3.1, 5.6.4.1 |
 //! | [`trust`] | revocation lists and link certificates on their way from peer to peer | – |
@@ -41,6 +42,7 @@ pub mod role;
 pub mod rollout;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod through;
 pub mod timekeeping;
 pub mod trust;
 pub mod version;

@@ -14,6 +14,7 @@ use crate::message::{Extension, GenerationToken, Header, LARGEST_IMAGE, LARGEST_
 use crate::names::{ModelName, RoleKind, TopicName};
 use crate::role::{Certified, Fault, Host, LinkId, code};
 use crate::rollout::ORDER;
+use crate::through::THROUGH;
 use crate::version::Version;
 use crate::{cbor, role};
 
@@ -154,7 +155,8 @@ pub fn well_formed(header: &Header, follows: u64, largest: u64) -> Result<(), Fa
 }
 
 /// Verifies `M5` (suite 2): the manufacturer's certificate, its signature, that the certificate binds topic and model,
-/// and that the manifest says what the header says. `None` in suite 1.
+/// and that the manifest says what the header says, of its own image or of an intermediate one ([`crate::through`]).
+/// `None` in suite 1.
 ///
 /// # Errors
 /// `certificate`, `authentication`, `malformed`; `forbidden` for a topic or a model of somebody else.
@@ -167,16 +169,18 @@ pub fn verify_manifest(host: &mut dyn Host, header: &Header) -> Result<Option<(C
         return Err(Fault::new(code::FORBIDDEN, text));
     }
     binds(&certified, &manifest.topic, &manifest.model)?;
+    let named = manifest.image(header.version)?.is_some_and(|image| {
+        image.size == header.size && image.tokens.first().is_some_and(|first| first.token == header.token)
+    });
     let same = manifest.suite == header.suite
         && manifest.topic == header.topic
         && manifest.model == header.model
-        && manifest.version == header.version
-        && manifest.size == header.size
-        && manifest.tokens.first().is_some_and(|first| first.token == header.token);
+        && named;
     if !same {
         return Err(Fault::new(code::AUTHENTICATION, "the manifest says something else than the header"));
     }
-    let unknown = |extension: &&Extension| !extension.ignorable && extension.name != ORDER;
+    let unknown =
+        |extension: &&Extension| !extension.ignorable && ![ORDER, THROUGH].contains(&&*extension.name);
     if let Some(extension) = manifest.extensions.iter().find(unknown) {
         let text = format!("the manifest needs {:?}, which is not known here", extension.name);
         return Err(Fault::new(code::MALFORMED, text));

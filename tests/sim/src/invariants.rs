@@ -25,6 +25,8 @@ pub struct Facts {
     pub vigil: Vigil,
     /// Whether releases go out in waves.
     pub waves: bool,
+    /// Whether each release leads through all before it.
+    pub step_by_step: bool,
     /// How far each rollout is, as its manufacturer has it on disk.
     rollouts: BTreeMap<(ModelName, Version), Order>,
     sensors: BTreeMap<String, Seen>,
@@ -159,7 +161,10 @@ impl Facts {
                 device.running.version, device.floor
             ));
         }
-        if self.waves {
+        if self.step_by_step && Some(version) != next_minor(device.running.version) {
+            self.broken.push(format!("{name}: jumps from {} to {version}", device.running.version));
+        }
+        if self.waves && !self.step_by_step {
             let model = secrets.model().clone();
             self.is_its_turn(name, &model, version, digest);
         }
@@ -175,4 +180,12 @@ impl Facts {
         let known = self.acknowledged.entry((broker.into(), model.clone())).or_insert(version);
         *known = version.max(*known);
     }
+}
+
+/// 1.3 after 1.2.
+fn next_minor(version: Version) -> Option<Version> {
+    let bytes = version.to_bytes();
+    let (major, rest) = bytes.split_first_chunk::<4>()?;
+    let minor = rest.first_chunk::<4>()?;
+    Some(Version::new([u32::from_be_bytes(*major), u32::from_be_bytes(*minor) + 1, 0, 0]))
 }

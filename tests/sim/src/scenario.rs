@@ -45,6 +45,8 @@ pub struct Scenario {
     pub faulty: u32,
     /// The waves in which releases of suite 2 go out; all at once, where there is none.
     pub waves: Vec<Wave>,
+    /// Whether each release leads through all before it.
+    pub step_by_step: bool,
     /// The network while releases are published.
     pub network: Network,
     /// How long the bad time lasts.
@@ -66,6 +68,7 @@ impl Default for Scenario {
             largest_image: 20_000,
             faulty: 0,
             waves: Vec::new(),
+            step_by_step: false,
             network: Network::GOOD,
             bad_ms: 60_000,
             good_ms: 4 * 3_600_000,
@@ -154,6 +157,7 @@ impl Scenario {
             seed,
         };
         run.world.facts.waves = !self.waves.is_empty();
+        run.world.facts.step_by_step = self.step_by_step;
         run.set_up();
         run.write_script(&mut Rng::new(seed.wrapping_add(77)));
         run
@@ -302,7 +306,11 @@ impl Run {
         let now = self.world.now_ms;
         // One release of a model after the other: a manufacturer publishes in order.
         let mut busy = BTreeSet::new();
+        let mut earlier: BTreeMap<ModelName, Vec<Version>> = BTreeMap::new();
         for release in &mut self.releases {
+            let before = earlier.entry(release.model.clone()).or_default();
+            let through = if self.scenario.step_by_step { before.clone() } else { Vec::new() };
+            before.push(release.version);
             if release.accepted || now < release.at_ms || !busy.insert(release.model.clone()) {
                 continue;
             }
@@ -323,6 +331,7 @@ impl Run {
                 detach: false,
                 rollout: plan(&self.scenario.waves).filter(|_| release.suite == Suite::Digest),
                 emergency: false,
+                through,
             };
             let body = serde_json::to_vec(&publish).unwrap_or_default();
             self.world.admin(place, self.next_question, path::PUBLISH, body, Some(release.image.clone()));

@@ -116,6 +116,21 @@ fn releases_that_do_not_work_are_reverted_and_strand_nobody() {
 }
 
 #[test]
+fn no_sensor_jumps_over_a_version_that_a_release_leads_through() {
+    let scenario = Scenario {
+        step_by_step: true,
+        waves: ["50%", "100%"].map(|wave| wave.parse().unwrap()).into(),
+        releases: 4,
+        brokers: 2,
+        gateways: 2,
+        sensors: 3,
+        network: Network::BAD,
+        ..Scenario::default()
+    };
+    run(&scenario, 150);
+}
+
+#[test]
 fn no_sensor_is_ahead_of_its_wave_and_every_wave_comes() {
     let waves = ["30%", "60%", "100%"].map(|wave| wave.parse().unwrap());
     let network = Network::BAD;

@@ -1,9 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trireme_core::rollout::{Budget, Plan, Share, Wave};
+use trireme_core::version::VersionError;
 use trireme_core::{ModelName, NodeId, RoleKind, Selector, SensorId, Suite, Version};
 
 use super::audit::AuditCommand;
@@ -305,7 +307,8 @@ yet, and the node goes on by itself · 1 anything else.
 
   trireme publish --model MD-01 --version 1.3 image.bin
   trireme publish --model MD-01 --version 1.3 --suite thesis --node net/acme.toml image.bin
-  trireme publish --model MD-01 --version 1.4 --wave ring=canary --wave 10% --wave 100% --failures 2% image.bin")]
+  trireme publish --model MD-01 --version 1.4 --wave ring=canary --wave 10% --wave 100% --failures 2% image.bin
+  trireme publish --model MD-01 --version 2.0 --through 1.9 image.bin")]
 pub(super) struct Publish {
     /// The image
     pub(super) image: PathBuf,
@@ -327,6 +330,9 @@ pub(super) struct Publish {
     /// Policies that hold others back may let it pass
     #[arg(long)]
     pub(super) emergency: bool,
+    /// A version that sensors below it install first: one that is published here, or VERSION=FILE; once for each
+    #[arg(long, value_name = "VERSION[=FILE]")]
+    pub(super) through: Vec<Through>,
     /// The plan of a rollout, TOML; the options below are laid over it
     #[arg(long, value_name = "FILE", help_heading = "Rollout")]
     pub(super) rollout: Option<PathBuf>,
@@ -375,6 +381,25 @@ impl Publish {
         }
         let file = self.rollout.as_deref().map(PlanText::read).transpose()?.unwrap_or_default();
         file.with(options).plan().map(Some)
+    }
+}
+
+/// A version that leads to a release, and its image where that is to be handed in.
+#[derive(Debug, Clone)]
+pub(super) struct Through {
+    pub(super) version: Version,
+    pub(super) image: Option<PathBuf>,
+}
+
+impl FromStr for Through {
+    type Err = VersionError;
+
+    fn from_str(text: &str) -> Result<Self, VersionError> {
+        let (version, image) = match text.split_once('=') {
+            Some((version, image)) => (version, Some(PathBuf::from(image))),
+            None => (text, None),
+        };
+        Ok(Self { version: version.parse()?, image })
     }
 }
 

@@ -269,9 +269,19 @@ fn publish(args: &args::Publish) -> Result<u8, Failure> {
         detach: args.detach,
         rollout: args.plan()?,
         emergency: args.emergency,
+        through: args.through.iter().map(|through| through.version).collect(),
     };
     let show = if args.json { Show::Json } else { Show::People };
-    releases::told(show, runtime()?.block_on(publish::publish(&socket, &wish, &args.image, show)))
+    let handed_in =
+        args.through.iter().filter_map(|through| Some((through.version, through.image.as_deref()?)));
+    let handed_in: Vec<_> = handed_in.collect();
+    let publishing = async {
+        for (version, image) in handed_in {
+            publish::hand_in(&socket, &wish.model, version, image, show).await?;
+        }
+        publish::publish(&socket, &wish, &args.image, show).await
+    };
+    releases::told(show, runtime()?.block_on(publishing))
 }
 
 fn say(text: &str) -> Result<u8, Failure> {

@@ -66,6 +66,9 @@ pub mod path {
     pub const IDENTITY: &str = "/v1/identity";
     /// Manufacturer, from its administrator: publish the image handed in. Body: [`super::Publish`].
     pub const PUBLISH: &str = "/v1/publish";
+    /// Manufacturer, from its administrator: keep the image handed in, for a release that leads through it. Body:
+    /// [`super::HandIn`].
+    pub const HAND_IN: &str = "/v1/image";
     /// Manufacturer, from its administrator: sign a release anew. Body: [`super::Refresh`].
     pub const REFRESH: &str = "/v1/refresh";
     /// Manufacturer, from its administrator: withdraw a release. Body: [`super::Withdraw`].
@@ -251,6 +254,19 @@ pub struct Publish {
     /// Whether policies may let it pass where others wait.
     #[serde(default)]
     pub emergency: bool,
+    /// Versions that devices below them install first ([`crate::through`]): published before, or handed in.
+    #[serde(default)]
+    pub through: Vec<Version>,
+}
+
+/// "Keep this image of that version: the next release of the model leads through it."
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandIn {
+    /// `MD`.
+    pub model: ModelName,
+    /// `V`.
+    pub version: Version,
 }
 
 /// How far a publication is.
@@ -262,7 +278,7 @@ pub struct PublishProgress {
     pub stage: String,
     /// Bytes handed to the network, of [`PublishProgress::size`].
     pub sent: u64,
-    /// Bytes of the image.
+    /// Bytes of the image, and of those that lead to it.
     pub size: u64,
     /// Why, where something went wrong.
     #[serde(default)]

@@ -73,10 +73,15 @@ impl Broker {
                 self.keep_ticking(host, now);
             }
             Say::Answered { link, gateway, channel, standing } => {
-                host.audit(&format!(
-                    "{gateway} answers for {channel} {}: {:?}",
-                    standing.mark.version, standing.result
-                ));
+                let before = self.store.standing(&gateway, &channel);
+                // A new mark is about the release, anything else about the last of its intermediate versions.
+                let through = standing.through.last();
+                let through = through.filter(|_| before.is_some_and(|before| before.mark == standing.mark));
+                let (version, result) = through
+                    .map_or((standing.mark.version, &standing.result), |answered| {
+                        (answered.version, &answered.result)
+                    });
+                host.audit(&format!("{gateway} answers for {channel} {version}: {result:?}"));
                 self.store.record(host, &gateway, &channel, standing);
                 self.free(host, now, (from, link));
             }
@@ -219,14 +224,15 @@ impl Broker {
             return;
         }
         let Some(stored) = self.store.releases.get(channel).filter(|stored| stored.image()) else { return };
-        let acknowledged = self
-            .store
-            .standing(gateway, channel)
-            .is_some_and(|standing| standing.result == Ack::STORED && standing.mark == stored.mark);
+        let standing = self.store.standing(gateway, channel).filter(|standing| standing.mark == stored.mark);
+        let Some(mut standing) = standing.filter(|standing| standing.result == Ack::STORED).cloned() else {
+            return;
+        };
         let version = stored.mark.version;
-        let listed = held.iter().any(|held| held.model == channel.model && held.version >= version);
-        if acknowledged && !listed {
+        if !held.iter().any(|held| held.model == channel.model && held.version >= version) {
             self.store.forget(host, gateway, channel);
+        } else if held.len() < exchange::MOST_HELD && standing.keep_held(&channel.model, held) {
+            self.store.record(host, gateway, channel, standing);
         }
     }
 
@@ -269,8 +275,8 @@ impl Broker {
                 continue;
             };
             let active = count(self.queue.active());
-            let image = stored.image().then_some(stored.mark.digest);
-            self.queue.begin(seat, &stored.manufacturer, image, now.monotonic_ms);
+            let images = stored.images().copied().collect();
+            self.queue.begin(seat, &stored.manufacturer, images, now.monotonic_ms);
             let (pending, holding) = self.store.reach(&channel);
             let (pending, holding) = (count(pending), count(holding));
             let hour = u32::try_from(self.hour.count(now.monotonic_ms)).unwrap_or(u32::MAX);
@@ -285,7 +291,7 @@ impl Broker {
     /// Frees a delivery's place for whoever waits.
     fn free(&mut self, host: &mut dyn Host, now: Stamp, seat: Seat) {
         self.queue.leave(seat);
-        if let Some(image) = self.queue.end(seat) {
+        for image in self.queue.end(seat) {
             self.let_go(host, &image);
         }
         self.serve_waiting(host, now);

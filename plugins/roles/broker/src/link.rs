@@ -9,6 +9,7 @@ use trireme_core::exchange::Exchange;
 use trireme_core::message::{Header, Held};
 use trireme_core::release::{Channel, Mark};
 use trireme_core::role::{Certified, LinkInfo};
+use trireme_core::through::Image;
 use trireme_core::trust::Relay;
 
 use crate::store::{Standing, Stored};
@@ -72,8 +73,12 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) header: Header,
-    /// Suite 2: what the manifest says.
+    /// Suite 2: what the manifest says of the image that comes.
     pub(crate) mark: Option<Mark>,
+    /// Suite 2: the release that it leads to, where it is an intermediate version.
+    pub(crate) leads_to: Option<Mark>,
+    /// Suite 2: the intermediate versions that the manifest names.
+    pub(crate) through: Vec<Image>,
     pub(crate) withdrawn: bool,
     /// Whether its manufacturer calls it an emergency.
     pub(crate) emergency: bool,
@@ -91,6 +96,27 @@ pub(crate) struct Transfer {
     /// Whether the header has gone: an acknowledgement can come from then on.
     pub(crate) begun: bool,
     pub(crate) deadline: u64,
+}
+
+impl Incoming {
+    /// Of which nothing is known but its header.
+    pub(crate) fn unread(header: Header, follows: u64) -> Self {
+        Self {
+            header,
+            mark: None,
+            leads_to: None,
+            through: Vec::new(),
+            withdrawn: false,
+            emergency: false,
+            certificate: Vec::new(),
+            follows,
+        }
+    }
+
+    /// Bytes of its image and of all that lead to it.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.through.iter().fold(self.header.size, |sum, image| sum.saturating_add(image.size))
+    }
 }
 
 impl Link {

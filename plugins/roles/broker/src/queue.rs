@@ -42,8 +42,8 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 struct Running {
     manufacturer: NodeId,
-    /// What it reads, unless it goes without an image.
-    image: Option<Digest>,
+    /// What it may read.
+    images: Vec<Digest>,
     since_ms: u64,
     slow: bool,
 }
@@ -71,7 +71,7 @@ impl Queue {
 
     /// Whether a delivery reads this image.
     pub(crate) fn reads(&self, image: &Digest) -> bool {
-        self.running.values().any(|running| running.image.as_ref() == Some(image))
+        self.running.values().any(|running| running.images.contains(image))
     }
 
     fn has_share(&self, manufacturer: &NodeId, places: &Places) -> bool {
@@ -79,23 +79,23 @@ impl Queue {
     }
 
     /// A delivery begins.
-    pub(crate) fn begin(&mut self, seat: Seat, manufacturer: &NodeId, image: Option<Digest>, now_ms: u64) {
+    pub(crate) fn begin(&mut self, seat: Seat, manufacturer: &NodeId, images: Vec<Digest>, now_ms: u64) {
         self.leave(seat);
         self.end(seat);
         *self.placed.entry(manufacturer.clone()).or_default() += 1;
-        let running = Running { manufacturer: manufacturer.clone(), image, since_ms: now_ms, slow: false };
+        let running = Running { manufacturer: manufacturer.clone(), images, since_ms: now_ms, slow: false };
         self.running.insert(seat, running);
     }
 
-    /// It has ended; gives the image that it read.
-    pub(crate) fn end(&mut self, seat: Seat) -> Option<Digest> {
-        let running = self.running.remove(&seat)?;
+    /// It has ended; gives the images that it may have read.
+    pub(crate) fn end(&mut self, seat: Seat) -> Vec<Digest> {
+        let Some(running) = self.running.remove(&seat) else { return Vec::new() };
         if running.slow {
             self.slow -= 1;
         } else {
             self.give_back(&running.manufacturer);
         }
-        running.image
+        running.images
     }
 
     /// Whatever a shard had or wanted has ended; gives the images that were read.
@@ -104,7 +104,7 @@ impl Queue {
         let waiting: Vec<Seat> = self.waiting.range(own.clone()).map(|(seat, _)| *seat).collect();
         waiting.into_iter().for_each(|seat| self.leave(seat));
         let running: Vec<Seat> = self.running.range(own).map(|(seat, _)| *seat).collect();
-        running.into_iter().filter_map(|seat| self.end(seat)).collect()
+        running.into_iter().flat_map(|seat| self.end(seat)).collect()
     }
 
     /// The link waits for a place for a release of this manufacturer.
@@ -241,7 +241,7 @@ mod tests {
         }
 
         fn begin(&mut self, link: LinkId, manufacturer: &NodeId, now_ms: u64) {
-            self.0.begin((0, link), manufacturer, None, now_ms);
+            self.0.begin((0, link), manufacturer, Vec::new(), now_ms);
         }
 
         fn end(&mut self, link: LinkId) {
@@ -275,14 +275,14 @@ mod tests {
     #[test]
     fn what_a_shard_had_ends_with_it_and_the_others_keep_theirs() {
         let (mut queue, image) = (Queue::default(), Digest([7; 32]));
-        queue.begin((1, 5), &maker("acme"), Some(image), 0);
-        queue.begin((2, 5), &maker("acme"), Some(image), 0);
+        queue.begin((1, 5), &maker("acme"), [image].into(), 0);
+        queue.begin((2, 5), &maker("acme"), [image].into(), 0);
         queue.wait((1, 6), &maker("bolt"), channel());
         queue.wait((2, 6), &maker("bolt"), channel());
         assert_eq!(queue.end_all(1), [image]);
         assert!(queue.reads(&image) && queue.waiting() == 1 && queue.active() == 1);
         assert_eq!(queue.next(&PLACES), Some(((2, 6), channel())));
-        assert_eq!(queue.end((2, 5)), Some(image));
+        assert_eq!(queue.end((2, 5)), [image]);
         assert!(!queue.reads(&image) && queue.is_empty());
     }
 

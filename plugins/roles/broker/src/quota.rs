@@ -11,6 +11,7 @@ use trireme_core::role::code;
 use trireme_core::{Fault, Host, NodeId, Stamp, cbor};
 
 use crate::Broker;
+use crate::link::Incoming;
 use crate::store::{Stored, keys};
 
 const DAY_MS: u64 = 86_400_000;
@@ -25,20 +26,22 @@ struct Use {
 }
 
 impl Broker {
-    /// Whether a release, with its image, fits what its manufacturer may keep. What it takes the place of does not
-    /// count.
-    pub(crate) fn fits_quota(&self, header: &Header) -> Result<(), Fault> {
-        let Header { id, model, topic, size, .. } = header;
+    /// Whether a release fits what its manufacturer may keep, with its image and those that lead to it. What it takes
+    /// the place of does not count.
+    pub(crate) fn fits_quota(&self, incoming: &Incoming) -> Result<(), Fault> {
+        let Header { id, model, topic, size, .. } = &incoming.header;
         let quota = self.config.quota_of(id);
         let channel = Channel { topic: topic.clone(), model: model.clone() };
         let used = self.used_by(id, Some(&channel));
         let refuse = |text| Err(Fault::new(code::LIMIT, text));
         let largest = self.config.largest_of(id, model);
-        if *size > largest {
+        let through = incoming.through.iter().map(|image| image.size);
+        if let Some(size) = through.chain([*size]).find(|size| *size > largest) {
             return refuse(format!(
                 "an image of {model} has at most {largest} bytes here by {id}'s quota, this one has {size}"
             ));
         }
+        let size = incoming.bytes();
         if let Some(most) = quota.models.filter(|most| used.models >= *most) {
             return refuse(format!(
                 "{id} has releases of {} models here, and its quota is {most}",
@@ -46,7 +49,7 @@ impl Broker {
             ));
         }
         match quota.bytes {
-            Some(most) if used.bytes.saturating_add(*size) > most => refuse(format!(
+            Some(most) if used.bytes.saturating_add(size) > most => refuse(format!(
                 "{id} has {} bytes of images here, its quota is {most}, and {size} more are asked for",
                 used.bytes
             )),
@@ -125,7 +128,6 @@ impl Broker {
 
 impl Use {
     fn with(self, stored: &Stored) -> Self {
-        let bytes = if stored.withdrawn { 0 } else { stored.mark.size };
-        Self { models: self.models + 1, bytes: self.bytes.saturating_add(bytes) }
+        Self { models: self.models + 1, bytes: self.bytes.saturating_add(stored.bytes()) }
     }
 }

@@ -47,6 +47,12 @@ impl Broker {
                 "withdrawn": stored.withdrawn,
                 "revoked": stored.revoked,
                 "lost": stored.lost,
+                "through": stored.through.iter().map(|image| json!({
+                    "version": image.version,
+                    "size": image.size,
+                    "digest": image.digest,
+                    "here": image.here,
+                })).collect::<Vec<_>>(),
                 "pending": first(&pending),
                 "holding": first(&holding),
                 "pending_count": pending.len(),

@@ -7,6 +7,7 @@
 //! | `held/<ID_GW>/<Topic>/<MD>` | [`Standing`] |
 //! | `doomed/<digest>` | empty: a superseded image that a delivery still reads |
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
@@ -15,7 +16,7 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 use trireme_core::message::{Ack, Held, LARGEST_MESSAGE, SignedManifest};
 use trireme_core::release::{Channel, Mark};
-use trireme_core::{Digest, Host, NodeId, Suite, Token, cbor};
+use trireme_core::{Digest, Host, ModelName, NodeId, Suite, Token, Version, cbor};
 
 /// The most lost images that are looked after at one start: a transaction of the host is bounded.
 const MOST_MISSED: usize = 512;
@@ -50,6 +51,30 @@ pub(crate) struct Stored {
     /// Its manufacturer calls it an emergency.
     #[cbor(n(9), skip_if = "no")]
     pub(crate) emergency: bool,
+    /// Intermediate versions that its manifest names, lowest first.
+    #[cbor(n(10), skip_if = "Vec::is_empty")]
+    pub(crate) through: Vec<Through>,
+    /// Of what goes out: that it is an intermediate version of the release with this mark.
+    #[cbor(skip)]
+    pub(crate) leads_to: Option<Mark>,
+}
+
+/// An intermediate version of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Through {
+    #[n(0)]
+    pub(crate) version: Version,
+    #[n(1)]
+    pub(crate) size: u64,
+    #[n(2)]
+    pub(crate) digest: Digest,
+    /// The header's Token.
+    #[n(3)]
+    pub(crate) token: Token,
+    /// Whether its image is here.
+    #[n(4)]
+    pub(crate) here: bool,
 }
 
 fn no(flag: &bool) -> bool {
@@ -72,6 +97,26 @@ impl Stored {
     pub(crate) fn held(&self, channel: &Channel) -> Held {
         Held { model: channel.model.clone(), version: self.mark.version, digest: self.mark.digest }
     }
+
+    /// The images that are kept for it.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &Digest> {
+        let own = Some(&self.mark.digest).filter(|_| self.image());
+        own.into_iter().chain(self.through.iter().filter(|image| image.here).map(|image| &image.digest))
+    }
+
+    /// Bytes of all images that it is to have here.
+    pub(crate) fn bytes(&self) -> u64 {
+        let own = if self.withdrawn { 0 } else { self.mark.size };
+        self.through.iter().fold(own, |sum, image| sum.saturating_add(image.size))
+    }
+
+    /// One of its intermediate versions, as it goes out: the release with another image.
+    fn leading(&self, image: &Through) -> Self {
+        let Through { version, size, digest, token, .. } = *image;
+        let mark = Mark { version, size, digest, sequence: self.mark.sequence };
+        let (through, leads_to) = (Vec::new(), Some(self.mark.clone()));
+        Self { mark, token, through, leads_to, ..self.clone() }
+    }
 }
 
 /// What a gateway said last about a channel's release.
@@ -83,6 +128,53 @@ pub(crate) struct Standing {
     /// [`Ack::STORED`] or the code of its refusal.
     #[n(1)]
     pub(crate) result: String,
+    /// The same of intermediate versions.
+    #[cbor(n(2), skip_if = "Vec::is_empty")]
+    pub(crate) through: Vec<Answered>,
+}
+
+/// What a gateway said about an intermediate version.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Answered {
+    #[n(0)]
+    pub(crate) version: Version,
+    #[n(1)]
+    pub(crate) digest: Digest,
+    /// As [`Standing::result`].
+    #[n(2)]
+    pub(crate) result: String,
+}
+
+impl Standing {
+    /// The answer to what was delivered, after what the gateway had answered before.
+    pub(crate) fn after(before: Option<&Self>, delivered: &Stored, result: String) -> Option<Self> {
+        let Mark { version, digest, .. } = delivered.mark;
+        let mut through = before.map(|before| before.through.clone()).unwrap_or_default();
+        match &delivered.leads_to {
+            None => {
+                // Refusals are for this manifest; images stay.
+                through.retain(|answered| answered.result == Ack::STORED);
+                Some(Self { mark: delivered.mark.clone(), result, through })
+            }
+            Some(release) => {
+                let before = before.filter(|before| before.mark == *release)?;
+                through.retain(|answered| answered.digest != digest);
+                through.push(Answered { version, digest, result });
+                Some(Self { through, ..before.clone() })
+            }
+        }
+    }
+
+    /// Forgets intermediate versions that the gateway does not hold; whether there were any.
+    pub(crate) fn keep_held(&mut self, model: &ModelName, held: &[Held]) -> bool {
+        let before = self.through.len();
+        self.through.retain(|answered| {
+            let named = Held { model: model.clone(), version: answered.version, digest: answered.digest };
+            answered.result != Ack::STORED || held.contains(&named)
+        });
+        self.through.len() != before
+    }
 }
 
 /// The mirror of the durable state.
@@ -169,12 +261,9 @@ impl Store {
 
     /// Images that are not in the blobs any more, because somebody removed or cut their files.
     fn miss_images(&mut self, host: &mut dyn Host) {
-        let releases = self.releases.values().filter(|stored| stored.image());
-        let gone: BTreeSet<Digest> = releases
-            .map(|stored| stored.mark.digest)
-            .filter(|digest| host.blob_size(digest).is_none())
-            .take(MOST_MISSED)
-            .collect();
+        let images = self.releases.values().flat_map(Stored::images).copied();
+        let gone: BTreeSet<Digest> =
+            images.filter(|digest| host.blob_size(digest).is_none()).take(MOST_MISSED).collect();
         for digest in gone {
             self.lose(host, &digest, "its file is gone or was cut");
         }
@@ -184,15 +273,20 @@ impl Store {
     /// Gives its channels.
     pub(crate) fn lose(&mut self, host: &mut dyn Host, digest: &Digest, why: &str) -> Vec<Channel> {
         let mut lost = Vec::new();
-        let kept = |stored: &Stored| stored.image() && stored.mark.digest == *digest;
+        let kept = |stored: &Stored| stored.images().any(|image| image == digest);
         for (channel, stored) in self.releases.iter_mut().filter(|(_, stored)| kept(stored)) {
-            stored.lost = true;
+            let own = stored.mark.digest == *digest;
+            stored.lost |= own;
+            let through = stored.through.iter_mut().find(|image| image.digest == *digest);
+            let version = through.map_or(stored.mark.version, |image| {
+                image.here = false;
+                image.version
+            });
             lost.push(channel.clone());
             host.put(&channel.key("release"), cbor::encode(stored));
             host.audit(&format!(
-                "the image {} of {channel} {} is lost: {why}; {} is asked for it again",
+                "the image {} of {channel} {version} is lost: {why}; {} is asked for it again",
                 digest.short(),
-                stored.mark.version,
                 stored.manufacturer
             ));
         }
@@ -202,7 +296,7 @@ impl Store {
         lost
     }
 
-    /// Keeps a release in place of the channel's earlier one, whose image goes when nothing uses it any more.
+    /// Keeps a release in place of the channel's earlier one, whose images go when nothing uses them any more.
     /// `busy` says whether a delivery reads an image.
     pub(crate) fn put(
         &mut self,
@@ -211,29 +305,46 @@ impl Store {
         stored: Stored,
         busy: impl Fn(&Digest) -> bool,
     ) {
-        if stored.image() {
-            host.pin(&stored.mark.digest);
-            host.delete(&format!("doomed/{}", stored.mark.digest));
-            self.doomed.remove(&stored.mark.digest);
+        for image in stored.images() {
+            self.keep_image(host, image);
         }
         if let Some(subscribers) = self.subscribers.get_mut(channel) {
             subscribers.count(Some(&stored));
         }
         host.put(&channel.key("release"), cbor::encode(&stored));
-        let superseded = self.releases.insert(channel.clone(), stored).filter(Stored::image);
-        let Some(old) = superseded.map(|old| old.mark.digest).filter(|old| !self.uses(old)) else { return };
-        if busy(&old) {
-            host.put(&format!("doomed/{old}"), Vec::new());
-            self.doomed.insert(old);
-        } else {
-            host.unpin(&old);
+        let Some(superseded) = self.releases.insert(channel.clone(), stored) else { return };
+        for old in superseded.images().filter(|old| !self.uses(old)).copied().collect::<Vec<_>>() {
+            if busy(&old) {
+                host.put(&format!("doomed/{old}"), Vec::new());
+                self.doomed.insert(old);
+            } else {
+                host.unpin(&old);
+            }
         }
+    }
+
+    fn keep_image(&mut self, host: &mut dyn Host, image: &Digest) {
+        host.pin(image);
+        host.delete(&format!("doomed/{image}"));
+        self.doomed.remove(image);
+    }
+
+    /// Keeps the image of an intermediate version.
+    pub(crate) fn put_through(&mut self, host: &mut dyn Host, channel: &Channel, image: &Digest) {
+        let Some(stored) = self.releases.get_mut(channel) else { return };
+        let Some(through) = stored.through.iter_mut().find(|through| through.digest == *image) else {
+            return;
+        };
+        through.here = true;
+        host.put(&channel.key("release"), cbor::encode(stored));
+        self.keep_image(host, image);
     }
 
     /// Leaves of a release that its certificate was revoked, and lets its image go.
     pub(crate) fn purge(&mut self, host: &mut dyn Host, channel: &Channel, busy: impl Fn(&Digest) -> bool) {
         let Some(stored) = self.releases.get(channel).cloned() else { return };
-        let tombstone = Stored { manifest: None, certificate: None, revoked: true, lost: false, ..stored };
+        let (manifest, certificate, through) = (None, None, Vec::new());
+        let tombstone = Stored { manifest, certificate, through, revoked: true, lost: false, ..stored };
         self.put(host, channel, tombstone, busy);
     }
 
@@ -253,7 +364,7 @@ impl Store {
 
     /// Whether a release is kept whose image this is.
     pub(crate) fn uses(&self, digest: &Digest) -> bool {
-        self.releases.values().any(|stored| stored.image() && stored.mark.digest == *digest)
+        self.releases.values().any(|stored| stored.images().any(|image| image == digest))
     }
 
     /// Makes a subscription durable; whether it is a new one, or nothing where the gateway has `most` already.
@@ -329,11 +440,19 @@ impl Store {
         self.subscribers.get(channel)?.standings.get(gateway)?.as_ref()
     }
 
-    /// The channel's release, where a gateway that answered this last has not answered for it in this state yet.
-    pub(crate) fn due(&self, channel: &Channel, standing: Option<&Standing>) -> Option<&Stored> {
+    /// The channel's release, where a gateway that answered this last has not answered for it in this state yet; then
+    /// its intermediate versions whose images are here, for who has the release.
+    pub(crate) fn due(&self, channel: &Channel, standing: Option<&Standing>) -> Option<Cow<'_, Stored>> {
         let stored = self.releases.get(channel).filter(|stored| !stored.revoked && !stored.lost)?;
-        let answered = standing.is_some_and(|standing| standing.mark == stored.mark);
-        (!answered).then_some(stored)
+        let Some(standing) = standing.filter(|standing| standing.mark == stored.mark) else {
+            return Some(Cow::Borrowed(stored));
+        };
+        if standing.result != Ack::STORED {
+            return None;
+        }
+        let answered = |image: &Through| standing.through.iter().any(|one| one.digest == image.digest);
+        let next = stored.through.iter().find(|image| image.here && !answered(image))?;
+        Some(Cow::Owned(stored.leading(next)))
     }
 
     /// Gateways that subscribe and have not acknowledged the channel's release in its present state, and those that

@@ -12,9 +12,10 @@ use trireme_core::message::{
 use trireme_core::release::{Channel, head_tag, open_header};
 use trireme_core::role::{Answer, LinkInfo, code};
 use trireme_core::testing::{Act, Fake};
+use trireme_core::through::Image;
 use trireme_core::{
-    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, RoleKind, Suite, Tag, Token, TopicName, cbor,
-    formula,
+    Digest, Event, Fault, Host, LinkId, ModelName, NodeId, RoleKind, Suite, Tag, Token, TopicName, Version,
+    cbor, formula,
 };
 
 use crate::Broker;
@@ -23,6 +24,7 @@ mod lost;
 mod quota;
 mod receipts;
 mod shards;
+mod through;
 mod trust;
 mod turns;
 
@@ -135,15 +137,28 @@ impl Bench {
 
     /// A release of suite 2, as the manufacturer sends it; gives the result of the acknowledgement.
     fn publish(&mut self, peer: &mut Peer, manifest: &Manifest, image: &[u8], offset: u64) -> String {
-        let header = signed_header(peer, manifest, offset);
+        self.publish_image(peer, manifest, manifest.version, image, offset)
+    }
+
+    /// The same of one of the images that its manifest names.
+    fn publish_image(
+        &mut self,
+        peer: &mut Peer,
+        manifest: &Manifest,
+        version: Version,
+        image: &[u8],
+        offset: u64,
+    ) -> String {
+        let named = manifest.image(version).unwrap().unwrap();
+        let header = image_header(peer, manifest, &named, offset);
         let follows = header.size - header.offset;
         let event = Event::BodyOffered(peer.link, cbor::encode(&header), follows);
         let acts = self.handle(event).unwrap();
         let acts = self.settle(acts, image);
         let Response::Ack(ack) = response(&acts) else { panic!("no acknowledgement") };
-        let release = Held { model: header.model, version: header.version, digest: manifest.digest };
+        let release = Held { model: header.model, version: header.version, digest: named.digest };
         let session = peer.session.as_ref().unwrap();
-        session.check_ack(&mut peer.host, peer.link, &ack, &release, manifest.size).unwrap();
+        session.check_ack(&mut peer.host, peer.link, &ack, &release, named.size).unwrap();
         ack.result
     }
 
@@ -188,6 +203,11 @@ impl Bench {
 }
 
 fn signed_header(peer: &mut Peer, manifest: &Manifest, offset: u64) -> Header {
+    let own = manifest.image(manifest.version).unwrap().unwrap();
+    image_header(peer, manifest, &own, offset)
+}
+
+fn image_header(peer: &mut Peer, manifest: &Manifest, image: &Image, offset: u64) -> Header {
     let bytes = cbor::encode(manifest);
     let signature = peer.host.sign(&formula::m5(&bytes)).unwrap();
     let certificate = peer.host.identity.certificate.clone();
@@ -196,15 +216,15 @@ fn signed_header(peer: &mut Peer, manifest: &Manifest, offset: u64) -> Header {
         topic: manifest.topic.clone(),
         id: peer.host.identity.subject.id.clone(),
         model: manifest.model.clone(),
-        version: manifest.version,
-        size: manifest.size,
+        version: image.version,
+        size: image.size,
         offset,
-        token: manifest.tokens[0].token,
+        token: image.tokens[0].token,
         manifest: Some(SignedManifest { manifest: bytes, signature, certificate }),
         tag: None,
         head: Tag([0; 32]),
     };
-    let s1 = formula::s1(&header.fields()).with_digest(manifest.size, &manifest.digest).unwrap();
+    let s1 = formula::s1(&header.fields()).with_digest(image.size, &image.digest).unwrap();
     let tag = peer.host.mac(peer.link, &s1).unwrap();
     header.tag = Some(tag);
     header.head = head_tag(&mut peer.host, peer.link, peer.session.as_ref().unwrap().th(), &header).unwrap();

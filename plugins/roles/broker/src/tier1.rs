@@ -14,11 +14,12 @@ use trireme_core::release::{
     Channel, Mark, Novelty, binds, check_tag, fits, open_header, same_tokens, verify_manifest, well_formed,
 };
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
+use trireme_core::through::Image;
 use trireme_core::{Digest, Fault, Host, LinkId, RoleKind, Stamp, Suite, cbor, formula};
 
 use crate::link::Incoming;
 use crate::shards::Why;
-use crate::store::Stored;
+use crate::store::{Stored, Through};
 use crate::{Broker, LINGER_MS, Work, no_session, unknown_link};
 
 impl Broker {
@@ -67,8 +68,19 @@ impl Broker {
     /// withdrawn, revoked or lost, is not: so it comes with its body when its manufacturer signs it anew.
     pub(crate) fn held_of(&self, push: &Push) -> Vec<Held> {
         let releases = self.store.releases.iter();
-        let theirs = releases.filter(|(_, stored)| stored.manufacturer == push.id && stored.image());
-        theirs.map(|(channel, stored)| stored.held(channel)).take(exchange::MOST_HELD).collect()
+        let theirs = releases.filter(|(_, stored)| stored.manufacturer == push.id);
+        let held = theirs.flat_map(|(channel, stored)| {
+            let own = stored.image().then(|| stored.held(channel));
+            let model = &channel.model;
+            let through = stored.through.iter().filter(|image| image.here);
+            let through = through.map(|Through { version, digest, .. }| Held {
+                model: model.clone(),
+                version: *version,
+                digest: *digest,
+            });
+            own.into_iter().chain(through)
+        });
+        held.take(exchange::MOST_HELD).collect()
     }
 
     /// 5.6.3.2, step 1: a release is offered. Its header's tag is checked before a word of it is believed.
@@ -101,12 +113,7 @@ impl Broker {
                 Ok(())
             }
             Err(fault) if fault.code == code::NETWORK => Err(fault),
-            Err(fault) => {
-                let certificate = Vec::new();
-                let incoming =
-                    Incoming { header, mark: None, withdrawn: false, emergency: false, certificate, follows };
-                self.refuse(host, now, id, incoming, &fault)
-            }
+            Err(fault) => self.refuse(host, now, id, Incoming::unread(header, follows), &fault),
         }
     }
 
@@ -136,16 +143,18 @@ impl Broker {
         let emergency = manifest.as_ref().is_some_and(|(_, manifest)| manifest.emergency());
         let signed = header.manifest.as_ref().map(|signed| &signed.certificate);
         let certificate = signed.unwrap_or(&link.certificate).clone();
-        let tokens = manifest.as_ref().map(|(_, manifest)| manifest.tokens.clone()).unwrap_or_default();
-        let mark = manifest.map(|(_, manifest)| Mark {
-            version: manifest.version,
-            size: manifest.size,
-            digest: manifest.digest,
-            sequence: manifest.sequence,
-        });
-        let novelty = self.judge(header, mark.as_ref(), &tokens)?;
-        self.within_quota(novelty, header, withdrawn)?;
-        if let Some(mark) = &mark {
+        let mut incoming =
+            Incoming { withdrawn, emergency, certificate, ..Incoming::unread(header.clone(), follows) };
+        if let Some((_, manifest)) = &manifest {
+            incoming.through = manifest.through()?;
+            incoming.mark = manifest.image(header.version)?.map(|image| image.mark(manifest.sequence));
+            let own = manifest.image(manifest.version)?.map(|image| image.mark(manifest.sequence));
+            incoming.leads_to = own.filter(|own| own.version != header.version);
+        }
+        let tokens = tokens_of(header.manifest.as_ref());
+        let novelty = self.judge(&incoming, incoming.mark.as_ref(), &tokens)?;
+        self.within_quota(novelty, &incoming)?;
+        if let Some(mark) = &incoming.mark {
             // Suite 2 knows `D` without the body, so `S1` never waits for it.
             let s1 = formula::s1(&header.fields()).with_digest(mark.size, &mark.digest);
             let s1 = s1.ok_or_else(|| Fault::new(code::INTERNAL, "suite 2 knows its digest"))?;
@@ -155,8 +164,7 @@ impl Broker {
                 return Err(Fault::new(code::UNKNOWN, "the image is not here, so its bytes are needed"));
             }
         }
-        let header = header.clone();
-        Ok((Incoming { header, mark, withdrawn, emergency, certificate, follows }, novelty))
+        Ok((incoming, novelty))
     }
 
     fn has_image(&self, host: &mut dyn Host, mark: &Mark) -> bool {
@@ -166,11 +174,15 @@ impl Broker {
     /// The rule of versions: higher is new, equal with the same image a refresh or a duplicate, all else refused.
     fn judge(
         &self,
-        header: &Header,
+        incoming: &Incoming,
         mark: Option<&Mark>,
         tokens: &[GenerationToken],
     ) -> Result<Novelty, Fault> {
-        let channel = Channel { topic: header.topic.clone(), model: header.model.clone() };
+        let header = &incoming.header;
+        let channel = channel(header);
+        if let (Some(release), Some(mark)) = (&incoming.leads_to, mark) {
+            return self.judge_through(&channel, release, mark);
+        }
         let Some(known) = self.store.releases.get(&channel) else {
             if self.store.releases.len() >= self.config.releases as usize {
                 return Err(Fault::new(code::LIMIT, "this broker keeps as many releases as it may"));
@@ -210,6 +222,23 @@ impl Broker {
             // The same once more is what a lost image waits for.
             Novelty::Duplicate if known.lost => Ok(Novelty::Refresh),
             novelty => Ok(novelty),
+        }
+    }
+
+    /// An intermediate version comes after the release that names it, and is of no use without.
+    fn judge_through(&self, channel: &Channel, release: &Mark, mark: &Mark) -> Result<Novelty, Fault> {
+        let known = self.store.releases.get(channel);
+        let mut named = known.into_iter().flat_map(|known| &known.through);
+        match named.find(|image| (image.version, image.digest) == (mark.version, mark.digest)) {
+            Some(image) if image.here => Ok(Novelty::Duplicate),
+            Some(_) => Ok(Novelty::New),
+            None => {
+                let text = format!(
+                    "{channel} {}: on the way to {}, and nothing that is kept here leads through it",
+                    mark.version, release.version
+                );
+                Err(Fault::new(code::VERSION, text))
+            }
         }
     }
 
@@ -317,11 +346,11 @@ impl Broker {
         // its digest only now.
         let tokens = tokens_of(incoming.header.manifest.as_ref());
         let known = Some(&mark).filter(|_| suite == Suite::Digest || self.suite_1(&incoming));
-        let verdict = self.judge(&incoming.header, known, &tokens);
+        let verdict = self.judge(&incoming, known, &tokens);
         let verdict = verdict.and_then(|novelty| {
             host.certificate(&incoming.certificate)?;
             // Others of the manufacturer's may have come meanwhile, on other links.
-            self.within_quota(novelty, &incoming.header, incoming.withdrawn)?;
+            self.within_quota(novelty, &incoming)?;
             Ok(novelty)
         });
         match verdict {
@@ -336,11 +365,17 @@ impl Broker {
         self.answer(host, now, id, Ack::STORED)
     }
 
-    /// What brings nothing that is not counted already is always within it: a refresh of what is kept, a withdrawal.
-    fn within_quota(&self, novelty: Novelty, header: &Header, withdrawn: bool) -> Result<(), Fault> {
-        let known = self.store.releases.get(&channel(header)).filter(|known| !known.withdrawn);
-        let counted = novelty == Novelty::Refresh && known.is_some();
-        if novelty == Novelty::Duplicate || withdrawn || counted { Ok(()) } else { self.fits_quota(header) }
+    /// What brings nothing that is not counted already is always within it: a refresh of what is kept, a withdrawal,
+    /// an intermediate version, which was counted with its release.
+    fn within_quota(&self, novelty: Novelty, incoming: &Incoming) -> Result<(), Fault> {
+        let known = self.store.releases.get(&channel(&incoming.header)).filter(|known| !known.withdrawn);
+        let counted = known.is_some_and(|known| known.bytes() >= incoming.bytes());
+        let counted = (novelty == Novelty::Refresh && counted) || incoming.leads_to.is_some();
+        if novelty == Novelty::Duplicate || incoming.withdrawn || counted {
+            Ok(())
+        } else {
+            self.fits_quota(incoming)
+        }
     }
 
     /// Whether the channel is one of suite 1 still, so that marks of suite 1 compare.
@@ -352,6 +387,22 @@ impl Broker {
     /// Keeps the release in its channel; everyone who subscribes to it is next.
     fn keep(&mut self, host: &mut dyn Host, incoming: &Incoming, mark: Mark) {
         let header = &incoming.header;
+        if let Some(release) = &incoming.leads_to {
+            let (channel, version) = (channel(header), header.version);
+            host.audit(&format!(
+                "release {channel} {version} of {} is kept, on the way to {}",
+                header.id, release.version
+            ));
+            self.store.put_through(host, &channel, &mark.digest);
+            return self.announce(host, &channel, Why::Kept);
+        }
+        let through = incoming.through.iter().filter_map(|image| {
+            let Image { version, size, digest, .. } = *image;
+            let here = self.store.uses(&digest) && host.blob_size(&digest) == Some(size);
+            let token = image.tokens.first()?.token;
+            Some(Through { version, size, digest, token, here })
+        });
+        let through = through.collect();
         let stored = Stored {
             suite: header.suite,
             manufacturer: header.id.clone(),
@@ -362,6 +413,8 @@ impl Broker {
             certificate: header.manifest.is_none().then(|| incoming.certificate.clone()),
             revoked: false,
             lost: false,
+            through,
+            leads_to: None,
             mark,
         };
         let channel = channel(header);

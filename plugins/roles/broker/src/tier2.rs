@@ -216,14 +216,15 @@ impl Broker {
         let standing = known.standing.as_ref();
         let Some(stored) = self.store.due(channel, standing) else { return Due::Not };
         // Another broker was quicker with something newer.
-        if holds(link, channel, |version| version > stored.mark.version) {
+        let newest = stored.leads_to.as_ref().unwrap_or(&stored.mark).version;
+        if holds(link, channel, |version| version > newest) {
             return Due::Not;
         }
         // A withdrawal matters to those that have something to withdraw.
-        if stored.withdrawn && !has_heard_of(link, standing, channel, stored) {
+        if stored.withdrawn && !has_heard_of(link, standing, channel, &stored) {
             return Due::Not;
         }
-        if counts(host, stored) { Due::Now(Box::new(stored.clone())) } else { Due::HeldBack }
+        if counts(host, &stored) { Due::Now(Box::new(stored.into_owned())) } else { Due::HeldBack }
     }
 
     /// 5.6.4.1, step 1: `PUSH(Cert_BK, M3, ID_BK, Q_BK)`.
@@ -451,9 +452,15 @@ impl Broker {
             self.drop_link(host, now, id, &format!("the gateway answered {result}"));
             return Ok(());
         }
-        let standing = Standing { mark: stored.mark.clone(), result };
+        let before = link.channels.get(channel).and_then(|known| known.standing.as_ref());
+        let standing = Standing::after(before, stored, result);
         let (gateway, channel) = (gateway.clone(), channel.clone());
         self.failures.remove(&gateway);
+        let Some(standing) = standing else {
+            // The release that it leads to is another by now.
+            self.end_transfer(host, now, id);
+            return Ok(());
+        };
         // Not where it has unsubscribed meanwhile.
         if let Some(known) = link.channels.get_mut(&channel) {
             *known = Known { new: false, standing: Some(standing.clone()) };

@@ -9,7 +9,7 @@ use trireme_core::message::Header;
 use trireme_core::release::{Channel, Mark};
 use trireme_core::role::Certified;
 use trireme_core::trust::Relay;
-use trireme_core::{LinkId, NodeId};
+use trireme_core::{LinkId, NodeId, Version};
 
 use crate::PUSHES_PER_MINUTE;
 
@@ -90,14 +90,16 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Suite 2: what tells the release from others.
+    /// Suite 2: what tells the image from others.
     pub(crate) fn mark(&self) -> Option<Mark> {
-        self.signed.as_ref().map(|(_, manifest)| Mark {
-            version: manifest.version,
-            size: manifest.size,
-            digest: manifest.digest,
-            sequence: manifest.sequence,
-        })
+        let (_, manifest) = self.signed.as_ref()?;
+        Some(manifest.image(self.header.version).ok()??.mark(manifest.sequence))
+    }
+
+    /// Suite 2: the release that it leads to, where this is an intermediate version.
+    pub(crate) fn leads_to(&self) -> Option<Version> {
+        let (_, manifest) = self.signed.as_ref()?;
+        Some(manifest.version).filter(|version| *version != self.header.version)
     }
 
     pub(crate) fn channel(&self) -> Channel {

@@ -1,4 +1,5 @@
-//! The releases that the gateway keeps for its sensors, one a model, and the floors below which it takes none.
+//! The releases that the gateway keeps for its sensors, one a model with the images that lead to it, and the floors
+//! below which it takes none.
 //!
 //! | key | value |
 //! |---|---|
@@ -18,6 +19,7 @@ use trireme_core::message::{GenerationToken, Held, LARGEST_MESSAGE};
 use trireme_core::release::{Channel, Mark, Novelty, same_tokens};
 use trireme_core::role::code;
 use trireme_core::rollout::Order;
+use trireme_core::through::Image;
 use trireme_core::{Digest, Fault, Host, ModelName, NodeId, Suite, Token, Version, cbor};
 
 use crate::keys;
@@ -64,6 +66,54 @@ pub(crate) struct Release {
     /// Suite 2: the manufacturer calls it an emergency.
     #[cbor(n(12), skip_if = "no")]
     pub(crate) emergency: bool,
+    /// Suite 2: intermediate versions, lowest first.
+    #[cbor(n(13), skip_if = "Vec::is_empty")]
+    pub(crate) through: Vec<Through>,
+}
+
+/// An intermediate version of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Through {
+    #[n(0)]
+    pub(crate) image: Image,
+    /// Whether it is here.
+    #[n(1)]
+    pub(crate) here: bool,
+}
+
+/// What a sensor is to get: a release, or what leads to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pending<'a> {
+    pub(crate) release: &'a Release,
+    through: Option<&'a Through>,
+}
+
+impl Pending<'_> {
+    pub(crate) fn mark(&self) -> Mark {
+        match self.through {
+            Some(through) => through.image.mark(self.release.mark.sequence),
+            None => self.release.mark.clone(),
+        }
+    }
+
+    /// Whether its image is here.
+    pub(crate) fn here(&self) -> bool {
+        self.through.map_or(self.release.image, |through| through.here)
+    }
+
+    /// The Token for sensors of a generation of secrets.
+    pub(crate) fn token(&self, generation: u32) -> Option<Token> {
+        match self.through {
+            Some(through) => through.image.token(generation),
+            None => self.release.token(generation),
+        }
+    }
+
+    /// The release that an intermediate version leads to.
+    pub(crate) fn leads_to(&self) -> Option<Version> {
+        self.through.map(|_| self.release.mark.version)
+    }
 }
 
 fn no(flag: &bool) -> bool {
@@ -80,6 +130,34 @@ impl Release {
                 token.map(|token| token.token)
             }
         }
+    }
+
+    /// What a sensor that runs this is to get: the lowest intermediate version above it, or the release itself.
+    pub(crate) fn for_running(&self, running: Version) -> Pending<'_> {
+        let through = self.through.iter().find(|through| through.image.version > running);
+        Pending { release: self, through }
+    }
+
+    /// The mark of its image of this version.
+    pub(crate) fn mark_of(&self, version: Version) -> Option<Mark> {
+        if self.mark.version == version {
+            return Some(self.mark.clone());
+        }
+        let through = self.through.iter().find(|through| through.image.version == version)?;
+        Some(through.image.mark(self.mark.sequence))
+    }
+
+    /// The intermediate version that this is the image of.
+    pub(crate) fn leading(&self, mark: &Mark) -> Option<&Through> {
+        let same = |image: &Image| (image.version, image.digest) == (mark.version, mark.digest);
+        self.through.iter().find(|through| same(&through.image))
+    }
+
+    /// The images that are here for it.
+    fn images(&self) -> impl Iterator<Item = &Digest> {
+        let own = Some(&self.mark.digest).filter(|_| self.image);
+        let through = self.through.iter().filter(|through| through.here);
+        own.into_iter().chain(through.map(|through| &through.image.digest))
     }
 }
 
@@ -101,12 +179,9 @@ impl Releases {
                 releases.by_model.insert(release.channel.model.clone(), release);
             }
         }
-        let here = releases.by_model.values().filter(|release| release.image);
-        let gone: BTreeSet<Digest> = here
-            .map(|release| release.mark.digest)
-            .filter(|digest| host.blob_size(digest).is_none())
-            .take(MOST_MISSED)
-            .collect();
+        let here = releases.by_model.values().flat_map(Release::images).copied();
+        let gone: BTreeSet<Digest> =
+            here.filter(|digest| host.blob_size(digest).is_none()).take(MOST_MISSED).collect();
         for digest in gone {
             releases.lose(host, &digest, "its file is gone or was cut");
         }
@@ -148,11 +223,14 @@ impl Releases {
 
     /// What RESPONSE says about images that are here already.
     pub(crate) fn held(&self, channels: impl Fn(&Channel) -> bool) -> Vec<Held> {
-        let here = self.by_model.values().filter(|release| release.image && channels(&release.channel));
-        let held = here.map(|release| Held {
-            model: release.channel.model.clone(),
-            version: release.mark.version,
-            digest: release.mark.digest,
+        let wanted = self.by_model.values().filter(|release| channels(&release.channel));
+        let held = wanted.flat_map(|release| {
+            let own = Some((release.mark.version, release.mark.digest)).filter(|_| release.image);
+            let through = release.through.iter().filter(|through| through.here);
+            let through = through.map(|through| (through.image.version, through.image.digest));
+            let model = &release.channel.model;
+            let held = move |(version, digest)| Held { model: model.clone(), version, digest };
+            own.into_iter().chain(through).map(held)
         });
         held.take(MOST_HELD).collect()
     }
@@ -217,22 +295,41 @@ impl Releases {
     /// an image.
     pub(crate) fn put(&mut self, host: &mut dyn Host, release: Release, busy: impl Fn(&Digest) -> bool) {
         let model = release.channel.model.clone();
-        if release.image {
-            host.pin(&release.mark.digest);
-            host.delete(&format!("doomed/{}", release.mark.digest));
+        for image in release.images() {
+            host.pin(image);
+            host.delete(&format!("doomed/{image}"));
         }
         host.put(&format!("release/{model}"), cbor::encode(&release));
         if release.suite == Suite::Digest {
             host.put(&format!("floor/{model}"), cbor::encode(&release.mark));
             self.floors.insert(model.clone(), release.mark.clone());
         }
-        let old = self.by_model.insert(model, release).filter(|old| old.image).map(|old| old.mark.digest);
-        let Some(old) = old.filter(|old| !self.uses(old)) else { return };
-        if busy(&old) {
-            host.put(&format!("doomed/{old}"), Vec::new());
-        } else {
-            host.unpin(&old);
+        if let Some(old) = self.by_model.insert(model, release) {
+            self.drop_images(host, &old, busy);
         }
+    }
+
+    /// Images of a release that is not kept any more go, unless something else uses them.
+    fn drop_images(&self, host: &mut dyn Host, old: &Release, busy: impl Fn(&Digest) -> bool) {
+        for image in old.images().filter(|image| !self.uses(image)) {
+            if busy(image) {
+                host.put(&format!("doomed/{image}"), Vec::new());
+            } else {
+                host.unpin(image);
+            }
+        }
+    }
+
+    /// Keeps the image of an intermediate version.
+    pub(crate) fn put_through(&mut self, host: &mut dyn Host, model: &ModelName, image: &Digest) {
+        let Some(release) = self.by_model.get_mut(model) else { return };
+        let Some(through) = release.through.iter_mut().find(|through| through.image.digest == *image) else {
+            return;
+        };
+        through.here = true;
+        host.pin(image);
+        host.delete(&format!("doomed/{image}"));
+        host.put(&format!("release/{model}"), cbor::encode(release));
     }
 
     /// Drops a release. Its floor falls to the lowest: what stays of it says that the model came with a manifest.
@@ -248,29 +345,31 @@ impl Releases {
             *floor = Mark { version: Version::default(), size: 0, digest: Digest([0; 32]), sequence: 0 };
             host.put(&format!("floor/{model}"), cbor::encode(floor));
         }
-        let digest = release.mark.digest;
-        if release.image && !self.uses(&digest) {
-            if busy(&digest) {
-                host.put(&format!("doomed/{digest}"), Vec::new());
-            } else {
-                host.unpin(&digest);
-            }
-        }
+        self.drop_images(host, &release, busy);
         Some(release)
     }
 
     /// An image is of no use any more: it is not among what is held here, so a broker sends it again. Gives the
     /// channels of its releases.
     pub(crate) fn lose(&mut self, host: &mut dyn Host, digest: &Digest, why: &str) -> Vec<Channel> {
-        let kept = |release: &Release| release.image && release.mark.digest == *digest;
+        let kept = |release: &Release| release.images().any(|image| image == digest);
         let mut channels = Vec::new();
         for (model, release) in self.by_model.iter_mut().filter(|(_, release)| kept(release)) {
-            release.image = false;
+            let through = release.through.iter_mut().find(|through| through.image.digest == *digest);
+            let version = match through {
+                Some(through) => {
+                    through.here = false;
+                    through.image.version
+                }
+                None => {
+                    release.image = false;
+                    release.mark.version
+                }
+            };
             host.put(&format!("release/{model}"), cbor::encode(release));
             host.audit(&format!(
-                "the image {} of {model} {} is lost: {why}; brokers are asked for it again",
+                "the image {} of {model} {version} is lost: {why}; brokers are asked for it again",
                 digest.short(),
-                release.mark.version
             ));
             channels.push(release.channel.clone());
         }
@@ -288,6 +387,6 @@ impl Releases {
 
     /// Whether a release is kept whose image this is.
     pub(crate) fn uses(&self, digest: &Digest) -> bool {
-        self.by_model.values().any(|release| release.image && release.mark.digest == *digest)
+        self.by_model.values().any(|release| release.images().any(|image| image == digest))
     }
 }

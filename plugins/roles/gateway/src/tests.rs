@@ -14,6 +14,7 @@ use trireme_core::message::{
 use trireme_core::release::head_tag;
 use trireme_core::role::{Answer, LinkInfo, code};
 use trireme_core::testing::{Act, Fake};
+use trireme_core::through::Image;
 use trireme_core::{
     Digest, Event, Fault, Host, LinkId, ModelName, NodeId, RoleKind, SensorId, Signature, Suite, Tag, Token,
     TopicName, Version, cbor, formula, json,
@@ -23,6 +24,7 @@ use crate::Gateway;
 
 mod discovery;
 mod orders;
+mod through;
 mod tier2;
 mod tier3;
 mod trust;
@@ -200,6 +202,12 @@ impl Bench {
 
     /// A header of the broker's: suite 2 with a manifest, suite 1 without.
     fn header(&mut self, manifest: &Manifest, suite: Suite, offset: u64) -> Header {
+        let own = manifest.image(manifest.version).unwrap().unwrap();
+        self.image_header(manifest, &own, suite, offset)
+    }
+
+    /// The same for one of the images that the manifest names.
+    fn image_header(&mut self, manifest: &Manifest, image: &Image, suite: Suite, offset: u64) -> Header {
         let bytes = cbor::encode(manifest);
         let signature = self.manufacturer.sign(&formula::m5(&bytes)).unwrap();
         let certificate = self.manufacturer.identity.certificate.clone();
@@ -209,15 +217,15 @@ impl Bench {
             topic: manifest.topic.clone(),
             id: NodeId::new("gw-1").unwrap(),
             model: manifest.model.clone(),
-            version: manifest.version,
-            size: manifest.size,
+            version: image.version,
+            size: image.size,
             offset,
-            token: manifest.tokens[0].token,
+            token: image.tokens[0].token,
             manifest: (suite == Suite::Digest).then_some(signed),
             tag: None,
             head: Tag([0; 32]),
         };
-        let s2 = formula::s2(&header.fields()).with_digest(manifest.size, &manifest.digest);
+        let s2 = formula::s2(&header.fields()).with_digest(image.size, &image.digest);
         header.tag = s2.map(|s2| self.broker.mac(self.link, &s2).unwrap());
         let th = *self.session.as_ref().unwrap().th();
         header.head = head_tag(&mut self.broker, self.link, &th, &header).unwrap();
@@ -232,8 +240,21 @@ impl Bench {
         image: &[u8],
         offset: u64,
     ) -> (String, Vec<Act>) {
+        let own = manifest.image(manifest.version).unwrap().unwrap();
+        self.deliver_image(manifest, &own, suite, image, offset)
+    }
+
+    /// The same for one of the images that the manifest names.
+    fn deliver_image(
+        &mut self,
+        manifest: &Manifest,
+        named: &Image,
+        suite: Suite,
+        image: &[u8],
+        offset: u64,
+    ) -> (String, Vec<Act>) {
         self.push().unwrap();
-        let header = self.header(manifest, suite, offset);
+        let header = self.image_header(manifest, named, suite, offset);
         let follows = header.size - offset + u64::from(suite.trailer());
         let mut acts = self.handle(Event::BodyOffered(self.link, cbor::encode(&header), follows)).unwrap();
         let receive = acts.iter().find_map(|act| match act {
@@ -246,7 +267,7 @@ impl Bench {
             acts.extend(self.handle(Event::Done(then, Ok(answer))).unwrap());
         }
         let Some(Response::Ack(ack)) = response(&acts) else { panic!("no acknowledgement") };
-        let release = Held { model: model(), version: header.version, digest: manifest.digest };
+        let release = Held { model: model(), version: header.version, digest: named.digest };
         let session = self.session.as_ref().unwrap();
         session.check_ack(&mut self.broker, self.link, &ack, &release, header.size).unwrap();
         if acts.iter().all(|act| !matches!(act, Act::Acknowledge(_))) {

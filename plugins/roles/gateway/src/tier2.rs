@@ -2,15 +2,17 @@
 
 use alloc::format;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use trireme_core::exchange;
-use trireme_core::message::{Ack, GenerationToken, Header, Held, RESPONSE, Sealed, TIER_2, Talk};
+use trireme_core::message::{Ack, GenerationToken, Header, Held, Manifest, RESPONSE, Sealed, TIER_2, Talk};
 use trireme_core::release::{Mark, Novelty, check_tag, fits, open_header, verify_manifest, well_formed};
 use trireme_core::role::{Answer, Check, Expect, JobKey, Reception, code};
+use trireme_core::through::Image;
 use trireme_core::{Digest, Fault, Host, LinkId, NodeId, RoleKind, Stamp, formula};
 
 use crate::broker::{Broker, Incoming};
-use crate::releases::Release;
+use crate::releases::{Release, Through};
 use crate::{Gateway, LINGER_MS, PUSHES_PER_MINUTE, Work, unknown_link};
 
 /// What is to be done with a release whose header verified.
@@ -161,14 +163,33 @@ impl Gateway {
         let mark = incoming.mark().ok_or_else(no_session)?;
         let s2 = formula::s2(&header.fields()).with_digest(mark.size, &mark.digest).ok_or_else(no_session)?;
         check_tag(host, link, &header, &s2)?;
-        let novelty = self.releases.judge(&header.model, &mark, tokens(incoming))?;
         let here = self.releases.uses(&mark.digest);
+        let novelty = self.judge(incoming, &mark)?;
         match novelty {
             Novelty::Duplicate if here || withdrawn => Ok(Step::Nothing),
             Novelty::New if withdrawn => Ok(Step::Nothing),
             _ if here || withdrawn => Ok(Step::Record),
             _ if header.offset == 0 => Ok(Step::Receive),
             _ => Err(Fault::new(code::UNKNOWN, "the image is not here, so its bytes are needed")),
+        }
+    }
+
+    /// The rule of versions; an intermediate one follows the release that names it, whichever of its manifests is here.
+    fn judge(&self, incoming: &Incoming, mark: &Mark) -> Result<Novelty, Fault> {
+        let model = &incoming.header.model;
+        let Some(release) = incoming.leads_to() else {
+            return self.releases.judge(model, mark, tokens(incoming));
+        };
+        match self.releases.get(model).and_then(|kept| kept.leading(mark)) {
+            Some(through) if through.here => Ok(Novelty::Duplicate),
+            Some(_) => Ok(Novelty::New),
+            None => {
+                let text = format!(
+                    "{model} {}: on the way to {release}, and nothing that is kept here leads through it",
+                    mark.version
+                );
+                Err(Fault::new(code::VERSION, text))
+            }
         }
     }
 
@@ -242,7 +263,7 @@ impl Gateway {
         let signed = incoming.header.manifest.as_ref().map(|signed| host.certificate(&signed.certificate));
         let verdict = match signed {
             Some(Err(fault)) => Err(fault),
-            Some(Ok(_)) => self.releases.judge(&incoming.header.model, &mark, tokens(incoming)),
+            Some(Ok(_)) => self.judge(incoming, &mark),
             None => self.judge_image(incoming, &mark).map(|()| Novelty::New),
         };
         let known = match verdict {
@@ -272,6 +293,15 @@ impl Gateway {
     /// The release is on disk and verified: the record, the floor, and the sensors' turn.
     fn keep(&mut self, host: &mut dyn Host, now: Stamp, incoming: &Incoming, mark: Mark) {
         let header = &incoming.header;
+        if let Some(release) = incoming.leads_to() {
+            host.audit(&format!(
+                "release {} {} is kept, on the way to {release}",
+                header.model, mark.version
+            ));
+            self.releases.put_through(host, &header.model, &mark.digest);
+            self.announce(host, now, &header.model);
+            return;
+        }
         let signed = incoming.signed.as_ref();
         let manufacturer = match signed {
             Some((signer, _)) => Some(signer.subject.id.clone()),
@@ -296,6 +326,7 @@ impl Gateway {
             not_after_ms: signed.map(|(signer, _)| signer.not_after_ms),
             order: signed.and_then(|(_, manifest)| manifest.order().ok().flatten()),
             emergency: signed.is_some_and(|(_, manifest)| manifest.emergency()),
+            through: signed.map(|(_, manifest)| self.through(host, manifest)).unwrap_or_default(),
             mark,
         };
         let model = header.model.clone();
@@ -312,7 +343,7 @@ impl Gateway {
         ));
         self.revoked.remove(&model);
         if withdrawn {
-            self.end_transfers(host, now, &model, &release.mark, "the release under way was withdrawn");
+            self.end_transfers(host, now, &model, "the release under way was withdrawn");
         }
         let Self { releases, sensors, .. } = self;
         releases.put(host, release, |digest| sensors.read(digest));
@@ -321,6 +352,15 @@ impl Gateway {
             self.announce(host, now, &model);
             self.look_for_tokens(host, now, &model);
         }
+    }
+
+    /// The intermediate versions of a release, with those images marked that are here already.
+    fn through(&self, host: &dyn Host, manifest: &Manifest) -> Vec<Through> {
+        let here = |image: &Image| {
+            self.releases.uses(&image.digest) && host.blob_size(&image.digest) == Some(image.size)
+        };
+        let through = manifest.through().unwrap_or_default().into_iter();
+        through.map(|image| Through { here: here(&image), image }).collect()
     }
 
     /// What another broker offered of the same image: kept by now, or its turn.

@@ -14,7 +14,7 @@ use trireme_core::role::{Answer, Delivery, Job, JobKey, code};
 use trireme_core::{Digest, Fault, Host, LinkId, ModelName, SensorId, Stamp, Token, cbor, formula, rollout};
 
 use crate::broker::Broker;
-use crate::releases::Release;
+use crate::releases::{Pending, Release};
 use crate::sensors::{Known, Sensor, Stage};
 use crate::{BACKOFF, Gateway, Work, labels, unknown_link};
 
@@ -120,24 +120,27 @@ impl Gateway {
         Ok(())
     }
 
-    /// The release that a sensor should get: `V > V_C`, for its manufacturer and generation, not given up by it.
-    pub(crate) fn pending(&self, id: &SensorId) -> Option<&Release> {
+    /// What a sensor should get: `V > V_C`, for its manufacturer and generation, not given up by it; what leads to the
+    /// release comes before the release.
+    pub(crate) fn pending(&self, id: &SensorId) -> Option<Pending<'_>> {
         let sensor = self.sensors.get(id)?;
         let known = &sensor.known;
         let release = self.releases.get(&known.model)?;
-        let given_up = known.reverted.as_ref().is_some_and(|mark| mark.digest == release.mark.digest)
+        let pending = release.for_running(known.running);
+        let given_up = known.reverted.as_ref().is_some_and(|mark| mark.digest == pending.mark().digest)
             && known.reverts > self.config.retry_reverted_times;
-        let wanted = release.image
+        let wanted = pending.here()
             && !release.withdrawn
             && release.manufacturer == known.manufacturer
             && release.mark.version > known.running
-            && release.token(known.generation).is_some()
+            && pending.token(known.generation).is_some()
             && !given_up
             && self.is_ordered(id, sensor, release);
-        wanted.then_some(release)
+        wanted.then_some(pending)
     }
 
-    /// Whether the manufacturer's order lets the sensor have the release now; without an order everybody may.
+    /// Whether the manufacturer's order lets the sensor have the release now; without an order everybody may. What leads
+    /// to it goes to the same sensors.
     fn is_ordered(&self, id: &SensorId, sensor: &Sensor, release: &Release) -> bool {
         let Some(order) = &release.order else { return true };
         let Some(me) = &self.me else { return false };
@@ -153,15 +156,13 @@ impl Gateway {
             && sensor.answered
             && sensor.not_before <= now.monotonic_ms
             && transfers < self.config.transfers as usize;
-        let Some(model) = self.pending(id).filter(|_| ready).map(|release| release.channel.model.clone())
-        else {
-            return;
-        };
+        let pending = self.pending(id).filter(|_| ready);
+        let Some(model) = pending.map(|pending| pending.release.channel.model.clone()) else { return };
         if !self.may_start(host, now, &model) {
             return;
         }
-        let Some((sensor, release)) = self.sensors.get(id).zip(self.pending(id)) else { return };
-        let mark = release.mark.clone();
+        let Some((sensor, pending)) = self.sensors.get(id).zip(self.pending(id)) else { return };
+        let (release, mark) = (pending.release, pending.mark());
         let hour = self.hour.clone().count(now.monotonic_ms);
         let question = json!({
             "release": {
@@ -184,7 +185,7 @@ impl Gateway {
                 "gateway": self.me,
                 "labels": sensor.labels,
                 "facts": sensor.facts,
-                "position": rollout::place(&mark.digest, id),
+                "position": rollout::place(&release.mark.digest, id),
             },
             "counts": { "transfers": transfers, "sensors": self.sensors.len(), "hour": hour },
             "rollout": release.order.as_ref().map(|order| json!({
@@ -224,14 +225,14 @@ impl Gateway {
             return;
         }
         let generation = sensor.known.generation;
-        let release = self.pending(id).filter(|release| release.mark == mark);
-        let Some((release, token)) = release.and_then(|release| Some((release, release.token(generation)?)))
-        else {
+        let pending = self.pending(id).filter(|pending| pending.mark() == mark);
+        let found = pending.and_then(|pending| Some((pending.release.suite, pending.token(generation)?)));
+        let Some((suite, token)) = found else {
             self.abandon(host, now, id, false);
             return;
         };
         let me = host.identity().subject.id;
-        let f = formula::f(release.suite, &me, &token, mark.version);
+        let f = formula::f(suite, &me, &token, mark.version);
         if let Some(plain) = f.with_digest(mark.size, &mark.digest) {
             let checksum = host.hash(&plain);
             self.offer(host, now, id, token, checksum);
@@ -277,25 +278,25 @@ impl Gateway {
     /// 5.6.5.1, step 3: `F, ID_GW, Token, V` to that sensor; the image follows when it wants it.
     fn offer(&mut self, host: &mut dyn Host, now: Stamp, id: &SensorId, token: Token, checksum: Digest) {
         let until = now.monotonic_ms.saturating_add(self.config.offer_ms);
-        let release = self.pending(id).cloned();
+        let pending = self.pending(id).map(|pending| (pending.release.suite, pending.mark()));
         let Some(sensor) = self.sensors.get_mut(id) else { return };
-        let current = release.filter(|release| sensor.stage.transfer() == Some(&release.mark));
-        let (Some(release), Some(link)) = (current, sensor.link) else {
+        let current = pending.filter(|(_, mark)| sensor.stage.transfer() == Some(mark));
+        let (Some((suite, mark)), Some(link)) = (current, sensor.link) else {
             self.abandon(host, now, id, false);
             return;
         };
         let offer = Offer {
-            suite: release.suite,
+            suite,
             gateway: host.identity().subject.id,
-            version: release.mark.version,
-            size: release.mark.size,
-            digest: (!release.suite.whole()).then_some(release.mark.digest),
+            version: mark.version,
+            size: mark.size,
+            digest: (!suite.whole()).then_some(mark.digest),
             token,
             checksum,
         };
         host.send(link, OFFER, cbor::encode(&offer));
         self.hour.note(now.monotonic_ms);
-        sensor.stage = Stage::Offered(release.mark, until);
+        sensor.stage = Stage::Offered(mark, until);
     }
 
     /// The sensor wants it: `FW`.
@@ -385,8 +386,8 @@ impl Gateway {
             self.abandon(host, now, id, false);
         }
         let Some(sensor) = self.sensors.get_mut(id) else { return };
-        let release = self.releases.get(&receipt.model);
-        let Some(release) = release.filter(|release| release.mark.version == receipt.version) else { return };
+        let Some(release) = self.releases.get(&receipt.model) else { return };
+        let (Some(mark), whole) = (release.mark_of(receipt.version), release.suite.whole()) else { return };
         let mut known = sensor.known.clone();
         match Outcome::parse(&receipt.outcome) {
             Some(Outcome::Installed) => {
@@ -395,19 +396,19 @@ impl Gateway {
                 sensor.failures = 0;
             }
             Some(Outcome::Reverted) => {
-                let again = known.reverted.as_ref().is_some_and(|mark| mark.digest == release.mark.digest);
+                let again = known.reverted.as_ref().is_some_and(|before| before.digest == mark.digest);
                 known.reverts = if again { known.reverts.saturating_add(1) } else { 1 };
-                known.reverted = Some(release.mark.clone());
+                known.reverted = Some(mark);
                 sensor.not_before = retry;
             }
             // Nothing on the LAN proves that the sensor said it, or that it was our offer which it refused: so the
             // release is offered again, soon where an altered offer is likely and trying again costs little.
             Some(refusal) => {
                 let altered = matches!(refusal, Outcome::RefusedChecksum | Outcome::RefusedToken);
-                known.refused = Some(release.mark.clone());
+                known.refused = Some(mark);
                 sensor.failures = sensor.failures.saturating_add(1);
                 sensor.not_before = retry;
-                if altered && !release.suite.whole() {
+                if altered && !whole {
                     sensor.not_before = retry.min(now.monotonic_ms + BACKOFF.pause(host, sensor.failures));
                 }
             }

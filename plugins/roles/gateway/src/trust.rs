@@ -142,7 +142,7 @@ impl Gateway {
     /// with a manifest once is remembered all the same.
     fn drop_release(&mut self, host: &mut dyn Host, now: Stamp, model: &ModelName, fault: &Fault) {
         let Some(mark) = self.releases.get(model).map(|release| release.mark.clone()) else { return };
-        self.end_transfers(host, now, model, &mark, "the release under way was revoked");
+        self.end_transfers(host, now, model, "the release under way was revoked");
         let Self { releases, sensors, .. } = self;
         let dropped = releases.remove(host, model, |digest| sensors.read(digest));
         if let Some(release) = dropped {
@@ -152,21 +152,18 @@ impl Gateway {
         }
     }
 
-    /// A release is not to be had any more: what is under way to sensors ends. One that is being sent it loses its
-    /// link, for there is no other way to stop it.
-    pub(crate) fn end_transfers(
-        &mut self,
-        host: &mut dyn Host,
-        now: Stamp,
-        model: &ModelName,
-        ended: &Mark,
-        reason: &str,
-    ) {
-        let same = |mark: &Mark| (mark.version, mark.digest) == (ended.version, ended.digest);
+    /// A model's release is not to be had any more: what is under way to sensors ends. One that is being sent it loses
+    /// its link, for there is no other way to stop it.
+    pub(crate) fn end_transfers(&mut self, host: &mut dyn Host, now: Stamp, model: &ModelName, reason: &str) {
+        let release = self.releases.get(model);
+        let kept = |mark: &Mark| {
+            let of = release.and_then(|release| release.mark_of(mark.version));
+            of.is_some_and(|of| of.digest == mark.digest)
+        };
         let busy = self
             .sensors
             .all()
-            .filter(|(_, sensor)| sensor.known.model == *model && sensor.stage.transfer().is_some_and(same));
+            .filter(|(_, sensor)| sensor.known.model == *model && sensor.stage.transfer().is_some_and(kept));
         let busy: Vec<(SensorId, Option<LinkId>)> = busy
             .map(|(id, sensor)| {
                 (id.clone(), sensor.link.filter(|_| matches!(sensor.stage, Stage::Sending(_))))
@@ -236,11 +233,12 @@ impl Gateway {
     pub(crate) fn missing_token(&self, id: &SensorId) -> Option<String> {
         let known = &self.sensors.get(id)?.known;
         let release = self.releases.get(&known.model)?;
-        let lacks = release.image
+        let pending = release.for_running(known.running);
+        let lacks = pending.here()
             && !release.withdrawn
             && release.manufacturer == known.manufacturer
             && release.mark.version > known.running
-            && release.token(known.generation).is_none();
+            && pending.token(known.generation).is_none();
         if !lacks {
             return None;
         }

@@ -10,7 +10,7 @@ use trireme_core::role::code;
 use trireme_core::{Digest, Fault, Host, ModelName, NodeId, RoleKind, Stamp, Version, cbor, formula};
 
 use crate::Manufacturer;
-use crate::record::{Reach, Release, Seen, SensorRecord, key, load, newest, save};
+use crate::record::{Reach, Release, Seen, SensorRecord, image_of, key, load, newest, save};
 
 /// The most sensors without a device key that are kept on record, by model.
 const MOST_GUESTS: u32 = 1024;
@@ -122,7 +122,7 @@ impl Manufacturer {
         // Receipts of one sensor go by way of several brokers, so a late one is not a replayed one: that would be at
         // or below the counter on record for its own version.
         let news = authenticated
-            && load::<Release>(host, &key("release", model, receipt.version)).is_some()
+            && image_of(host, model, receipt.version).is_some()
             && load::<SensorRecord>(host, &sensor_key(model, receipt.version, sensor.as_str()))
                 .is_none_or(|record| !record.authenticated || *counter > record.counter);
         if late && !news {
@@ -148,10 +148,10 @@ impl Manufacturer {
     /// Whether it is about a release of ours, and the very image.
     fn record_outcome(&mut self, host: &mut dyn Host, receipt: &Receipt) -> bool {
         let Receipt { sensor, model, version, .. } = receipt;
-        let Some(release) = load::<Release>(host, &key("release", model, *version)) else { return false };
+        let Some((size, digest)) = image_of(host, model, *version) else { return false };
         // Suite 1: what is refused before the image came has no digest; what runs has one.
         let unread = receipt.digest == Digest([0; 32]) && receipt.outcome.starts_with("refused-");
-        let same = receipt.size == release.size && (receipt.digest == release.digest || unread);
+        let same = receipt.size == size && (receipt.digest == digest || unread);
         if !same {
             self.ignored.rejected += 1;
             host.audit(&format!("ALARM: {sensor} reports another image as {model} {version}"));

@@ -12,7 +12,7 @@ use serde_json::json;
 use trireme_core::api::{PublishProgress, Published};
 use trireme_core::message::Verdict;
 use trireme_core::role::{Answer, LARGEST_CALL, RequestId};
-use trireme_core::{Fault, Host, ModelName, NodeId, Stamp, Version, cbor, json};
+use trireme_core::{Digest, Fault, Host, ModelName, NodeId, Stamp, Version, cbor, json};
 
 use crate::record::{Reached, Release, key, load, newest, reached, reached_key, save};
 use crate::{Manufacturer, Work};
@@ -34,6 +34,9 @@ pub(crate) struct Errand {
     sent: u64,
     /// The broker asked for the image, though it had said that it holds it, or though the release is withdrawn.
     pub(crate) needs_body: bool,
+    /// Images that the broker has acknowledged, the release's own first, and their bytes.
+    pub(crate) stored: Vec<Digest>,
+    stored_bytes: u64,
 }
 
 impl Errand {
@@ -42,12 +45,22 @@ impl Errand {
             model: release.model.clone(),
             version: release.version,
             sequence: release.sequence,
-            size: release.size,
+            size: release.bytes(),
             permission: Permission::first(release),
             stage: "asking".into(),
             detail: String::new(),
             sent: 0,
             needs_body: false,
+            stored: Vec::new(),
+            stored_bytes: 0,
+        }
+    }
+
+    /// The broker has acknowledged an image.
+    pub(crate) fn has_stored(&mut self, sent: &Release) {
+        if !self.stored.contains(&sent.digest) {
+            self.stored.push(sent.digest);
+            self.stored_bytes = self.stored_bytes.saturating_add(sent.size);
         }
     }
 
@@ -272,7 +285,7 @@ impl Manufacturer {
         let Some(errand) = self.errands.get_mut(&(broker.clone(), model.clone())) else { return };
         errand.stage = stage.into();
         errand.detail = detail.into();
-        errand.sent = sent;
+        errand.sent = errand.stored_bytes.saturating_add(sent).min(errand.size);
         let body = json::write(&errand.progress(broker));
         let of = |release: &Release| release.model == *model && release.version == errand.version;
         for waiting in self.waiting.iter().filter(|waiting| of(&waiting.release)) {
@@ -313,7 +326,7 @@ impl Manufacturer {
 
     /// Each broker with the last stage of a release.
     pub(crate) fn brokers_of(&self, host: &dyn Host, release: &Release) -> Vec<PublishProgress> {
-        let Release { model, version, size, sequence, .. } = release;
+        let (Release { model, version, sequence, .. }, size) = (release, &release.bytes());
         let superseded = newest(host, model).is_some_and(|newest| newest.version > *version);
         let foreign = !self.me.as_ref().is_some_and(|me| me.models.contains(model));
         let stage = |broker: &NodeId| {

@@ -60,8 +60,14 @@ pub(crate) struct Known {
 
 impl Known {
     /// What it reported of this version; nothing, where it is none that the version is for: it ran it, or a later one,
-    /// before anybody offered it, or it has no device key to report under.
-    pub(crate) fn standing(&self, version: Version) -> Option<Standing> {
+    /// before anybody offered it, or it has no device key to report under. Who failed on a version that leads to it
+    /// since its rollout began, in milliseconds since 1970, failed on the way.
+    pub(crate) fn standing(
+        &self,
+        version: Version,
+        through: &[Version],
+        began_ms: Option<u64>,
+    ) -> Option<Standing> {
         if self.unauthenticated {
             return None;
         }
@@ -73,8 +79,18 @@ impl Known {
             }),
             Some(last) if last.version > version && last.outcome == "installed" => Some(Standing::Confirmed),
             _ if self.running >= version => None,
+            Some(last) if began_ms.is_some_and(|began_ms| self.failed_on(last, through, began_ms)) => {
+                Some(Standing::Failed)
+            }
             _ => Some(Standing::Waiting),
         }
+    }
+
+    fn failed_on(&self, last: &LastReceipt, versions: &[Version], since_ms: u64) -> bool {
+        versions.contains(&last.version)
+            && self.running < last.version
+            && last.unix_ms >= since_ms
+            && Standing::of_outcome(&last.outcome) == Standing::Failed
     }
 
     pub(crate) fn labelled<'a>(&'a self, sensor: &'a SensorId) -> Named<'a> {

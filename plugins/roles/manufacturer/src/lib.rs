@@ -5,6 +5,7 @@
 //! | the time from the authority; its brokers from the directory (5.2, figure 5) | `services` |
 //! | Token, manifest, `M5` (5.6.3.2, step 1) | `publish` |
 //! | the same release under a new manifest: refreshed or withdrawn; the own certificate was renewed | `refresh` |
+//! | versions that lead to a release | `through` |
 //! | what is owed to whom, and the policies' word on it | `errand` |
 //! | connect, PUSH, RESPONSE, PUBLISH with `S1`, `A`, disconnect (5.6.3.1, 5.6.3.2) | `visit` |
 //! | images that are lost, here or at a broker that had stored them | `lost` |
@@ -34,6 +35,7 @@ mod services;
 mod status;
 #[cfg(test)]
 mod tests;
+mod through;
 mod trust;
 mod visit;
 
@@ -136,8 +138,8 @@ enum Work {
     Announce(u64),
     /// The directory's list of our brokers.
     OwnBrokers,
-    /// A Token for this generation.
-    Token(ModelName, u32),
+    /// A Token for an image of this version, for this generation.
+    Token(ModelName, Version, u32),
     /// The hook `publish`, for a release at a broker; its [`Release::sequence`].
     Policy(NodeId, ModelName, u64),
     /// The hook `publish`, for a wave of this version's rollout.
@@ -216,6 +218,7 @@ impl Manufacturer {
     fn request(&mut self, host: &mut dyn Host, now: Stamp, request: &Request) -> Result<(), Fault> {
         match request.path.as_str() {
             path::PUBLISH => self.publish(host, now, request),
+            path::HAND_IN => self.hand_in(host, request),
             path::REFRESH => self.refresh(host, now, request),
             path::WITHDRAW => self.withdraw(host, now, request),
             path::HALT => self.halt(host, now, request),
@@ -245,7 +248,9 @@ impl Manufacturer {
             Some(Work::Time) => self.time_told(host, now, result),
             Some(Work::Announce(sequence)) => self.announced(host, now, sequence, result),
             Some(Work::OwnBrokers) => self.brokers_told(host, now, result),
-            Some(Work::Token(model, generation)) => self.token_made(host, now, &model, generation, result),
+            Some(Work::Token(model, version, generation)) => {
+                self.token_made(host, now, &model, (version, generation), result);
+            }
             Some(Work::Policy(broker, model, sequence)) => {
                 self.policy_answered(host, now, (broker, model, sequence), result);
             }

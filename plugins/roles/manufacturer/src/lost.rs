@@ -3,12 +3,12 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use trireme_core::exchange::speaks_of;
+use trireme_core::exchange::{MOST_HELD, speaks_of};
 use trireme_core::message::Held;
 use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, Stamp};
 
 use crate::Manufacturer;
-use crate::record::{Reach, Release, newest, reached, reached_key};
+use crate::record::{Reach, Release, Through, newest, reached, reached_key};
 
 impl Manufacturer {
     /// A broker that stored a release and does not list it any more has lost it, with its image or with all its state:
@@ -18,7 +18,14 @@ impl Manufacturer {
         let models = self.me.as_ref().map(|me| me.models.clone()).unwrap_or_default();
         let has = |release: &Release| {
             let named = |held: &Held| held.model == release.model && held.version >= release.version;
-            held.iter().any(named) || !speaks_of(held, &release.model)
+            let newer = |held: &Held| held.model == release.model && held.version > release.version;
+            // A long list may end in the middle of a model.
+            let whole = held.len() < MOST_HELD && !held.iter().any(newer);
+            let through = |one: &Through| {
+                held.iter().any(|held| held.model == release.model && held.digest == one.digest)
+            };
+            let all = !whole || release.through_now().iter().all(through);
+            (held.iter().any(named) && all) || !speaks_of(held, &release.model)
         };
         let stored = |host: &dyn Host, release: &Release| {
             reached(host, release, &broker).is_some_and(|reached| reached.stage == "stored")
@@ -77,9 +84,17 @@ impl Manufacturer {
 
     /// The broker needs an image that is lost here.
     pub(crate) fn without_image(&mut self, host: &mut dyn Host, now: Stamp, link: LinkId, release: &Release) {
-        let Some(broker) = self.visits.get(&link).map(|visit| visit.broker.clone()) else { return };
-        let detail = "its image is not here any more; publish the same file again";
-        self.settle_errand(host, &broker, release, "refused", detail);
-        self.leave(host, now, link, detail);
+        let Some(visit) = self.visits.get(&link) else { return };
+        let (broker, own) = (visit.broker.clone(), visit.release.clone());
+        let own = own.unwrap_or_else(|| release.clone());
+        let detail = match release.version {
+            version if version != own.version => format!(
+                "the image of {version}, which leads to it, is not here any more; publish it again with \
+                 `--through {version}=<the same file>`"
+            ),
+            _ => "its image is not here any more; publish the same file again".into(),
+        };
+        self.settle_errand(host, &broker, &own, "refused", &detail);
+        self.leave(host, now, link, &detail);
     }
 }

@@ -10,11 +10,12 @@ use trireme_core::api::Publish;
 use trireme_core::message::{Extension, GenerationToken, LARGEST_IMAGE, Manifest, SignedManifest};
 use trireme_core::role::{Answer, Job, JobKey, Origin, Request, RequestId, code};
 use trireme_core::rollout::{EMERGENCY, Plan};
+use trireme_core::through::{self, Image};
 use trireme_core::{Digest, Fault, Host, ModelName, Stamp, Suite, Token, Version, cbor, formula, json};
 
 use crate::errand::Permission;
 use crate::record::{
-    Reached, Release, forget_old, forget_reached, key, load, newest, save, unpin_unless_needed,
+    Reached, Release, Through, forget_old, forget_reached, key, load, newest, save, unpin_unless_needed,
 };
 use crate::refresh::Terms;
 use crate::{Manufacturer, Work};
@@ -27,13 +28,11 @@ const MOST_WAITING: usize = 64;
 /// A release whose Tokens are being made.
 #[derive(Debug)]
 pub(crate) struct Preparing {
-    pub(crate) version: Version,
     pub(crate) suite: Suite,
-    pub(crate) size: u64,
-    pub(crate) digest: Digest,
+    pub(crate) own: Making,
+    /// The intermediate versions, lowest first.
+    pub(crate) through: Vec<Making>,
     pub(crate) terms: Terms,
-    /// By generation; those that are not there yet are being computed.
-    pub(crate) tokens: Vec<(u32, Option<Token>)>,
     pub(crate) requests: Vec<(RequestId, bool)>,
     /// For the audit log.
     pub(crate) what: &'static str,
@@ -41,6 +40,47 @@ pub(crate) struct Preparing {
     pub(crate) plan: Option<Plan>,
     /// Whether policies may let it pass where others wait.
     pub(crate) emergency: bool,
+}
+
+/// An image whose Tokens are being made.
+#[derive(Debug)]
+pub(crate) struct Making {
+    pub(crate) version: Version,
+    pub(crate) size: u64,
+    pub(crate) digest: Digest,
+    /// By generation; those that are not there yet are being computed.
+    pub(crate) tokens: Vec<(u32, Option<Token>)>,
+}
+
+impl Making {
+    /// The Tokens, once they are there.
+    fn tokens(&self) -> Vec<GenerationToken> {
+        let made = |(generation, token): &(u32, Option<Token>)| {
+            Some(GenerationToken { generation: *generation, token: (*token)? })
+        };
+        self.tokens.iter().filter_map(made).collect()
+    }
+
+    /// The one for the newest generation, which stands in headers.
+    fn newest_token(&self, model: &ModelName) -> Result<Token, Fault> {
+        let token = self.tokens().first().map(|token| token.token);
+        token.ok_or_else(|| Fault::new(code::UNKNOWN, format!("no secrets for {model}")))
+    }
+}
+
+impl Preparing {
+    fn images(&self) -> impl Iterator<Item = &Making> {
+        [&self.own].into_iter().chain(&self.through)
+    }
+
+    /// The Token for an image and a generation was made.
+    fn take(&mut self, version: Version, generation: u32, token: Token) {
+        let images = [&mut self.own].into_iter().chain(&mut self.through);
+        let slots = images.filter(|image| image.version == version).flat_map(|image| &mut image.tokens);
+        for (_, slot) in slots.filter(|(number, _)| *number == generation) {
+            *slot = Some(token);
+        }
+    }
 }
 
 impl Manufacturer {
@@ -65,6 +105,7 @@ impl Manufacturer {
         }
         let Publish { model, version, .. } = &wish;
         can_be_rolled_out(&wish)?;
+        let through = self.leading_to(host, &wish, &digest)?;
         if let Some(known) = newest(host, model) {
             if *version < known.version {
                 let text = format!("{model} {} is published; {version} is not above it", known.version);
@@ -79,10 +120,10 @@ impl Manufacturer {
                 return Err(Fault::new(code::FORBIDDEN, text));
             }
             if *version == known.version {
-                return self.publish_again(host, now, request.id, &wish, &known, (digest, size));
+                return self.publish_again(host, now, request.id, &wish, &known, (digest, size), through);
             }
         }
-        self.prepare(host, now, request.id, &wish, (digest, size))
+        self.prepare(host, now, request.id, &wish, (digest, size), through)
     }
 
     /// The model is this manufacturer's, and there is room for one who waits.
@@ -105,6 +146,7 @@ impl Manufacturer {
     }
 
     /// The same version once more: with the same image, delivery goes on to brokers that lack it.
+    #[expect(clippy::too_many_arguments, reason = "a request, what it asks for, and what is known of it")]
     fn publish_again(
         &mut self,
         host: &mut dyn Host,
@@ -113,6 +155,7 @@ impl Manufacturer {
         wish: &Publish,
         known: &Release,
         (digest, size): (Digest, u64),
+        through: Vec<Making>,
     ) -> Result<(), Fault> {
         let Release { model, version, .. } = known;
         if known.digest != digest || known.size != size {
@@ -133,13 +176,22 @@ impl Manufacturer {
             );
             return Err(Fault::new(code::CONFLICT, text));
         }
+        let same =
+            known.through.iter().map(|through| through.digest).eq(through.iter().map(|one| one.digest));
+        if !through.is_empty() && !same && !known.withdrawn() {
+            let text = format!(
+                "{model} {version} is published already, with other intermediate versions; those need another version, or `trireme withdraw` first"
+            );
+            return Err(Fault::new(code::CONFLICT, text));
+        }
         // The image may have been lost here.
         host.pin(&digest);
         if known.withdrawn() {
             let terms = Terms::within(now, wish.expires_days.or(self.config.expires_days))?;
             let requests = [(request, wish.detach)].into();
             let plan = wish.rollout.clone().or(planned);
-            return self.sign_planned(host, now, known, terms, requests, ("published again", plan));
+            let through = (!through.is_empty()).then_some(through);
+            return self.sign_planned(host, now, known, terms, requests, ("published again", plan, through));
         }
         self.forgive(host, known);
         host.audit(&format!("{model} {version} is published again"));
@@ -155,27 +207,29 @@ impl Manufacturer {
         request: RequestId,
         wish: &Publish,
         (digest, size): (Digest, u64),
+        through: Vec<Making>,
     ) -> Result<(), Fault> {
         let Publish { model, version, .. } = wish;
         let suite = wish.suite.unwrap_or(Suite::Digest);
         if let Some(other) = self.preparing.get_mut(model) {
-            if (other.version, other.digest, other.suite) != (*version, digest, suite) {
-                let text = format!("{model} {} is being prepared; try again when it is done", other.version);
+            let same_way =
+                other.through.iter().map(|one| one.digest).eq(through.iter().map(|one| one.digest));
+            if !same_way || (other.own.version, other.own.digest, other.suite) != (*version, digest, suite) {
+                let text =
+                    format!("{model} {} is being prepared; try again when it is done", other.own.version);
                 return Err(Fault::new(code::CONFLICT, text));
             }
             other.requests.push((request, wish.detach));
             return Ok(());
         }
         let terms = Terms::within(now, wish.expires_days.or(self.config.expires_days))?;
-        let tokens =
-            Self::generations(host, model).into_iter().map(|generation| (generation, None)).collect();
+        let own = Making { version: *version, size, digest, tokens: Self::no_tokens(host, model) };
         let requests = [(request, wish.detach)].into();
-        let (version, what) = (*version, "published");
+        let what = "published";
         host.pin(&digest);
         host.put(&format!("preparing/{digest}"), b"{}".to_vec());
         let (plan, emergency) = (wish.rollout.clone(), wish.emergency);
-        let preparing =
-            Preparing { version, suite, size, digest, terms, tokens, requests, what, plan, emergency };
+        let preparing = Preparing { suite, own, through, terms, requests, what, plan, emergency };
         self.make_tokens(host, now, model, preparing)
     }
 
@@ -201,17 +255,19 @@ impl Manufacturer {
         preparing: Preparing,
     ) -> Result<(), Fault> {
         let id = self.me()?.id.clone();
-        let missing = preparing.tokens.iter().filter(|(_, token)| token.is_none());
-        let missing: Vec<u32> = missing.map(|(generation, _)| *generation).collect();
-        if missing.is_empty() {
+        let mut none_missing = true;
+        for Making { version, digest, tokens, .. } in preparing.images() {
+            for (generation, _) in tokens.iter().filter(|(_, token)| token.is_none()) {
+                let key = JobKey::Token { model: model.clone(), generation: *generation };
+                let formula = formula::token(preparing.suite, &id, *version);
+                let then = self.job(Work::Token(model.clone(), *version, *generation));
+                host.compute(Job { key, formula, image: *digest }, then);
+                none_missing = false;
+            }
+        }
+        if none_missing {
             self.prepared(host, now, model, preparing, None);
             return Ok(());
-        }
-        for generation in missing {
-            let key = JobKey::Token { model: model.clone(), generation };
-            let formula = formula::token(preparing.suite, &id, preparing.version);
-            let then = self.job(Work::Token(model.clone(), generation));
-            host.compute(Job { key, formula, image: preparing.digest }, then);
         }
         self.preparing.insert(model.clone(), preparing);
         Ok(())
@@ -223,7 +279,7 @@ impl Manufacturer {
         host: &mut dyn Host,
         now: Stamp,
         model: &ModelName,
-        generation: u32,
+        (version, generation): (Version, u32),
         result: Result<Answer, Fault>,
     ) {
         let Some(preparing) = self.preparing.get_mut(model) else { return };
@@ -233,11 +289,9 @@ impl Manufacturer {
         });
         let fault = match token {
             Ok(token) => {
-                let slot = preparing.tokens.iter_mut().find(|(number, _)| *number == generation);
-                if let Some((_, slot)) = slot {
-                    *slot = Some(token);
-                }
-                if preparing.tokens.iter().any(|(_, token)| token.is_none()) {
+                preparing.take(version, generation, token);
+                let mut tokens = preparing.images().flat_map(|image| &image.tokens);
+                if tokens.any(|(_, token)| token.is_none()) {
                     return;
                 }
                 None
@@ -258,7 +312,7 @@ impl Manufacturer {
         fault: Option<Fault>,
     ) {
         let Preparing { what, .. } = preparing;
-        host.delete(&format!("preparing/{}", preparing.digest));
+        host.delete(&format!("preparing/{}", preparing.own.digest));
         let made = fault.map_or_else(|| self.release(host, now, model, &preparing), Err);
         match made {
             Ok(release) => {
@@ -274,8 +328,8 @@ impl Manufacturer {
                 self.published(host, now, &release, preparing.requests);
             }
             Err(fault) => {
-                unpin_unless_needed(host, &preparing.digest);
-                host.audit(&format!("{model} {} is not {what}: {fault}", preparing.version));
+                unpin_unless_needed(host, &preparing.own.digest);
+                host.audit(&format!("{model} {} is not {what}: {fault}", preparing.own.version));
                 for (request, _) in preparing.requests {
                     host.reply(request, Err(fault.clone()));
                 }
@@ -292,17 +346,15 @@ impl Manufacturer {
         preparing: &Preparing,
     ) -> Result<Release, Fault> {
         let me = self.me()?;
-        let Preparing { version, suite, size, digest, terms, .. } = *preparing;
+        let Preparing { suite, terms, .. } = *preparing;
+        let Making { version, size, digest, .. } = preparing.own;
         let Terms { expires_ms, expires_days, withdrawn } = terms;
-        let tokens: Vec<GenerationToken> = preparing
-            .tokens
-            .iter()
-            .filter_map(|(generation, token)| {
-                Some(GenerationToken { generation: *generation, token: (*token)? })
-            })
-            .collect();
-        let token = tokens.first().map(|token| token.token);
-        let token = token.ok_or_else(|| Fault::new(code::UNKNOWN, format!("no secrets for {model}")))?;
+        let (tokens, token) = (preparing.own.tokens(), preparing.own.newest_token(model)?);
+        let mut through = Vec::new();
+        for one in &preparing.through {
+            let Making { version, size, digest, .. } = *one;
+            through.push(Through { version, size, digest, token: one.newest_token(model)? });
+        }
         let sequence = newest(host, model).map_or(1, |known| known.sequence.saturating_add(1));
         let emergency = preparing.emergency;
         let mut extensions: Vec<Extension> = Vec::new();
@@ -311,6 +363,14 @@ impl Manufacturer {
         }
         let order = self.order_of(model, version, preparing.plan.as_ref());
         extensions.extend(order.map(|order| order.extension()));
+        if !withdrawn {
+            let image = |one: &Making| {
+                let Making { version, size, digest, .. } = *one;
+                Image { version, size, digest, tokens: one.tokens() }
+            };
+            let through: Vec<Image> = preparing.through.iter().map(image).collect();
+            extensions.extend(through::extension(&through));
+        }
         let manifest = if suite.whole() {
             None
         } else {
@@ -345,18 +405,19 @@ impl Manufacturer {
             manifest,
             expires_days,
             emergency,
+            through,
         })
     }
 }
 
-/// Waves are part of the manifest, and so is an emergency: both need suite 2.
+/// Waves are part of the manifest, and so are an emergency and what leads to a release: they need suite 2.
 fn can_be_rolled_out(wish: &Publish) -> Result<(), Fault> {
     if let Some(plan) = &wish.rollout {
         plan.check().map_err(|why| Fault::new(code::MALFORMED, format!("the plan of the rollout: {why}")))?;
     }
     let signed = wish.suite.unwrap_or(Suite::Digest) == Suite::Digest;
-    if !signed && (wish.rollout.is_some() || wish.emergency) {
-        let text = "a rollout and an emergency stand in the manifest, which suite 1 (thesis) does not have";
+    if !signed && (wish.rollout.is_some() || wish.emergency || !wish.through.is_empty()) {
+        let text = "a rollout, an emergency and intermediate versions stand in the manifest, which suite 1 (thesis) does not have";
         return Err(Fault::new(code::CONFLICT, text));
     }
     Ok(())

@@ -7,6 +7,7 @@
 //! | `reached/<model>/<version>/<broker>` | [`Reached`]: what became of the release there, finally |
 //! | `rollout/…`, `approval/…`, `fleet/…` | see `rollout` and `fleet` |
 //! | `preparing/<digest>` | an image whose Tokens are being made |
+//! | `image/<model>/<version>` | [`HandedIn`]: an image for a release that will lead through it |
 //! | `mark/<broker>` | the number of the last batch of receipts that was collected there |
 //! | `spread/<broker>/<model>` | [`Reach`]: gateways that hold a release, or do not yet |
 //! | `seen/<model>/<sensor>` | [`Seen`], of sensors whose receipts verified |
@@ -53,9 +54,58 @@ pub(crate) struct Release {
     /// Whether policies may let it pass where others wait.
     #[serde(default)]
     pub(crate) emergency: bool,
+    /// The intermediate versions, lowest first. They stay on record when the release is withdrawn.
+    #[serde(default)]
+    pub(crate) through: Vec<Through>,
+}
+
+/// An intermediate version of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Through {
+    /// `V`.
+    pub(crate) version: Version,
+    /// Bytes of the image.
+    pub(crate) size: u64,
+    /// Digest of the image.
+    pub(crate) digest: Digest,
+    /// `Token` for the newest generation of the model's secrets.
+    pub(crate) token: Token,
+}
+
+/// An image that was handed in for a release to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HandedIn {
+    /// Bytes of the image.
+    pub(crate) size: u64,
+    /// Digest of the image.
+    pub(crate) digest: Digest,
 }
 
 impl Release {
+    /// One of its intermediate versions, as it is sent: the same manifest, with another image.
+    #[must_use]
+    pub(crate) fn leading(&self, through: &Through) -> Self {
+        let Through { version, size, digest, token } = *through;
+        Self { version, size, digest, token, through: Vec::new(), ..self.clone() }
+    }
+
+    /// The intermediate versions that brokers and gateways are to have now.
+    #[must_use]
+    pub(crate) fn through_now(&self) -> &[Through] {
+        if self.withdrawn() { &[] } else { &self.through }
+    }
+
+    /// Bytes of all its images.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.through.iter().fold(self.size, |sum, through| sum.saturating_add(through.size))
+    }
+
+    /// Its own image and those that lead to it.
+    pub(crate) fn images(&self) -> impl Iterator<Item = Digest> {
+        [self.digest].into_iter().chain(self.through.iter().map(|through| through.digest))
+    }
+
     /// The manifest with `M5`.
     ///
     /// # Errors
@@ -226,17 +276,25 @@ pub(crate) fn models(host: &dyn Host) -> Vec<ModelName> {
 /// Lets go of what is old: images beyond the newest [`KEPT_IMAGES`], records beyond the newest [`KEPT_RECORDS`].
 /// An image that a release still needs stays.
 pub(crate) fn forget_old(host: &mut dyn Host, model: &ModelName) {
+    for place in host.scan(&format!("image/{model}/"), None, 1024) {
+        let handed_in = load::<HandedIn>(host, &place);
+        host.delete(&place);
+        if let Some(HandedIn { digest, .. }) = handed_in {
+            unpin_unless_needed(host, &digest);
+        }
+    }
     let all = releases(host, model);
-    let kept: Vec<Digest> = models(host)
-        .iter()
-        .flat_map(|model| releases(host, model).into_iter().rev().take(KEPT_IMAGES))
-        .map(|release| release.digest)
-        .collect();
+    let kept: Vec<Digest> = needed_images(host).collect();
     for (age, release) in all.iter().rev().enumerate() {
-        if age >= KEPT_IMAGES && !kept.contains(&release.digest) {
-            host.unpin(&release.digest);
+        if age >= KEPT_IMAGES {
+            release.images().filter(|image| !kept.contains(image)).for_each(|image| host.unpin(&image));
         }
         if age >= KEPT_RECORDS {
+            let through = release.through.iter().map(|through| through.version);
+            for version in through.filter(|version| all.iter().all(|other| other.version != *version)) {
+                let prefix = format!("{}/", key("sensor", model, version));
+                host.scan(&prefix, None, 1024).iter().for_each(|key| host.delete(key));
+            }
             host.delete(&key("release", model, release.version));
             host.delete(&key("rollout", model, release.version));
             for kind in ["reached", "sensor", "approval"] {
@@ -249,11 +307,27 @@ pub(crate) fn forget_old(host: &mut dyn Host, model: &ModelName) {
 
 /// Lets an image go that did not become a release, unless it is one already.
 pub(crate) fn unpin_unless_needed(host: &mut dyn Host, digest: &Digest) {
-    let needed = |model: &ModelName| {
-        let kept = releases(host, model).into_iter().rev().take(KEPT_IMAGES);
-        kept.into_iter().any(|release| release.digest == *digest)
-    };
-    if !models(host).iter().any(needed) {
+    if !needed_images(host).any(|image| image == *digest) {
         host.unpin(digest);
     }
+}
+
+/// The images of the newest releases of all models, and those that were handed in.
+fn needed_images(host: &dyn Host) -> impl Iterator<Item = Digest> {
+    let newest = |model: ModelName| releases(host, &model).into_iter().rev().take(KEPT_IMAGES);
+    let published = models(host).into_iter().flat_map(newest);
+    let published: Vec<Digest> = published.flat_map(|release| release.images().collect::<Vec<_>>()).collect();
+    let handed_in = host.scan("image/", None, 1024);
+    let handed_in = handed_in.into_iter().filter_map(|place| load::<HandedIn>(host, &place));
+    published.into_iter().chain(handed_in.map(|image| image.digest))
+}
+
+/// Bytes and digest of the image of a version: of a release on record, or of one that the newest leads through.
+#[must_use]
+pub(crate) fn image_of(host: &dyn Host, model: &ModelName, version: Version) -> Option<(u64, Digest)> {
+    if let Some(release) = load::<Release>(host, &key("release", model, version)) {
+        return Some((release.size, release.digest));
+    }
+    let through = newest(host, model)?.through.into_iter().find(|through| through.version == version)?;
+    Some((through.size, through.digest))
 }

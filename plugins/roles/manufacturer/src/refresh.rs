@@ -13,10 +13,11 @@ use trireme_core::api::{Refresh, Withdraw};
 use trireme_core::message::Manifest;
 use trireme_core::role::{Origin, Request, RequestId, code};
 use trireme_core::rollout::Plan;
-use trireme_core::{Fault, Host, ModelName, Stamp, Version, json};
+use trireme_core::through::Image;
+use trireme_core::{Fault, Host, ModelName, Stamp, Token, Version, json};
 
-use crate::publish::{Preparing, has_secrets};
-use crate::record::{Release, newest, releases};
+use crate::publish::{Making, Preparing, has_secrets};
+use crate::record::{Release, Through, newest, releases};
 use crate::{Manufacturer, Me};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -147,7 +148,7 @@ impl Manufacturer {
             return Err(Fault::new(code::CONFLICT, text));
         }
         if let Some(other) = self.preparing.get(model) {
-            let text = format!("{model} {} is being prepared; try again when it is done", other.version);
+            let text = format!("{model} {} is being prepared; try again when it is done", other.own.version);
             return Err(Fault::new(code::CONFLICT, text));
         }
         Ok(known.clone())
@@ -167,10 +168,11 @@ impl Manufacturer {
         requests: Vec<(RequestId, bool)>,
         what: &'static str,
     ) -> Result<(), Fault> {
-        self.sign_planned(host, now, known, terms, requests, (what, None))
+        self.sign_planned(host, now, known, terms, requests, (what, None, None))
     }
 
-    /// The same, and with it a new rollout begins, where one is planned.
+    /// The same, and with it a new rollout begins, where one is planned, and other versions lead to it, where they are
+    /// named.
     ///
     /// # Errors
     /// As [`Manufacturer::sign_again`].
@@ -181,51 +183,90 @@ impl Manufacturer {
         known: &Release,
         terms: Terms,
         requests: Vec<(RequestId, bool)>,
-        (what, plan): (&'static str, Option<Plan>),
+        (what, plan, other): (&'static str, Option<Plan>, Option<Vec<Making>>),
     ) -> Result<(), Fault> {
         let Release { model, version, suite, size, digest, .. } = known;
         let (manifest, _) = opened(known)?;
-        let here = host.blob_size(digest).is_some();
-        let kept: Vec<_> =
-            manifest.tokens.iter().map(|token| (token.generation, Some(token.token))).collect();
-        let tokens = if terms.withdrawn {
-            kept
-        } else {
-            let in_use = Self::generations(host, model).into_iter();
-            let mut tokens: Vec<_> =
-                in_use.map(|generation| (generation, manifest.token(generation))).collect();
-            let missing = tokens.iter().find(|(_, token)| token.is_none()).filter(|_| !here);
-            if let Some((generation, _)) = missing.filter(|_| !requests.is_empty()) {
-                let text = format!(
-                    "{model} {version} has no Token for generation {generation} of the secrets, and its image is \
-                     not here any more; hand it in again with `trireme publish --model {model} --version \
-                     {version} <the same file>`, then refresh it"
-                );
-                return Err(Fault::new(code::UNKNOWN, text));
-            }
-            if let Some((generation, _)) = missing {
-                host.audit(&format!(
-                    "{model} {version} is signed anew without a Token for generation {generation}: its image is \
-                     not here; publish the same file again"
-                ));
-                tokens.retain(|(_, token)| token.is_some());
-            }
-            // Unasked, nothing is lost: rather the old Tokens than none.
-            if tokens.is_empty() { kept } else { tokens }
+        let own = Image { version: *version, size: *size, digest: *digest, tokens: manifest.tokens.clone() };
+        let signed = manifest.through()?;
+        let asked = !requests.is_empty();
+        let make = |host: &mut dyn Host, image: &Image| {
+            let Image { version, size, digest, .. } = *image;
+            let leads_to = Some(known.version).filter(|last| *last != version);
+            let tokens = Self::tokens_again(host, model, image, terms.withdrawn, asked, leads_to)?;
+            Ok::<_, Fault>(Making { version, size, digest, tokens })
+        };
+        let through = match other {
+            Some(through) => through,
+            // A withdrawn release has none in its manifest: its record knows them.
+            None => known
+                .through
+                .iter()
+                .map(|Through { version, size, digest, token }| {
+                    let tokens = signed.iter().find(|image| image.version == *version);
+                    let tokens = tokens.map(|image| image.tokens.clone()).unwrap_or_default();
+                    let image = Image { version: *version, size: *size, digest: *digest, tokens };
+                    let mut made = make(host, &image)?;
+                    if terms.withdrawn && made.tokens.is_empty() {
+                        made.tokens.push((0, Some(*token)));
+                    }
+                    Ok::<_, Fault>(made)
+                })
+                .collect::<Result<_, _>>()?,
         };
         let preparing = Preparing {
-            version: *version,
             suite: *suite,
-            size: *size,
-            digest: *digest,
+            own: make(host, &own)?,
+            through,
             terms,
-            tokens,
             requests,
             what,
             plan,
             emergency: known.emergency,
         };
         self.make_tokens(host, now, model, preparing)
+    }
+
+    /// The Tokens of an image that is signed anew. Known ones stay; generations that came since get one, for which the
+    /// image is needed. Of a withdrawn release what Tokens there are stay.
+    fn tokens_again(
+        host: &mut dyn Host,
+        model: &ModelName,
+        image: &Image,
+        withdrawn: bool,
+        asked: bool,
+        leads_to: Option<Version>,
+    ) -> Result<Vec<(u32, Option<Token>)>, Fault> {
+        let kept: Vec<_> = image.tokens.iter().map(|token| (token.generation, Some(token.token))).collect();
+        if withdrawn {
+            return Ok(kept);
+        }
+        let version = image.version;
+        let in_use = Self::generations(host, model).into_iter();
+        let mut tokens: Vec<_> = in_use.map(|generation| (generation, image.token(generation))).collect();
+        let here = host.blob_size(&image.digest).is_some();
+        let missing = tokens.iter().find(|(_, token)| token.is_none()).filter(|_| !here);
+        if let Some((generation, _)) = missing.filter(|_| asked) {
+            let files = match leads_to {
+                Some(last) => format!("{last} --through {version}=<the same file> <the release's file>"),
+                None => format!("{version} <the same file>"),
+            };
+            let text = format!(
+                "{model} {version} has no Token for generation {generation} of the secrets, and its image is \
+                 not here any more; hand it in again with `trireme publish --model {model} --version {files}`, \
+                 then refresh it"
+            );
+            return Err(Fault::new(code::UNKNOWN, text));
+        }
+        if let Some((generation, _)) = missing {
+            host.audit(&format!(
+                "{model} {version} is signed anew without a Token for generation {generation}: its image is \
+                 not here; publish the same file again"
+            ));
+            tokens.retain(|(_, token)| token.is_some());
+        }
+        // Unasked, nothing is lost: rather the old Tokens than none.
+        Ok(if tokens.is_empty() { kept } else { tokens })
     }
 
     /// Signs anew what needs it though nobody asked, a few at a time.

@@ -37,6 +37,8 @@ pub(crate) struct Active {
     pub(crate) version: Version,
     pub(crate) rollout: Rollout,
     digest: trireme_core::Digest,
+    /// Versions that lead to it: who fails on one of them fails on the way to the release.
+    through: Vec<Version>,
     /// What the newest manifest says.
     in_force: Option<Order>,
     pub(crate) counts: Counts,
@@ -62,6 +64,7 @@ impl Active {
             version: release.version,
             rollout,
             digest: release.digest,
+            through: release.through.iter().map(|through| through.version).collect(),
             in_force: in_force.and_then(|(manifest, _)| manifest.order().ok().flatten()),
             counts: Counts::default(),
             stale: true,
@@ -127,7 +130,8 @@ impl Manufacturer {
             save(host, &key("rollout", model, *version), &rollout);
             self.rollouts.insert(model.clone(), Active::new(release, rollout));
         } else if let Some(active) = self.rollouts.get_mut(model) {
-            active.in_force = Active::new(release, active.rollout.clone()).in_force;
+            let Active { in_force, through, .. } = Active::new(release, active.rollout.clone());
+            (active.in_force, active.through) = (in_force, through);
         }
     }
 
@@ -376,7 +380,8 @@ impl Manufacturer {
         let sensors = self.fleet.of(model);
         active.into_iter().zip([sensors]).flat_map(move |(active, sensors)| {
             sensors.filter_map(move |(sensor, known)| {
-                let reported = known.standing(active.version)?;
+                let began_ms = active.rollout.began.first().copied();
+                let reported = known.standing(active.version, &active.through, began_ms)?;
                 let labels = known.labelled(sensor);
                 let at = place(&active.digest, sensor);
                 let place = active.rollout.standing(&labels, at, reported, known.first_ms, unix_ms);

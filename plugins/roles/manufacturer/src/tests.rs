@@ -21,6 +21,7 @@ mod refresh;
 mod renewal;
 mod rollouts;
 mod services;
+mod through;
 mod tier1;
 mod trust;
 

@@ -11,10 +11,12 @@ use trireme_core::message::{
 };
 use trireme_core::role::{Answer, Delivery, FIRST_HOST_LINK, Job, JobKey, LinkInfo, code};
 use trireme_core::trust::Relay;
-use trireme_core::{Fault, Host, LinkId, ModelName, NodeId, RoleKind, Stamp, Suite, Tag, formula};
+use trireme_core::{
+    Digest, Fault, Host, LinkId, ModelName, NodeId, RoleKind, Stamp, Suite, Tag, Version, formula,
+};
 
 use crate::errand::{Errand, Permission};
-use crate::record::{Release, newest};
+use crate::record::{Release, Through, newest};
 use crate::{Broker, Manufacturer, Work};
 
 /// After the last receipts came, so long is waited for the word on how far releases have spread.
@@ -29,7 +31,11 @@ const SLOWEST: u64 = 4;
 pub(crate) struct Visit {
     pub(crate) broker: NodeId,
     /// What is to be delivered; receipts alone, where there is nothing.
-    release: Option<Release>,
+    pub(crate) release: Option<Release>,
+    /// What is sent of it, where it is not its own image but one that leads to it.
+    through: Option<Through>,
+    /// What the broker said that it holds of the model.
+    holds: Vec<(Version, Digest)>,
     step: Step,
     /// Once it is agreed.
     pub(crate) session: Option<Exchange>,
@@ -52,6 +58,14 @@ enum Step {
     Sending { body: bool },
     /// Receipts are collected.
     Collecting { all: bool, spread: bool },
+}
+
+impl Visit {
+    /// The release with the image that is sent.
+    fn sent(&self) -> Option<Release> {
+        let release = self.release.as_ref()?;
+        Some(self.through.as_ref().map_or_else(|| release.clone(), |through| release.leading(through)))
+    }
 }
 
 impl Manufacturer {
@@ -118,7 +132,8 @@ impl Manufacturer {
         }
         let deadline = self.step_deadline(now);
         let (session, relay) = (None, Relay::default());
-        let visit = Visit { broker: name, release, step: Step::Connecting, session, relay, deadline };
+        let (through, holds, step) = (None, Vec::new(), Step::Connecting);
+        let visit = Visit { broker: name, release, through, holds, step, session, relay, deadline };
         self.visits.insert(link, visit);
         self.show_visit(host, link, "connecting", 0);
     }
@@ -213,7 +228,19 @@ impl Manufacturer {
         let Some(release) = release else { return self.collect(host, now, link) };
         let Some(visit) = self.visits.get_mut(&link) else { return Ok(()) };
         visit.release = Some(release.clone());
-        let visit_broker = visit.broker.clone();
+        let of_model = response.held.iter().filter(|held| held.model == release.model);
+        visit.holds = of_model.map(|held| (held.version, held.digest)).collect();
+        let (visit_broker, holds) = (visit.broker.clone(), visit.holds.clone());
+        let errand = self.errands.get(&(visit_broker.clone(), release.model.clone()));
+        if errand.is_some_and(|errand| errand.stored.contains(&release.digest)) {
+            let Some(through) = self.still_to_send(&visit_broker, &release, &holds) else {
+                return self.all_stored(host, now, link, &release);
+            };
+            if let Some(visit) = self.visits.get_mut(&link) {
+                visit.through = Some(through);
+            }
+            return self.send_release(host, now, link, &session, true, None);
+        }
         match release.suite {
             Suite::Digest => {
                 let held =
@@ -274,9 +301,7 @@ impl Manufacturer {
         body: bool,
         s1: Option<Tag>,
     ) -> Result<(), Fault> {
-        let Some(release) = self.visits.get(&link).and_then(|visit| visit.release.clone()) else {
-            return Ok(());
-        };
+        let Some(release) = self.visits.get(&link).and_then(Visit::sent) else { return Ok(()) };
         if body && host.blob_size(&release.digest).is_none() {
             self.without_image(host, now, link, &release);
             return Ok(());
@@ -333,7 +358,7 @@ impl Manufacturer {
     ) {
         let deadline = self.step_deadline(now);
         let Some(visit) = self.visits.get_mut(&link) else { return };
-        let (Step::Sending { .. }, Some(release)) = (&visit.step, &visit.release) else { return };
+        let (Step::Sending { .. }, Some(release)) = (&visit.step, visit.sent()) else { return };
         match result {
             Ok(_) => {
                 visit.deadline = deadline + release.size / SLOWEST;
@@ -341,7 +366,6 @@ impl Manufacturer {
                 self.show_visit(host, link, "sending", size);
             }
             Err(fault) if fault.code == code::DAMAGED => {
-                let release = release.clone();
                 self.image_is_lost(host, now, link, &release, &fault);
             }
             Err(fault) => self.give_up(host, now, link, &fault.to_string()),
@@ -363,15 +387,24 @@ impl Manufacturer {
             return Ok(());
         };
         let (body, broker) = (*body, visit.broker.clone());
-        let held = Held { model: release.model.clone(), version: release.version, digest: release.digest };
-        session.check_ack(host, link, ack, &held, release.size)?;
+        let Some(sent) = visit.sent() else { return Ok(()) };
+        let holds = visit.holds.clone();
+        let held = Held { model: sent.model.clone(), version: sent.version, digest: sent.digest };
+        session.check_ack(host, link, ack, &held, sent.size)?;
+        let entry = (broker.clone(), release.model.clone());
         if ack.result == Ack::STORED {
-            // Asked first: a fault here must not leave the release settled in memory alone.
-            self.collect(host, now, link)?;
-            self.settle_errand(host, &broker, &release, "stored", "");
-            return Ok(());
+            // One that was signed anew meanwhile is another errand.
+            let errand = self.errands.get_mut(&entry).filter(|errand| errand.sequence == release.sequence);
+            if let Some(errand) = errand {
+                errand.has_stored(&sent);
+            }
+            if self.still_to_send(&broker, &release, &holds).is_some() {
+                self.leave(host, now, link, "the next image goes in a session of its own");
+                return Ok(());
+            }
+            return self.all_stored(host, now, link, &release);
         }
-        let errand = self.errands.get_mut(&(broker.clone(), release.model.clone()));
+        let errand = self.errands.get_mut(&entry);
         if let Some(errand) = errand.filter(|_| !body && ack.result == code::UNKNOWN) {
             errand.needs_body = true;
         }
@@ -382,8 +415,29 @@ impl Manufacturer {
             }
             return Ok(());
         }
-        self.settle_errand(host, &broker, &release, "refused", &ack.result);
+        let detail = match sent.version {
+            version if version != release.version => {
+                format!("{} of {version}, which leads to it", ack.result)
+            }
+            _ => ack.result.clone(),
+        };
+        self.settle_errand(host, &broker, &release, "refused", &detail);
         self.leave(host, now, link, "refused");
+        Ok(())
+    }
+
+    /// The broker has the release with all its images.
+    fn all_stored(
+        &mut self,
+        host: &mut dyn Host,
+        now: Stamp,
+        link: LinkId,
+        release: &Release,
+    ) -> Result<(), Fault> {
+        let Some(broker) = self.visits.get(&link).map(|visit| visit.broker.clone()) else { return Ok(()) };
+        // Asked first: a fault here must not leave the release settled in memory alone.
+        self.collect(host, now, link)?;
+        self.settle_errand(host, &broker, release, "stored", "");
         Ok(())
     }
 

@@ -106,6 +106,7 @@ impl Year<'_> {
                 detach: false,
                 rollout: None,
                 emergency: false,
+                through: Vec::new(),
             };
             let body = serde_json::to_vec(&publish).unwrap_or_default();
             self.world.admin(place, self.next_question, path::PUBLISH, body, Some(release.image.clone()));

@@ -367,6 +367,7 @@ impl Year<'_> {
                 detach: true,
                 rollout: None,
                 emergency: false,
+                through: Vec::new(),
             };
             self.next_question += 1;
             let body = json::write(&publish);
