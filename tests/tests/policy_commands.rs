@@ -169,7 +169,7 @@ fn what_is_not_known_is_taken_out_of_a_question() {
     for way in [&["policy", "test", "p.rhai"][..], &["policy", "test", "p.cases.toml", "--native"]] {
         let tried = folder.trireme(way);
         assert!(
-            tried.status.success() && out(&tried).contains("3 cases of 1 policies: all pass"),
+            tried.status.success() && out(&tried).contains("3 cases of 1 policy: all pass"),
             "{}",
             out(&tried)
         );
@@ -351,7 +351,9 @@ fn a_simulation_is_the_same_whether_each_question_is_asked_or_not() {
          if question.subject.labels.ring == () && question.rollout.wave == 1 { wait(\"2m\", \"later\") } else { allow() }\n}\n",
     );
     let play = |decisions: &str| {
-        let policies = ["--policy", "battery-and-link", "--policy", "rate-and-lan", "--policy", "mine.rhai"];
+        let shipped =
+            ["--policy", "battery-and-link", "--policy", "rate-and-lan", "--policy", "version-path"];
+        let policies = [&shipped[..], &["--policy", "mine.rhai", "--through", "1.9"]].concat();
         let plan =
             ["--wave", "30%", "--wave", "100%", "--failures", "90%", "--silence", "90%", "--limit", "2d"];
         let rest =
@@ -364,4 +366,20 @@ fn a_simulation_is_the_same_whether_each_question_is_asked_or_not() {
     let (kept, asked) = (play("0"), play("1000000"));
     assert!(asked["questions"].as_u64().unwrap() > 500, "{asked}");
     assert_eq!(kept, asked);
+}
+
+#[test]
+fn a_version_that_must_not_be_skipped_strands_everybody_unless_the_release_leads_through_it() {
+    let folder = Folder::new();
+    let play = |through: &[&str]| {
+        let plain = ["policy", "simulate", "--policy", "version-path", "--sensors", "200", "--limit", "2d"];
+        folder.trireme(&[&plain[..], through].concat())
+    };
+    let stranded = play(&[]);
+    assert_eq!(stranded.status.code(), Some(3), "{}", out(&stranded));
+    assert!(out(&stranded).contains("the way to 2.0 leads through 1.9"), "{}", out(&stranded));
+    let led = play(&["--through", "1.9"]);
+    assert!(led.status.success(), "{}", out(&led));
+    let lie = play(&["--through", "2.0"]);
+    assert!(lie.status.code() == Some(1) && out(&lie).contains("2.0 cannot lead to 2.0"), "{}", out(&lie));
 }

@@ -149,16 +149,23 @@ fn test(args: &Test) -> Result<u8, Failure> {
         say(&format!("{document}\n"))?;
     } else {
         let mut text: String = trials.iter().map(shown).collect();
-        let _ = write!(text, "{total} cases of {} policies: ", trials.len());
+        let (cases, policies) =
+            (counted(total, "case", "cases"), counted(trials.len(), "policy", "policies"));
+        let _ = write!(text, "{cases} of {policies}: ");
+        let untried = counted(broken, "policy", "policies");
         text += match (failed, broken) {
             (0, 0) => "all pass\n".into(),
             (_, 0) => format!("{failed} FAILED\n"),
-            _ => format!("{failed} FAILED, {broken} policies could not be tried\n"),
+            _ => format!("{failed} FAILED, {untried} could not be tried\n"),
         }
         .as_str();
         say(&text)?;
     }
     Ok(if failed == 0 && broken == 0 { exit::OK } else { exit::OTHER })
+}
+
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// The policy, also where its cases are named, or all policies of a folder.

@@ -60,6 +60,9 @@ pub(super) struct Simulate {
     /// The release's version
     #[arg(long, default_value = "2.0")]
     version: Version,
+    /// A version that sensors below it install first; once for each
+    #[arg(long, value_name = "VERSION")]
+    through: Vec<Version>,
     /// Bytes of its image
     #[arg(long, value_name = "BYTES", default_value_t = 1_048_576)]
     size: u64,
@@ -157,12 +160,20 @@ fn setup(args: &Simulate) -> Result<Setup, Failure> {
     if text.waves.is_empty() {
         text.waves = ["1%", "10%", "50%", "100%"].iter().filter_map(|wave| wave.parse().ok()).collect();
     }
+    let mut through = args.through.clone();
+    through.sort();
+    through.dedup();
+    if let Some(version) = through.last().filter(|version| **version >= args.version) {
+        let text = format!("{version} cannot lead to {}: it is not below it", args.version);
+        return Err(Failure { text, code: exit::OTHER });
+    }
     let start = args.start.unwrap_or_else(SystemTime::now);
     let start = start.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Ok(Setup {
         plan: text.plan()?,
         model: args.model.clone(),
         version: args.version,
+        through,
         size: args.size,
         emergency: args.emergency,
         approvals: args.approvals.clone(),

@@ -26,6 +26,8 @@ const AGAIN_TIMES: u32 = 3;
 const ORDERED_MS: u64 = 60_000;
 /// A receipt is with the manufacturer after 5 seconds to this and 5 seconds.
 const COLLECTED_MS: u64 = 60_000;
+/// A sensor that runs what leads to the release is offered the next version after so long.
+const SETTLED_MS: u64 = 5_000;
 /// What happened to sensors beyond this number is counted together.
 const MOST_CULPRITS: usize = 256;
 
@@ -38,6 +40,8 @@ pub struct Setup {
     pub model: ModelName,
     /// Its version.
     pub version: Version,
+    /// Versions that sensors below them install first, lowest first.
+    pub through: Vec<Version>,
     /// Bytes of its image.
     pub size: u64,
     /// Whether it is an emergency.
@@ -48,6 +52,13 @@ pub struct Setup {
     pub start_ms: u64,
     /// For how long it is played, in milliseconds.
     pub limit_ms: u64,
+}
+
+impl Setup {
+    /// What a sensor that runs this installs next.
+    fn next(&self, running: Version) -> Version {
+        self.through.iter().copied().find(|version| *version > running).unwrap_or(self.version)
+    }
 }
 
 /// Whoever answers the questions.
@@ -79,6 +90,8 @@ struct At {
     /// The wave that it is in, from 0; none, where the release is not for it.
     wave: Option<usize>,
     place: u32,
+    /// What it runs by now.
+    running: Version,
     reported: Standing,
     reverts: u32,
     busy: bool,
@@ -170,7 +183,8 @@ impl<J: Judge> World<'_, J> {
             let addressed = sensor.running < *version
                 && plan.select.as_ref().is_none_or(|select| select.matches(&labels));
             let wave = plan.waves.iter().position(|wave| wave.admits(&labels, place)).filter(|_| addressed);
-            self.sensors.push(At { wave, place, reported: Standing::Waiting, reverts: 0, busy: false });
+            let (running, reported) = (sensor.running, Standing::Waiting);
+            self.sensors.push(At { wave, place, running, reported, reverts: 0, busy: false });
             if let Some(gateway) = self.gateways.get_mut(sensor.gateway) {
                 gateway.sensors += 1;
             }
@@ -482,6 +496,8 @@ impl<J: Judge> World<'_, J> {
             setup: self.setup,
             digest: &self.digest,
             sensor,
+            running: at.running,
+            next: self.setup.next(at.running),
             number,
             gateway: self.fleet.gateways.get(sensor.gateway).map(|(name, _)| name),
             reverts: at.reverts,
@@ -509,7 +525,11 @@ impl<J: Judge> World<'_, J> {
             return;
         };
         at.busy = false;
-        if sensor.fails {
+        let next = self.setup.next(at.running);
+        let on_the_way = next != self.setup.version;
+        if on_the_way || !sensor.fails {
+            at.running = next;
+        } else {
             at.reverts += 1;
         }
         let again = sensor.fails && at.reverts <= AGAIN_TIMES;
@@ -518,6 +538,10 @@ impl<J: Judge> World<'_, J> {
             gateway.active = gateway.active.saturating_sub(1);
         }
         self.next_of(sensor.gateway);
+        if on_the_way {
+            // Its gateway goes on with its receipt.
+            return self.at(self.now + SETTLED_MS, Event::Consider(number));
+        }
         let collected = self.now + 5_000 + self.random.below(COLLECTED_MS);
         self.at(collected, Event::Reported(number));
         if again {

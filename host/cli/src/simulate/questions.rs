@@ -1,7 +1,7 @@
 //! Questions that a simulation asks millions of, told as a whole or by what of them somebody looks at.
 
 use serde_json::{Value, json};
-use trireme_core::{Digest, NodeId};
+use trireme_core::{Digest, NodeId, Version};
 
 use super::engine::Setup;
 use super::fleet::Sensor;
@@ -29,7 +29,17 @@ impl Asked for Value {
 
 /// The release, as questions tell of it.
 pub(super) fn release(setup: &Setup, digest: &Digest, wave: u32) -> Value {
-    let Setup { model, version, size, emergency, .. } = setup;
+    image(setup, digest, wave, setup.version)
+}
+
+/// One of its images: its own, or of a version that leads to it.
+fn image(setup: &Setup, digest: &Digest, wave: u32, version: Version) -> Value {
+    let Setup { model, size, emergency, .. } = setup;
+    let mut digest = *digest;
+    if version != setup.version {
+        // Another one of its own.
+        digest.0.iter_mut().zip(version.to_bytes()).for_each(|(byte, other)| *byte ^= other);
+    }
     json!({
         "manufacturer": "acme", "topic": "acme", "model": model, "version": version, "suite": "digest",
         "size": size, "digest": digest, "sequence": wave + 1, "emergency": emergency,
@@ -42,6 +52,9 @@ pub(super) struct Install<'a> {
     pub(super) setup: &'a Setup,
     pub(super) digest: &'a Digest,
     pub(super) sensor: &'a Sensor,
+    /// What it runs by now, and what it would install.
+    pub(super) running: Version,
+    pub(super) next: Version,
     /// Which sensor it is.
     pub(super) number: usize,
     pub(super) gateway: Option<&'a NodeId>,
@@ -60,9 +73,9 @@ impl Asked for Install<'_> {
     fn json(&self) -> String {
         let Self { setup, sensor, .. } = self;
         let question = json!({
-            "release": release(setup, self.digest, self.wave),
+            "release": image(setup, self.digest, self.wave, self.next),
             "subject": {
-                "sensor": sensor.id, "running": sensor.running, "generation": 1, "reverts": self.reverts,
+                "sensor": sensor.id, "running": self.running, "generation": 1, "reverts": self.reverts,
                 "failures": 0, "gateway": self.gateway, "labels": sensor.labels, "facts": sensor.facts,
                 "position": self.position,
             },
@@ -81,8 +94,12 @@ impl Asked for Install<'_> {
         match (names.next(), names.next(), names.next()) {
             // The time is another one at every question.
             (None | Some("unix_ms"), ..) => return false,
-            // Both differ from wave to wave alone.
-            (Some("release" | "rollout"), ..) => number(u64::from(self.wave)),
+            // Both differ from wave to wave alone, and the release by what it is on the way to.
+            (Some("rollout"), ..) => number(u64::from(self.wave)),
+            (Some("release"), ..) => {
+                number(u64::from(self.wave));
+                key.extend_from_slice(&self.next.to_bytes());
+            }
             (Some("counts"), what, _) => {
                 let all = [
                     ("transfers", self.transfers as u64),
@@ -112,6 +129,7 @@ impl Asked for Install<'_> {
             (Some("subject"), ..) => {
                 number(self.number as u64);
                 number(u64::from(self.reverts));
+                key.extend_from_slice(&self.running.to_bytes());
             }
             // No question has it.
             (Some(_), ..) => {}

@@ -27,6 +27,7 @@ fn setup(waves: &[&str]) -> Setup {
         plan: Plan { waves, ..Plan::default() },
         model: ModelName::new("MD-01").unwrap(),
         version: Version::new([1, 1, 0, 0]),
+        through: Vec::new(),
         size: 1 << 20,
         emergency: false,
         approvals: Vec::new(),
@@ -49,6 +50,31 @@ fn a_good_release_reaches_everybody_wave_by_wave() {
     assert_eq!(outcome.rollout.began.len(), 3);
     let waves: Vec<u32> = outcome.samples.iter().map(|sample| sample.wave).collect();
     assert!(waves.windows(2).all(|pair| pair[0] <= pair[1]));
+}
+
+#[test]
+fn what_leads_to_a_release_is_installed_first_and_takes_its_time() {
+    let (mut plain, fleet) = (setup(&["100%"]), fleet(200, 0, 0));
+    plain.plan.silent_after_ms = 6 * 3_600_000;
+    let through = ["1.0.3", "1.0.7"].map(|version| version.parse().unwrap()).into();
+    let outcome = |setup: &Setup| {
+        let asked = std::rc::Rc::new(std::cell::RefCell::new(std::collections::BTreeMap::new()));
+        let noted = asked.clone();
+        let answer: Answer = Box::new(move |_, question| {
+            let step = (question["subject"]["running"].clone(), question["release"]["version"].clone());
+            *noted.borrow_mut().entry(format!("{} > {}", step.0, step.1)).or_insert(0) += 1;
+            Verdict::Allow
+        });
+        let outcome = play(setup, &fleet, &mut Fake(&["install"], answer), 7);
+        assert!(outcome.is_done() && outcome.counts().confirmed == 200, "{:?}", outcome.stalled);
+        (outcome.took_ms, asked.take().into_iter().collect::<Vec<(String, u32)>>())
+    };
+    let (at_once, asked) = outcome(&plain);
+    assert_eq!(asked, [("\"1.0\" > \"1.1\"".into(), 200)]);
+    let (by_way, asked) = outcome(&Setup { through, ..plain });
+    let steps = ["\"1.0\" > \"1.0.3\"", "\"1.0.3\" > \"1.0.7\"", "\"1.0.7\" > \"1.1\""];
+    assert_eq!(asked, steps.map(|step| (step.into(), 200)));
+    assert!(by_way > 2 * at_once, "{by_way} {at_once}");
 }
 
 #[test]
