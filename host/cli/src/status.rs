@@ -369,6 +369,10 @@ fn terms(release: &ReleaseStatus, now_ms: Option<u64>) -> String {
     if release.withdrawn {
         parts.push("WITHDRAWN".into());
     }
+    if !release.through.is_empty() {
+        let through: Vec<String> = release.through.iter().map(ToString::to_string).collect();
+        parts.push(format!("by way of {}", through.join(" and ")));
+    }
     if let Some(rollout) = &release.rollout {
         parts.push(format!("rollout {rollout}"));
     }

@@ -33,6 +33,9 @@ fn a_release_says_how_long_it_counts_and_for_which_generations() {
     let text = releases_text(&releases, false, Some(DAY_MS));
     let wanted = "manifest 4  expires on 1970-01-11, 9 days left  Tokens for generations 2 and 1";
     assert!(text.contains(wanted), "{text}");
+    releases.releases[0].through = ["1.2", "1.2.9"].map(|version| version.parse().unwrap()).into();
+    let text = releases_text(&releases, false, Some(DAY_MS));
+    assert!(text.contains("9 days left  by way of 1.2 and 1.2.9  Tokens"), "{text}");
     releases.releases[0].withdrawn = true;
     let text = releases_text(&releases, false, Some(11 * DAY_MS));
     assert!(text.contains("EXPIRED") && text.contains("WITHDRAWN"), "{text}");

@@ -361,6 +361,9 @@ pub struct ReleaseStatus {
     /// How its rollout stands, in a line; none, where it goes to everybody at once.
     #[serde(default)]
     pub rollout: Option<String>,
+    /// Versions that sensors below them install first.
+    #[serde(default)]
+    pub through: Vec<Version>,
     /// Generations of the model's secrets that it carries a Token for, newest first.
     #[serde(default)]
     pub generations: Vec<u32>,

@@ -87,6 +87,7 @@ impl Manufacturer {
             expires_ms: manifest.as_ref().map_or(0, |manifest| manifest.expires_ms),
             withdrawn: manifest.as_ref().is_some_and(|manifest| manifest.withdrawn),
             rollout: self.rollout_in_short(host, release),
+            through: release.through_now().iter().map(|through| through.version).collect(),
             generations,
             brokers,
             sensors: Vec::new(),
