@@ -153,8 +153,11 @@ impl Standing {
         let mut through = before.map(|before| before.through.clone()).unwrap_or_default();
         match &delivered.leads_to {
             None => {
-                // Refusals are for this manifest; images stay.
-                through.retain(|answered| answered.result == Ack::STORED);
+                // Refusals are for this manifest; images stay, as long as the release leads through them.
+                through.retain(|answered| {
+                    let named = delivered.through.iter().any(|image| image.digest == answered.digest);
+                    named && answered.result == Ack::STORED
+                });
                 Some(Self { mark: delivered.mark.clone(), result, through })
             }
             Some(release) => {

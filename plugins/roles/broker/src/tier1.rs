@@ -471,7 +471,7 @@ impl Broker {
 pub(crate) fn kept_with(header: &Header, certificate: &[u8]) -> Result<(), Fault> {
     let signed = header.manifest.as_ref();
     let kept = signed.map_or(certificate.len(), |signed| signed.manifest.len() + signed.certificate.len());
-    let most = LARGEST_MESSAGE - 1024;
+    let most = LARGEST_MESSAGE - 2048;
     let detail = || format!("manifest and certificate have {kept} bytes, and a broker keeps at most {most}");
     (kept <= most).then_some(()).ok_or_else(|| Fault::new(code::LIMIT, detail()))
 }

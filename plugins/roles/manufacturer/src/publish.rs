@@ -15,13 +15,16 @@ use trireme_core::{Digest, Fault, Host, ModelName, Stamp, Suite, Token, Version,
 
 use crate::errand::Permission;
 use crate::record::{
-    Reached, Release, Through, forget_old, forget_reached, key, load, newest, save, unpin_unless_needed,
+    Reached, Release, Through, forget_handed_in, forget_old, forget_reached, key, load, newest, save,
+    unpin_unless_needed,
 };
 use crate::refresh::Terms;
 use crate::{Manufacturer, Work};
 
 /// The most generations of a model's secrets that a release has Tokens for; the newest count.
 const MOST_GENERATIONS: usize = 8;
+/// What is said of a release that an image was handed in for; all else signs one anew.
+const PUBLISHED: [&str; 2] = ["published", "published again"];
 /// The most requests that wait for publications.
 const MOST_WAITING: usize = 64;
 
@@ -191,7 +194,7 @@ impl Manufacturer {
             let requests = [(request, wish.detach)].into();
             let plan = wish.rollout.clone().or(planned);
             let through = (!through.is_empty()).then_some(through);
-            return self.sign_planned(host, now, known, terms, requests, ("published again", plan, through));
+            return self.sign_planned(host, now, known, terms, requests, (PUBLISHED[1], plan, through));
         }
         self.forgive(host, known);
         host.audit(&format!("{model} {version} is published again"));
@@ -225,7 +228,7 @@ impl Manufacturer {
         let terms = Terms::within(now, wish.expires_days.or(self.config.expires_days))?;
         let own = Making { version: *version, size, digest, tokens: Self::no_tokens(host, model) };
         let requests = [(request, wish.detach)].into();
-        let what = "published";
+        let [what, _] = PUBLISHED;
         host.pin(&digest);
         host.put(&format!("preparing/{digest}"), b"{}".to_vec());
         let (plan, emergency) = (wish.rollout.clone(), wish.emergency);
@@ -318,6 +321,9 @@ impl Manufacturer {
             Ok(release) => {
                 save(host, &key("release", model, release.version), &release);
                 forget_reached(host, &release);
+                if PUBLISHED.contains(&what) {
+                    forget_handed_in(host, model);
+                }
                 forget_old(host, model);
                 self.rollout_published(host, now, &release, preparing.plan);
                 let Release { version, digest, suite, sequence, .. } = &release;

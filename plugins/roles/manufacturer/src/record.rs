@@ -92,7 +92,7 @@ impl Release {
     /// The intermediate versions that brokers and gateways are to have now.
     #[must_use]
     pub(crate) fn through_now(&self) -> &[Through] {
-        if self.withdrawn() { &[] } else { &self.through }
+        if self.through.is_empty() || self.withdrawn() { &[] } else { &self.through }
     }
 
     /// Bytes of all its images.
@@ -276,13 +276,6 @@ pub(crate) fn models(host: &dyn Host) -> Vec<ModelName> {
 /// Lets go of what is old: images beyond the newest [`KEPT_IMAGES`], records beyond the newest [`KEPT_RECORDS`].
 /// An image that a release still needs stays.
 pub(crate) fn forget_old(host: &mut dyn Host, model: &ModelName) {
-    for place in host.scan(&format!("image/{model}/"), None, 1024) {
-        let handed_in = load::<HandedIn>(host, &place);
-        host.delete(&place);
-        if let Some(HandedIn { digest, .. }) = handed_in {
-            unpin_unless_needed(host, &digest);
-        }
-    }
     let all = releases(host, model);
     let kept: Vec<Digest> = needed_images(host).collect();
     for (age, release) in all.iter().rev().enumerate() {
@@ -301,6 +294,17 @@ pub(crate) fn forget_old(host: &mut dyn Host, model: &ModelName) {
                 let prefix = format!("{}/", key(kind, model, release.version));
                 host.scan(&prefix, None, 1024).iter().for_each(|key| host.delete(key));
             }
+        }
+    }
+}
+
+/// A release is published: what was handed in for it and is not part of it is not waited for any more.
+pub(crate) fn forget_handed_in(host: &mut dyn Host, model: &ModelName) {
+    for place in host.scan(&format!("image/{model}/"), None, 1024) {
+        let handed_in = load::<HandedIn>(host, &place);
+        host.delete(&place);
+        if let Some(HandedIn { digest, .. }) = handed_in {
+            unpin_unless_needed(host, &digest);
         }
     }
 }

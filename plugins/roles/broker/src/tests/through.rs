@@ -91,6 +91,14 @@ fn a_gateway_gets_the_release_and_then_what_leads_to_it_each_once() {
     assert_eq!(take_all(&mut bench, &mut peer, acts, Vec::new()), ["2.0+", "1.9+"]);
     let standing = bench.standing("gw-1").unwrap();
     assert_eq!((standing.mark.version, standing.through.len()), (version("2.0"), 1));
+    let mut next = bench.broker.store.releases.values().next().unwrap().clone();
+    next.mark.sequence += 1;
+    let after = |next: &crate::store::Stored| {
+        crate::store::Standing::after(Some(&standing), next, Ack::STORED.into()).unwrap()
+    };
+    assert_eq!(after(&next).through, standing.through);
+    next.through.clear();
+    assert!(after(&next).through.is_empty(), "what nothing leads through any more is forgotten");
 
     // Under a newer manifest both are known: the release goes out without its image, the other one not at all.
     let (model, mut both) = (ModelName::new("MD-1").unwrap(), Vec::new());
