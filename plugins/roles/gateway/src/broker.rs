@@ -77,6 +77,9 @@ impl Default for Broker {
     }
 }
 
+/// A body up to so many bytes is read although it is not needed.
+pub(crate) const READ_ALL_THE_SAME: u64 = 64 * 1024;
+
 /// A release that a broker sends.
 #[derive(Debug, Clone)]
 pub(crate) struct Incoming {
@@ -100,6 +103,11 @@ impl Incoming {
     pub(crate) fn leads_to(&self) -> Option<Version> {
         let (_, manifest) = self.signed.as_ref()?;
         Some(manifest.version).filter(|version| *version != self.header.version)
+    }
+
+    /// Whether a body follows that is on its way already, more or less: not to read it would end the link for nothing.
+    pub(crate) fn is_small(&self) -> bool {
+        (1..=READ_ALL_THE_SAME).contains(&self.follows)
     }
 
     pub(crate) fn channel(&self) -> Channel {

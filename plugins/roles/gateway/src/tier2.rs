@@ -109,7 +109,8 @@ impl Gateway {
         match self.examine(host, &id, link, &mut incoming) {
             Ok(Step::Receive) => {
                 let digest = incoming.mark().map(|mark| mark.digest);
-                incoming.parked = digest.is_some_and(|digest| self.receiving(&digest));
+                incoming.parked =
+                    !incoming.is_small() && digest.is_some_and(|digest| self.receiving(&digest));
                 let parked = incoming.parked;
                 self.uplink(link)?.1.incoming = Some(incoming);
                 if !parked {
@@ -166,6 +167,8 @@ impl Gateway {
         let here = self.releases.uses(&mark.digest);
         let novelty = self.judge(incoming, &mark)?;
         match novelty {
+            // Another broker was quicker. What is on its way already is read, and the link stays.
+            _ if here && incoming.is_small() => Ok(Step::Receive),
             Novelty::Duplicate if here || withdrawn => Ok(Step::Nothing),
             Novelty::New if withdrawn => Ok(Step::Nothing),
             _ if here || withdrawn => Ok(Step::Record),

@@ -172,3 +172,18 @@ fn pushes_beyond_the_rate_end_the_link_also_after_a_reconnect() {
     bench.push().unwrap();
     assert_eq!(bench.push().unwrap_err().code, code::LIMIT);
 }
+
+#[test]
+fn a_body_that_is_not_needed_is_read_where_it_is_small_and_ends_the_link_where_it_is_large() {
+    for (size, read) in [(60_000, true), (70_000, false)] {
+        let (mut bench, image) = (Bench::agreed(""), vec![7; size]);
+        let manifest = bench.manifest("1.1", &image, 1);
+        bench.deliver(&manifest, Suite::Digest, &image, 0);
+        let link = bench.link;
+        let (result, acts) = bench.deliver(&manifest, Suite::Digest, &image, 0);
+        assert_eq!(result, Ack::STORED, "{size}");
+        assert_eq!(acts.iter().any(|act| matches!(act, Act::Receive(..))), read, "{size}");
+        assert_eq!(bench.link == link, read, "{size}");
+        assert!(!read || bench.push().is_ok(), "the next session is agreed on the same link");
+    }
+}
