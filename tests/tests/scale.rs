@@ -10,8 +10,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
+use trireme::config::PluginConfig;
 use trireme::init::{Counts, Network};
-use trireme_core::api::Releases;
+use trireme::plugins::Plugins;
+use trireme_actor::{Actor, Commit, Effect, MemoryStore, ProvenTime, Store as _};
+use trireme_core::api::{Fleet, Releases, path};
+use trireme_core::role::{Origin, Request};
+use trireme_core::{Event, RoleKind};
 use trireme_tests::binary;
 use trireme_tests::lab::{Lab, PATIENCE, image, model};
 use trireme_tests::processes::Processes;
@@ -64,4 +69,58 @@ async fn one_process_holds_hundreds_of_sensors() {
     maker.publish("MD-01", "1.3", "digest", &image(20_000, 7)).await.unwrap();
     let status = maker.sensors_report("MD-01", "1.3", "installed", SENSORS).await;
     assert!(status.sensors.iter().all(|sensor| sensor.authenticated));
+}
+
+/// As many as `[manufacturer] sensors` lets it keep, each with labels and a receipt, in the memory and the time that a
+/// component has.
+#[test]
+fn a_manufacturers_component_starts_with_a_hundred_thousand_sensors_and_counts_them() {
+    const SENSORS: u32 = 100_000;
+    let mut store = MemoryStore::default();
+    let known = |number: u32| {
+        json!({
+            "running": "1.3", "proven": true, "gateway": format!("gateway-{:04}", number / 100), "batch": 77,
+            "labels": { "site": format!("site-{:03}", number / 1000), "ring": "everybody", "battery": "yes" },
+            "first_ms": 1_800_000_000_000_u64, "seen_ms": 1_800_000_000_000_u64,
+            "last": { "version": "1.3", "outcome": "installed", "unix_ms": 1_800_000_000_000_u64 },
+            "unauthenticated": false,
+        })
+    };
+    let put =
+        |number| (format!("fleet/MD-01/sensor-{number:08}"), Some(known(number).to_string().into_bytes()));
+    store.commit(Commit { puts: (0..SENSORS).map(put).collect(), ..Commit::default() }).unwrap();
+
+    let (lab, folder) = (Lab::new(), TempDir::new().unwrap());
+    let keys = lab.certify(RoleKind::Manufacturer, "acme", Some("acme"), &["MD-01"]);
+    let config = json!({ "directory": "https://bds:1", "authority": "https://ttp:1", "brokers": [{ "id": "bk-1", "url": "mqtt://bk-1:1883" }] });
+    let mut plan = lab.role(RoleKind::Manufacturer, keys, config, vec![]);
+    let plugins = Plugins::new(&folder.path().join("cache")).unwrap();
+    let role = { plugins }.role(RoleKind::Manufacturer, &PluginConfig::default(), Some(1)).unwrap();
+    (plan.factory, plan.grants) = (role.factory, role.grants);
+    let time = ProvenTime::default();
+    let mut actor = Actor::boxed(plan.factory, plan.keys, plan.grants, Box::new(store), time, plan.config);
+    let mut effects = actor.start(0).unwrap();
+    for now_ms in 0..10_000 {
+        if actor.next_timer().is_some_and(|at| at <= now_ms) {
+            effects.extend(actor.fire(now_ms).unwrap());
+        }
+    }
+    let request = Request {
+        id: 7,
+        origin: Origin::Admin,
+        caller: None,
+        path: path::FLEET.into(),
+        body: br#"{"most":3}"#.to_vec(),
+        blob: None,
+    };
+    effects.extend(actor.handle(10_000, Event::Request(request)).unwrap());
+    let failed = effects.iter().find(|effect| matches!(effect, Effect::Failed { .. }));
+    assert!(failed.is_none(), "{failed:?}");
+    let reply = effects.iter().find_map(|effect| match effect {
+        Effect::Reply { to: 7, result } => Some(result.clone().unwrap()),
+        _ => None,
+    });
+    let fleet: Fleet = serde_json::from_slice(&reply.expect("no answer")).unwrap();
+    let counted: u64 = fleet.versions.values().flat_map(|versions| versions.values()).sum();
+    assert_eq!((counted, fleet.sensors.len()), (SENSORS.into(), 3));
 }

@@ -20,12 +20,17 @@ use trireme_core::rollout::Standing;
 use trireme_core::{Fault, Host, Labels, ModelName, NodeId, SensorId, Stamp, Version, json};
 
 use crate::Manufacturer;
+use crate::common::{Common, Pool};
 use crate::record::{load, save};
 
 /// What an answer may have, less what surrounds its parts.
 const ROOM: usize = LARGEST_CALL - 8 * 1024;
 /// Within so many milliseconds batches can overtake each other, by way of several brokers.
 const RECENT_MS: u64 = 10 * 60 * 1000;
+/// A role has 64 MiB of memory as a component; so much of it, about, is for the inventory.
+const MOST_BYTES: usize = 44 << 20;
+/// What a sensor takes besides its name and its labels, in bytes; about, and rather too much.
+const SENSOR: usize = 320;
 /// The most versions of a model that are counted one by one.
 const MOST_VERSIONS: usize = 64;
 
@@ -43,7 +48,7 @@ pub(crate) struct Known {
     pub(crate) batch: u64,
     /// Its labels, as its gateway says.
     #[serde(default)]
-    pub(crate) labels: Labels,
+    pub(crate) labels: Common,
     /// When it was first heard of, milliseconds since 1970; 0 where the time was not proven.
     #[serde(default)]
     pub(crate) first_ms: u64,
@@ -99,12 +104,30 @@ impl Known {
 }
 
 /// The mirror of the durable state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fleet {
     by_model: BTreeMap<ModelName, BTreeMap<SensorId, Known>>,
+    labels: Pool,
     total: usize,
+    /// What the sensors take, about, without their labels.
+    bytes: usize,
+    /// What all of it may take.
+    pub(crate) most_bytes: usize,
     /// Said already that there is no room.
     full: bool,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            by_model: BTreeMap::new(),
+            labels: Pool::default(),
+            total: 0,
+            bytes: 0,
+            most_bytes: MOST_BYTES,
+            full: false,
+        }
+    }
 }
 
 impl Fleet {
@@ -119,8 +142,9 @@ impl Fleet {
                 let model = parts.next().and_then(|name| ModelName::new(name).ok());
                 let sensor = parts.next().and_then(|name| SensorId::new(name).ok());
                 if let (Some(model), Some(sensor), Some(known)) = (model, sensor, load::<Known>(host, key)) {
-                    fleet.by_model.entry(model).or_default().insert(sensor, known);
-                    fleet.total += 1;
+                    // What had room before has it still, but for labels.
+                    let known = fleet.with_shared_labels(known);
+                    fleet.keep(&model, sensor, known);
                 }
             }
             match keys.last() {
@@ -148,18 +172,42 @@ impl Fleet {
         most: u32,
     ) -> bool {
         let new = self.get(model, sensor).is_none();
-        if new && self.total >= most as usize {
+        if new && (self.total >= most as usize || self.room() < SENSOR + sensor.as_str().len()) {
             if !core::mem::replace(&mut self.full, true) {
+                let total = self.total;
                 host.audit(&format!(
-                    "the inventory has room for {most} sensors; {sensor} and others are left out"
+                    "the inventory is full with {total} sensors; {sensor} and others are left out"
                 ));
             }
             return false;
         }
+        let labelled = !known.labels.is_empty();
+        let known = self.with_shared_labels(known);
+        if labelled && known.labels.is_empty() && !core::mem::replace(&mut self.full, true) {
+            host.audit(&format!("the inventory has no room for the labels of {sensor} and others"));
+        }
         save(host, &format!("fleet/{model}/{sensor}"), &known);
-        self.by_model.entry(model.clone()).or_default().insert(sensor.clone(), known);
-        self.total += usize::from(new);
+        self.keep(model, sensor.clone(), known);
         true
+    }
+
+    fn keep(&mut self, model: &ModelName, sensor: SensorId, known: Known) {
+        let cost = SENSOR + sensor.as_str().len();
+        if self.by_model.entry(model.clone()).or_default().insert(sensor, known).is_none() {
+            self.total += 1;
+            self.bytes += cost;
+        }
+    }
+
+    /// Labels are kept once, however many sensors have them; without, where there is no room.
+    fn with_shared_labels(&mut self, mut known: Known) -> Known {
+        let room = self.room();
+        known.labels = self.labels.share(core::mem::take(&mut known.labels), room).unwrap_or_default();
+        known
+    }
+
+    fn room(&self) -> usize {
+        self.most_bytes.saturating_sub(self.bytes + self.labels.bytes())
     }
 }
 
@@ -168,7 +216,7 @@ impl Manufacturer {
     /// is no longer where it was.
     pub(crate) fn present(&mut self, host: &mut dyn Host, now: Stamp, receipt: &Receipt, batch: u64) {
         let Receipt { sensor, gateway, model, version, labels, .. } = receipt;
-        let labels = labels.clone().filter(Labels::is_sensible).unwrap_or_default();
+        let labels: Common = labels.clone().filter(Labels::is_sensible).unwrap_or_default().into();
         let unix_ms = now.unix_ms.unwrap_or(0);
         let known = match self.fleet.get(model, sensor) {
             Some(known) if known.gateway == *gateway && known.batch > batch && recent(known, unix_ms) => {
@@ -212,7 +260,7 @@ impl Manufacturer {
             proven: false,
             gateway: gateway.clone(),
             batch,
-            labels: Labels::default(),
+            labels: Common::default(),
             first_ms: unix_ms,
             seen_ms: unix_ms,
             last: None,
@@ -230,7 +278,7 @@ impl Manufacturer {
         known.batch = batch;
         known.seen_ms = unix_ms;
         if let Some(labels) = labels.clone().filter(Labels::is_sensible) {
-            known.labels = labels;
+            known.labels = labels.into();
         }
         self.fleet.put(host, model, sensor, known, self.config.sensors);
         self.recount(model);
@@ -305,7 +353,7 @@ fn entry(model: &ModelName, sensor: &SensorId, known: &Known) -> FleetSensor {
         running: known.running,
         proven: known.proven,
         gateway: known.gateway,
-        labels: known.labels,
+        labels: known.labels.into(),
         seen_ms: known.seen_ms,
         last: known.last,
         unauthenticated: known.unauthenticated,

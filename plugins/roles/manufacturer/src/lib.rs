@@ -12,7 +12,7 @@
 //! | revocation lists, passed on to brokers and taken from them | `trust` |
 //! | receipts of sensors, by way of gateways and brokers | `collect` |
 //! | in which waves a release goes out, and when it stops | `rollout` |
-//! | what runs where | `fleet` |
+//! | what runs where | `fleet`, `common` |
 //! | what the administrator sees | `status` |
 //! | what is durable | `record` |
 //!
@@ -23,6 +23,7 @@
 extern crate alloc;
 
 mod collect;
+mod common;
 mod config;
 mod errand;
 mod fleet;

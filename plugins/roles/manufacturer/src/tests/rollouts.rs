@@ -321,3 +321,31 @@ fn a_sensor_that_went_back_counts_as_waiting_again() {
     let counts = world.rollout().counts;
     assert_eq!((counts.confirmed, counts.waiting), (0, 1));
 }
+
+#[test]
+fn an_inventory_without_room_leaves_sensors_out_and_says_so() {
+    let (mut world, link, mut session) = World::rolling(WAVES);
+    // About 324 bytes a sensor, and 330 for labels.
+    world.role.fleet.most_bytes = 3 * 324 + 50;
+    let all = ["sn-1", "sn-2", "sn-3"].map(|sensor| present(sensor, ring("canary")));
+    world.collect(link, &mut session, 1, all.into());
+    let known = |world: &mut World| -> Vec<(String, String)> {
+        let sensors = world.fleet("{}").sensors.into_iter();
+        sensors
+            .map(|one| (one.sensor.to_string(), one.labels.value("ring").unwrap_or("none").into()))
+            .collect()
+    };
+    let kept = [("sn-1".into(), "canary".into()), ("sn-2".into(), "canary".into())];
+    assert_eq!(known(&mut world), kept);
+    let said = |text: &'static str| {
+        move |act: &Act| matches!(act, Act::Audit(said) if said.contains(text)).then_some(())
+    };
+    assert!(world.take(said("full with 2 sensors; sn-3 and others are left out")).is_some());
+
+    // Other labels take room of their own: a sensor that is known stays, without them.
+    world.role.fleet.most_bytes = 3 * 324 + 336;
+    let all = [present("sn-2", ring("a-ring-of-its-own")), present("sn-3", ring("canary"))];
+    world.collect(link, &mut session, 2, all.into());
+    assert_eq!(known(&mut world).len(), 3);
+    assert_eq!(known(&mut world)[1], ("sn-2".into(), "none".into()));
+}

@@ -279,7 +279,7 @@ fn who_fails_on_the_way_fails_the_release() {
         proven: true,
         gateway: NodeId::new("gw-1").unwrap(),
         batch: 1,
-        labels: trireme_core::Labels::default(),
+        labels: trireme_core::Labels::default().into(),
         first_ms: 0,
         seen_ms: 0,
         last: Some(last),
