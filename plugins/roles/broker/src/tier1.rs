@@ -151,8 +151,8 @@ impl Broker {
             let own = manifest.image(manifest.version)?.map(|image| image.mark(manifest.sequence));
             incoming.leads_to = own.filter(|own| own.version != header.version);
         }
-        let tokens = tokens_of(header.manifest.as_ref());
-        let novelty = self.judge(&incoming, incoming.mark.as_ref(), &tokens)?;
+        let tokens = manifest.as_ref().map(|(_, manifest)| manifest.tokens.as_slice()).unwrap_or_default();
+        let novelty = self.judge(&incoming, incoming.mark.as_ref(), tokens)?;
         self.within_quota(novelty, &incoming)?;
         if let Some(mark) = &incoming.mark {
             // Suite 2 knows `D` without the body, so `S1` never waits for it.

@@ -64,6 +64,12 @@ impl Errand {
         }
     }
 
+    /// What the broker acknowledged is gone.
+    pub(crate) fn forget_stored(&mut self) {
+        self.stored.clear();
+        self.stored_bytes = 0;
+    }
+
     fn progress(&self, broker: &NodeId) -> PublishProgress {
         PublishProgress {
             broker: broker.clone(),

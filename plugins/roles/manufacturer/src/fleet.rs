@@ -20,7 +20,7 @@ use trireme_core::rollout::Standing;
 use trireme_core::{Fault, Host, Labels, ModelName, NodeId, SensorId, Stamp, Version, json};
 
 use crate::Manufacturer;
-use crate::common::{Common, Pool};
+use crate::labels::{Common, Pool};
 use crate::record::{load, save};
 
 /// What an answer may have, less what surrounds its parts.

@@ -12,7 +12,7 @@
 //! | revocation lists, passed on to brokers and taken from them | `trust` |
 //! | receipts of sensors, by way of gateways and brokers | `collect` |
 //! | in which waves a release goes out, and when it stops | `rollout` |
-//! | what runs where | `fleet`, `common` |
+//! | what runs where | `fleet`, `labels` |
 //! | what the administrator sees | `status` |
 //! | what is durable | `record` |
 //!
@@ -23,10 +23,10 @@
 extern crate alloc;
 
 mod collect;
-mod common;
 mod config;
 mod errand;
 mod fleet;
+mod labels;
 mod lost;
 mod publish;
 mod record;

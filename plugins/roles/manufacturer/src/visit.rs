@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use trireme_core::exchange::{self, Exchange};
+use trireme_core::exchange::{self, Exchange, MOST_HELD};
 use trireme_core::message::{
     Ack, AgreementResponse, Header, Held, PUSH, RESPONSE, Response, Sealed, TIER_1, Talk,
 };
@@ -231,7 +231,12 @@ impl Manufacturer {
         let of_model = response.held.iter().filter(|held| held.model == release.model);
         visit.holds = of_model.map(|held| (held.version, held.digest)).collect();
         let (visit_broker, holds) = (visit.broker.clone(), visit.holds.clone());
-        let errand = self.errands.get(&(visit_broker.clone(), release.model.clone()));
+        let mut errand = self.errands.get_mut(&(visit_broker.clone(), release.model.clone()));
+        let listed = holds.contains(&(release.version, release.digest));
+        if let Some(errand) = errand.as_mut().filter(|_| !listed && response.held.len() < MOST_HELD) {
+            // It lost its state since: the release comes first again.
+            errand.forget_stored();
+        }
         if errand.is_some_and(|errand| errand.stored.contains(&release.digest)) {
             let Some(through) = self.still_to_send(&visit_broker, &release, &holds) else {
                 return self.all_stored(host, now, link, &release);

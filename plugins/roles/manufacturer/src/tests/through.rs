@@ -138,6 +138,18 @@ fn a_broker_that_refuses_it_has_refused_the_release() {
 }
 
 #[test]
+fn a_broker_that_lost_all_between_two_images_begins_anew() {
+    let mut world = World::with_old();
+    world.publish(THROUGH, IMAGE).unwrap();
+    world.go_ahead();
+    let held = world.held("1.3", IMAGE);
+    assert_eq!(world.next_visit(Vec::new(), Ack::STORED), "1.3+");
+    assert_eq!(world.next_visit(Vec::new(), Ack::STORED), "1.3+");
+    assert_eq!(world.next_visit([held].into(), Ack::STORED), "1.2+");
+    assert_eq!(world.reply().unwrap().brokers[0].stage, "stored");
+}
+
+#[test]
 fn a_broker_that_lost_it_gets_it_again() {
     let mut world = World::with_old();
     world.publish(THROUGH, IMAGE).unwrap();
