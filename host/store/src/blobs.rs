@@ -16,6 +16,7 @@ use trireme_core::Digest;
 use crate::database::{Damage, OpenError};
 use crate::home::{Home, private_dir, sync_dir};
 use crate::verified::{Identity, Verified};
+use crate::writeback::WriteBack;
 
 /// The firmware of all actors: one copy of each image, however many need it. Clones are the same store.
 #[derive(Clone)]
@@ -90,7 +91,8 @@ impl Blobs {
                 Err(error) => return Err(home.failed("setting room aside", &error.into())),
             }
         }
-        Ok(BlobWriter { blobs: self.clone(), file, expected: expected_size, written: 0 })
+        let back = WriteBack::default();
+        Ok(BlobWriter { blobs: self.clone(), file, expected: expected_size, written: 0, back })
     }
 
     /// Opens a blob for reading. The reader works on even when the blob is let go meanwhile.
@@ -342,6 +344,7 @@ pub struct BlobWriter {
     file: NamedTempFile,
     expected: u64,
     written: u64,
+    back: WriteBack,
 }
 
 impl BlobWriter {
@@ -359,6 +362,7 @@ impl BlobWriter {
         }
         self.file.write_all(bytes).map_err(|error| self.blobs.0.home.failed("writing a blob", &error))?;
         self.written = written;
+        self.back.grown(self.file.as_file(), written);
         Ok(())
     }
 
@@ -374,7 +378,7 @@ impl BlobWriter {
     /// # Errors
     /// [`StoreError`] when bytes are missing, or the disk refuses; then nothing is left.
     pub fn finish(self, digest: Digest) -> Result<Held, StoreError> {
-        let Self { blobs, file, expected, written } = self;
+        let Self { blobs, file, expected, written, .. } = self;
         let (shared, home) = (&blobs.0, &blobs.0.home);
         if written != expected {
             return Err(StoreError::Failed(format!(

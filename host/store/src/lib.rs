@@ -11,7 +11,7 @@
 //! Order on disk: a blob's file, its directory, then the commit that pins it. So a power cut leaves at worst a blob
 //! that nobody pins, and that is swept at the next start.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod audit;
 mod backup;
@@ -26,6 +26,7 @@ mod schema;
 mod scrub;
 mod slots;
 mod verified;
+mod writeback;
 mod writer;
 
 pub use backup::{BackupError, MANIFEST, Manifest, Part, Watch};
