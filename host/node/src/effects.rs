@@ -188,7 +188,7 @@ fn request(cell: &Arc<Cell>, role: RoleKind, url: String, body: Vec<u8>, done: T
 fn install(cell: &Arc<Cell>, blob: Digest, version: Version, done: Then) {
     let (asked, job) = (cell.clone(), cell.job(done));
     checked(cell, blob, move |image| {
-        on_device(&asked, job, move |device| device.install(image?, version));
+        on_device(&asked, job, move |device| device.install(&image?, version));
     });
 }
 

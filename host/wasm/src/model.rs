@@ -117,25 +117,22 @@ impl Instance {
 }
 
 impl Model for Instance {
-    fn inspect(&mut self, device: &mut dyn Device, size: u64) -> std::result::Result<(), Reject> {
-        self.call(device, |store, model| model.call_inspect(store, size))
+    fn begin(&mut self, device: &mut dyn Device, size: u64) -> std::result::Result<(), Reject> {
+        self.call(device, |store, model| model.call_begin(store, size))
     }
 
-    fn feed(
+    fn inspect(
         &mut self,
         device: &mut dyn Device,
         offset: u64,
         bytes: &[u8],
     ) -> std::result::Result<(), Reject> {
-        if bytes.len() > LARGEST_WINDOW {
-            let detail = format!("a window has at most {LARGEST_WINDOW} bytes, this one has {}", bytes.len());
-            return Err(Reject::new(code::SIZE, "window", detail));
-        }
-        self.call(device, |store, model| model.call_feed(store, offset, bytes))
+        fits(bytes)?;
+        self.call(device, |store, model| model.call_inspect(store, offset, bytes))
     }
 
-    fn finish(&mut self, device: &mut dyn Device) -> std::result::Result<Info, Reject> {
-        let found = self.call(device, |store, model| model.call_finish(store))?;
+    fn accept(&mut self, device: &mut dyn Device) -> std::result::Result<Info, Reject> {
+        let found = self.call(device, |store, model| model.call_accept(store))?;
         let version = found.version.as_deref().map(|version| parse("version", version)).transpose();
         let notes = found.notes.into_iter().take(MOST_NOTES).map(cut_text).collect();
         Ok(Info {
@@ -144,6 +141,20 @@ impl Model for Instance {
             slots: found.slots,
             notes,
         })
+    }
+
+    fn feed(
+        &mut self,
+        device: &mut dyn Device,
+        offset: u64,
+        bytes: &[u8],
+    ) -> std::result::Result<(), Reject> {
+        fits(bytes)?;
+        self.call(device, |store, model| model.call_feed(store, offset, bytes))
+    }
+
+    fn finish(&mut self, device: &mut dyn Device) -> std::result::Result<(), Reject> {
+        self.call(device, |store, model| model.call_finish(store))
     }
 
     fn activate(&mut self, device: &mut dyn Device, trial: bool) -> std::result::Result<(), Reject> {
@@ -161,6 +172,14 @@ impl Model for Instance {
     fn running(&mut self, device: &mut dyn Device) -> std::result::Result<String, Reject> {
         self.call(device, |store, model| model.call_running(store)).map(cut_text)
     }
+}
+
+fn fits(window: &[u8]) -> std::result::Result<(), Reject> {
+    if window.len() > LARGEST_WINDOW {
+        let detail = format!("a window has at most {LARGEST_WINDOW} bytes, this one has {}", window.len());
+        return Err(Reject::new(code::SIZE, "window", detail));
+    }
+    Ok(())
 }
 
 fn reject(reject: adapter::Reject) -> Reject {

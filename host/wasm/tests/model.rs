@@ -22,12 +22,16 @@ static FACTORY: LazyLock<ModelFactory> = LazyLock::new(|| {
 
 fn run(model: &mut dyn Model) -> (Vec<String>, Vec<String>) {
     let mut device = FakeDevice::default();
-    let mut said = vec![format!("{:?}", model.inspect(&mut device, 1000))];
-    said.push(format!("{:?}", model.inspect(&mut device, 8)));
+    let mut said = vec![format!("{:?}", model.begin(&mut device, 1000))];
+    said.push(format!("{:?}", model.begin(&mut device, 8)));
+    said.push(format!("{:?}", model.inspect(&mut device, 0, &[1, 2, 3, 4])));
+    said.push(format!("{:?}", model.inspect(&mut device, 4, &[5, 6, 7, 8])));
+    said.push(format!("{:?}", model.accept(&mut device)));
     said.push(format!("{:?}", model.feed(&mut device, 0, &[1, 2, 3, 4])));
-    said.push(format!("{:?}", model.feed(&mut device, 4, &[5, 6, 7, 8])));
-    said.push(format!("{:?}", model.feed(&mut device, 256, &[9])));
     said.push(format!("{:?}", model.finish(&mut device)));
+    said.push(format!("{:?}", model.feed(&mut device, 4, &[5, 6, 7, 8])));
+    said.push(format!("{:?}", model.finish(&mut device)));
+    said.push(format!("{:?}", model.feed(&mut device, 256, &[9])));
     said.push(format!("{:?}", model.activate(&mut device, true)));
     said.push(format!("{:?}", model.confirm(&mut device)));
     said.push(format!("{:?}", model.revert(&mut device)));
@@ -38,7 +42,7 @@ fn run(model: &mut dyn Model) -> (Vec<String>, Vec<String>) {
 #[test]
 fn a_component_takes_an_image_exactly_as_the_same_model_does_natively() {
     let native = run(&mut echo::Echo::default());
-    assert_eq!(native.1.len(), 9);
+    assert_eq!(native.1.len(), 11);
     assert_eq!(run(&mut *FACTORY.instantiate().unwrap()), native);
 }
 

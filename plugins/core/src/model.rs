@@ -1,13 +1,17 @@
 //! What a model of sensor does with an image: the native form of the package `trireme:model`.
 //!
 //! # Order of calls
-//! 1. [`Model::inspect`] once, with the size of the image: what cannot fit is refused before anything is erased.
-//! 2. [`Model::feed`] with ascending windows, each at most [`LARGEST_WINDOW`] bytes and beginning where the last
-//!    one ended; never the whole image.
-//! 3. [`Model::finish`]; then [`Model::activate`], and the device restarts.
+//! An image passes twice, so that whatever is wrong with it, down to its last byte, is known before anything is erased.
+//! [`install`] is both passes.
+//!
+//! 1. It is judged: [`Model::begin`] with its size; [`Model::inspect`] with ascending windows, each at most
+//!    [`LARGEST_WINDOW`] bytes and beginning where the last one ended, never the whole image; [`Model::accept`]. The
+//!    device can be read meanwhile, and refuses everything else.
+//! 2. It is written: [`Model::feed`] with windows of the same image; [`Model::finish`].
+//! 3. [`Model::activate`], and the device restarts.
 //! 4. After the restart [`Model::confirm`] or [`Model::revert`].
 //!
-//! An `inspect` begins anew whatever was under way. Only what the sensor's secure element has verified comes here:
+//! A `begin` begins anew whatever was under way. Only what the sensor's secure element has verified comes here:
 //! a model judges the form of an image, never where it is from.
 //!
 //! # Slots
@@ -16,6 +20,7 @@
 
 use alloc::borrow::Cow;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -30,24 +35,37 @@ pub const RUNNING_SLOT: u8 = 0;
 
 /// How a kind of sensor takes its image.
 pub trait Model {
-    /// An image of `size` bytes is to come. Nothing is written yet.
+    /// An image of `size` bytes is to come.
     ///
     /// # Errors
     /// [`code::SIZE`] when it does not fit, [`code::DEVICE`] when the device cannot say.
-    fn inspect(&mut self, device: &mut dyn Device, size: u64) -> Result<(), Reject>;
+    fn begin(&mut self, device: &mut dyn Device, size: u64) -> Result<(), Reject>;
 
-    /// The next window of the image, `offset` bytes from its beginning.
+    /// The next window of the image to judge, `offset` bytes from its beginning.
     ///
     /// # Errors
     /// [`code::ORDER`] for another offset than the next, [`code::FORMAT`] for bytes that no image of this model
-    /// has, [`code::DEVICE`] when the flash failed. The image is lost then; `inspect` begins another.
+    /// has, [`code::SIZE`] for what does not fit, [`code::DEVICE`]. The image is refused then; `begin` begins another.
+    fn inspect(&mut self, device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject>;
+
+    /// That was all of it, and it may be written: what it says of itself.
+    ///
+    /// # Errors
+    /// [`code::ORDER`] when bytes are missing, and those of `inspect`.
+    fn accept(&mut self, device: &mut dyn Device) -> Result<Info, Reject>;
+
+    /// The next window of the accepted image to write, `offset` bytes from its beginning.
+    ///
+    /// # Errors
+    /// [`code::ORDER`] for another offset than the next or before [`Model::accept`], [`code::DEVICE`] when the flash
+    /// failed. The image is lost then; `begin` begins another.
     fn feed(&mut self, device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject>;
 
-    /// The image is complete: what it says of itself.
+    /// That was all of it, and it is written.
     ///
     /// # Errors
     /// [`code::ORDER`] when bytes are missing, and those of `feed`.
-    fn finish(&mut self, device: &mut dyn Device) -> Result<Info, Reject>;
+    fn finish(&mut self, device: &mut dyn Device) -> Result<(), Reject>;
 
     /// The finished image boots next; with `trial`, once only unless it is confirmed.
     ///
@@ -132,7 +150,7 @@ pub struct Info {
     pub version: Option<Version>,
     /// Bytes of the image.
     pub size: u64,
-    /// The slots that it was written to.
+    /// The slots that it will be written to.
     pub slots: Vec<u8>,
     /// For people.
     pub notes: Vec<String>,
@@ -164,6 +182,100 @@ impl fmt::Display for Reject {
 
 impl core::error::Error for Reject {}
 
+/// Fills a window with an image's bytes from an offset on.
+pub type ReadImage<'a, E> = dyn FnMut(u64, &mut [u8]) -> Result<(), E> + 'a;
+
+/// Does something with a window of an image.
+type TakeWindow<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Reject> + 'a;
+
+/// Why an image was not installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotInstalled<E> {
+    /// The model refused it.
+    Refused(Reject),
+    /// Its bytes could not be read.
+    Unread(E),
+}
+
+impl<E> From<Reject> for NotInstalled<E> {
+    fn from(reject: Reject) -> Self {
+        Self::Refused(reject)
+    }
+}
+
+/// Takes an image of `size` bytes through both passes: it is judged, then written; it boots only once it is activated.
+/// `accepted` hears what the image says of itself while nothing is erased yet, and may refuse it.
+///
+/// # Errors
+/// What the model, `accepted` or `read` says.
+pub fn install<E>(
+    model: &mut dyn Model,
+    device: &mut dyn Device,
+    size: u64,
+    read: &mut ReadImage<'_, E>,
+    accepted: impl FnOnce(&Info) -> Result<(), Reject>,
+) -> Result<Info, NotInstalled<E>> {
+    let judged = &mut ReadOnly(&mut *device);
+    model.begin(judged, size)?;
+    windows(size, read, &mut |offset, window| model.inspect(judged, offset, window))?;
+    let info = model.accept(judged)?;
+    accepted(&info)?;
+    windows(size, read, &mut |offset, window| model.feed(device, offset, window))?;
+    model.finish(device)?;
+    Ok(info)
+}
+
+fn windows<E>(
+    size: u64,
+    read: &mut ReadImage<'_, E>,
+    take: &mut TakeWindow<'_>,
+) -> Result<(), NotInstalled<E>> {
+    let length = |left: u64| usize::try_from(left).unwrap_or(LARGEST_WINDOW).min(LARGEST_WINDOW);
+    let (mut window, mut offset) = (vec![0; length(size)], 0);
+    while offset < size {
+        window.truncate(length(size - offset));
+        read(offset, &mut window).map_err(NotInstalled::Unread)?;
+        take(offset, &window)?;
+        offset += window.len() as u64;
+    }
+    Ok(())
+}
+
+/// A device while an image is judged.
+struct ReadOnly<'a>(&'a mut dyn Device);
+
+impl ReadOnly<'_> {
+    fn refuse<T>() -> Result<T, String> {
+        Err("an image is being judged: until it is accepted, nothing is changed".into())
+    }
+}
+
+impl Device for ReadOnly<'_> {
+    fn describe(&mut self) -> Layout {
+        self.0.describe()
+    }
+
+    fn read(&mut self, slot: u8, offset: u64, length: u32) -> Result<Vec<u8>, String> {
+        self.0.read(slot, offset, length)
+    }
+
+    fn erase(&mut self, _: u8, _: u64, _: u64) -> Result<(), String> {
+        Self::refuse()
+    }
+
+    fn write(&mut self, _: u8, _: u64, _: &[u8]) -> Result<(), String> {
+        Self::refuse()
+    }
+
+    fn set_boot(&mut self, _: u8, _: bool, _: Option<Version>) -> Result<(), String> {
+        Self::refuse()
+    }
+
+    fn exchange(&mut self, _: &[u8], _: u32) -> Result<Vec<u8>, String> {
+        Self::refuse()
+    }
+}
+
 /// Codes of refusals.
 pub mod code {
     /// The image is empty, or larger than a slot.
@@ -172,6 +284,8 @@ pub mod code {
     pub const ORDER: &str = "order";
     /// Bytes that no image of this model has.
     pub const FORMAT: &str = "format";
+    /// The image is of another version than the release.
+    pub const VERSION: &str = "version";
     /// The device or its flash failed.
     pub const DEVICE: &str = "device";
 }
@@ -179,7 +293,122 @@ pub mod code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
     use alloc::string::ToString;
+
+    /// Writes down what is done to it.
+    #[derive(Default)]
+    struct Log(Vec<String>);
+
+    impl Device for Log {
+        fn describe(&mut self) -> Layout {
+            Layout { erase_unit: 4, write_unit: 1, slot_size: 1 << 20, slots: 2 }
+        }
+        fn read(&mut self, _: u8, _: u64, length: u32) -> Result<Vec<u8>, String> {
+            Ok(vec![0xff; length as usize])
+        }
+        fn erase(&mut self, _: u8, offset: u64, length: u64) -> Result<(), String> {
+            self.0.push(format!("erase {offset} {length}"));
+            Ok(())
+        }
+        fn write(&mut self, _: u8, offset: u64, bytes: &[u8]) -> Result<(), String> {
+            self.0.push(format!("write {offset} {}", bytes.len()));
+            Ok(())
+        }
+        fn set_boot(&mut self, slot: u8, trial: bool, _: Option<Version>) -> Result<(), String> {
+            self.0.push(format!("boot {slot} {trial}"));
+            Ok(())
+        }
+        fn exchange(&mut self, _: &[u8], _: u32) -> Result<Vec<u8>, String> {
+            self.0.push("exchange".into());
+            Ok(Vec::new())
+        }
+    }
+
+    /// Does what it may not while it judges, where it is told to.
+    struct Hasty(Option<Act>);
+
+    type Act = fn(&mut dyn Device) -> Result<(), String>;
+
+    impl Model for Hasty {
+        fn begin(&mut self, _: &mut dyn Device, _: u64) -> Result<(), Reject> {
+            Ok(())
+        }
+        fn inspect(&mut self, device: &mut dyn Device, _: u64, _: &[u8]) -> Result<(), Reject> {
+            device.read(1, 0, 4).and_then(|_| self.0.map_or(Ok(()), |act| act(device))).map_err(broken)
+        }
+        fn accept(&mut self, device: &mut dyn Device) -> Result<Info, Reject> {
+            let slots = [device.describe().slots - 1].into();
+            Ok(Info { version: Some(Version::new([1, 2, 0, 0])), slots, ..Info::default() })
+        }
+        fn feed(&mut self, device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject> {
+            device.write(1, offset, bytes).map_err(broken)
+        }
+        fn finish(&mut self, _: &mut dyn Device) -> Result<(), Reject> {
+            Ok(())
+        }
+        fn activate(&mut self, _: &mut dyn Device, _: bool) -> Result<(), Reject> {
+            Ok(())
+        }
+        fn confirm(&mut self, _: &mut dyn Device) -> Result<(), Reject> {
+            Ok(())
+        }
+        fn revert(&mut self, _: &mut dyn Device) -> Result<(), Reject> {
+            Ok(())
+        }
+        fn running(&mut self, _: &mut dyn Device) -> Result<String, Reject> {
+            Ok(String::new())
+        }
+    }
+
+    fn broken(why: String) -> Reject {
+        Reject::new(code::DEVICE, "flash", why)
+    }
+
+    type Outcome = Result<Info, NotInstalled<&'static str>>;
+
+    /// What became of an image of so many bytes, and of the device.
+    fn installed(
+        mut model: Hasty,
+        size: u64,
+        accepted: fn(&Info) -> Result<(), Reject>,
+    ) -> (Outcome, Vec<String>) {
+        let mut device = Log::default();
+        let mut read = |offset: u64, window: &mut [u8]| {
+            let end = offset + window.len() as u64;
+            if end > 100_000 { Err("the disk is gone") } else { Ok(()) }
+        };
+        (install(&mut model, &mut device, size, &mut read, accepted), device.0)
+    }
+
+    #[test]
+    fn an_image_is_judged_whole_before_its_first_byte_is_written() {
+        let (done, calls) = installed(Hasty(None), 70_000, |_| Ok(()));
+        assert_eq!(done.unwrap().slots, [1]);
+        assert_eq!(calls, ["write 0 65536", "write 65536 4464"]);
+        let refuse = |info: &Info| Err(Reject::new(code::VERSION, "version", format!("{:?}", info.version)));
+        let (refused, calls) = installed(Hasty(None), 70_000, refuse);
+        assert!(matches!(refused, Err(NotInstalled::Refused(reject)) if reject.code == code::VERSION));
+        assert_eq!(calls, [""; 0]);
+        let (unread, calls) = installed(Hasty(None), 200_000, |_| Ok(()));
+        assert_eq!((unread, calls), (Err(NotInstalled::Unread("the disk is gone")), Vec::new()));
+    }
+
+    #[test]
+    fn a_model_that_judges_cannot_change_its_device() {
+        let tries: [Act; 4] = [
+            |device| device.erase(1, 0, 4),
+            |device| device.write(1, 0, &[0]),
+            |device| device.set_boot(1, true, None),
+            |device| device.exchange(&[0], 10).map(drop),
+        ];
+        for act in tries {
+            let (done, calls) = installed(Hasty(Some(act)), 10, |_| Ok(()));
+            let Err(NotInstalled::Refused(reject)) = done else { panic!("it was let through: {calls:?}") };
+            assert!(reject.detail.contains("being judged"), "{reject}");
+            assert_eq!(calls, [""; 0]);
+        }
+    }
 
     #[test]
     fn a_refusal_names_the_part_at_fault_before_the_reason() {

@@ -50,19 +50,27 @@ pub trait Place {
 pub struct Exported<P>(PhantomData<P>);
 
 impl<P: Place> exports::Guest for Exported<P> {
-    fn inspect(size: u64) -> Result<(), exports::Reject> {
-        P::with(|model| model.inspect(&mut Imports, size)).map_err(reject)
+    fn begin(size: u64) -> Result<(), exports::Reject> {
+        P::with(|model| model.begin(&mut Imports, size)).map_err(reject)
+    }
+
+    fn inspect(offset: u64, bytes: Vec<u8>) -> Result<(), exports::Reject> {
+        P::with(|model| model.inspect(&mut Imports, offset, &bytes)).map_err(reject)
+    }
+
+    fn accept() -> Result<exports::Info, exports::Reject> {
+        let Info { version, size, slots, notes } =
+            P::with(|model| model.accept(&mut Imports)).map_err(reject)?;
+        let version = version.map(|version| version.to_string());
+        Ok(exports::Info { version, size, slots, notes })
     }
 
     fn feed(offset: u64, bytes: Vec<u8>) -> Result<(), exports::Reject> {
         P::with(|model| model.feed(&mut Imports, offset, &bytes)).map_err(reject)
     }
 
-    fn finish() -> Result<exports::Info, exports::Reject> {
-        let Info { version, size, slots, notes } =
-            P::with(|model| model.finish(&mut Imports)).map_err(reject)?;
-        let version = version.map(|version| version.to_string());
-        Ok(exports::Info { version, size, slots, notes })
+    fn finish() -> Result<(), exports::Reject> {
+        P::with(|model| model.finish(&mut Imports)).map_err(reject)
     }
 
     fn activate(trial: bool) -> Result<(), exports::Reject> {

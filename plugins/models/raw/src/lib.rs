@@ -36,10 +36,20 @@ trireme_sdk::export_model!(Raw);
 enum Stage {
     #[default]
     Idle,
+    Judging(Judging),
     Writing(Writing),
     Finished,
     /// The spare slot boots next: it must not be touched before the restart.
     Activated,
+}
+
+/// An image that passes for the first time.
+#[derive(Debug)]
+struct Judging {
+    layout: Layout,
+    size: u64,
+    /// Bytes seen so far.
+    seen: u64,
 }
 
 /// An image on its way into the spare slot.
@@ -58,7 +68,7 @@ struct Writing {
 }
 
 impl Model for Raw {
-    fn inspect(&mut self, device: &mut dyn Device, size: u64) -> Result<(), Reject> {
+    fn begin(&mut self, device: &mut dyn Device, size: u64) -> Result<(), Reject> {
         if matches!(self.stage, Stage::Activated) {
             return Err(order("the last image boots at the next restart; restart before another one"));
         }
@@ -73,14 +83,35 @@ impl Model for Raw {
             let detail = format!("the image has {size} bytes, a slot of this device takes {room}");
             return Err(Reject::new(code::SIZE, "size", detail));
         }
+        self.stage = Stage::Judging(Judging { layout, size, seen: 0 });
+        Ok(())
+    }
+
+    fn inspect(&mut self, _device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject> {
+        let Stage::Judging(judging) = &mut self.stage else {
+            return Err(order("no image was begun"));
+        };
+        let next = next_window(judging.seen, judging.size, offset, bytes);
+        match next {
+            Ok(seen) => judging.seen = seen,
+            Err(_) => self.stage = Stage::Idle,
+        }
+        next.map(drop)
+    }
+
+    fn accept(&mut self, _device: &mut dyn Device) -> Result<Info, Reject> {
+        let Stage::Judging(Judging { layout, size, seen }) = core::mem::take(&mut self.stage) else {
+            return Err(order("no image was begun"));
+        };
+        whole(seen, size)?;
         let (taken, written, erased) = (0, 0, 0);
         self.stage = Stage::Writing(Writing { layout, size, taken, written, erased, rest: Vec::new() });
-        Ok(())
+        Ok(Info { version: None, size, slots: [SPARE_SLOT].into(), notes: Vec::new() })
     }
 
     fn feed(&mut self, device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject> {
         let Stage::Writing(writing) = &mut self.stage else {
-            return Err(order("no image was begun"));
+            return Err(order("no image was accepted"));
         };
         let fed = writing.feed(device, offset, bytes);
         if fed.is_err() {
@@ -89,13 +120,13 @@ impl Model for Raw {
         fed
     }
 
-    fn finish(&mut self, device: &mut dyn Device) -> Result<Info, Reject> {
+    fn finish(&mut self, device: &mut dyn Device) -> Result<(), Reject> {
         let Stage::Writing(mut writing) = core::mem::take(&mut self.stage) else {
-            return Err(order("no image was begun"));
+            return Err(order("no image was accepted"));
         };
         writing.finish(device)?;
         self.stage = Stage::Finished;
-        Ok(Info { version: None, size: writing.size, slots: [SPARE_SLOT].into(), notes: Vec::new() })
+        Ok(())
     }
 
     fn activate(&mut self, device: &mut dyn Device, trial: bool) -> Result<(), Reject> {
@@ -129,7 +160,9 @@ impl Raw {
     fn at_rest(&self) -> Result<(), Reject> {
         match self.stage {
             Stage::Idle => Ok(()),
-            Stage::Writing(_) | Stage::Finished => Err(order("an image is being written to the other slot")),
+            Stage::Judging(_) | Stage::Writing(_) | Stage::Finished => {
+                Err(order("an image is on its way into the other slot"))
+            }
             Stage::Activated => Err(order("another slot boots at the next restart already")),
         }
     }
@@ -137,16 +170,7 @@ impl Raw {
 
 impl Writing {
     fn feed(&mut self, device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject> {
-        if offset != self.taken {
-            return Err(order(format!("the next window begins at {}, not at {offset}", self.taken)));
-        }
-        if bytes.len() > LARGEST_WINDOW || bytes.len() as u64 > self.size - self.taken {
-            return Err(order(format!(
-                "{} bytes are more than a window, or than the image has",
-                bytes.len()
-            )));
-        }
-        self.taken += bytes.len() as u64;
+        self.taken = next_window(self.taken, self.size, offset, bytes)?;
         self.rest.extend_from_slice(bytes);
         let unit = unit(self.layout.write_unit);
         let whole = self.rest.len() - self.rest.len() % unit;
@@ -156,9 +180,7 @@ impl Writing {
     }
 
     fn finish(&mut self, device: &mut dyn Device) -> Result<(), Reject> {
-        if self.taken != self.size {
-            return Err(order(format!("{} of {} bytes came", self.taken, self.size)));
-        }
+        whole(self.taken, self.size)?;
         let mut last = core::mem::take(&mut self.rest);
         let padded = last.len().next_multiple_of(unit(self.layout.write_unit));
         last.resize(padded, ERASED);
@@ -189,6 +211,22 @@ impl Writing {
         }
         Ok(())
     }
+}
+
+/// How far an image has come with this window.
+fn next_window(so_far: u64, size: u64, offset: u64, bytes: &[u8]) -> Result<u64, Reject> {
+    if offset != so_far {
+        return Err(order(format!("the next window begins at {so_far}, not at {offset}")));
+    }
+    if bytes.len() > LARGEST_WINDOW || bytes.len() as u64 > size - so_far {
+        let detail = format!("{} bytes are more than a window, or than the image has", bytes.len());
+        return Err(order(detail));
+    }
+    Ok(so_far + bytes.len() as u64)
+}
+
+fn whole(so_far: u64, size: u64) -> Result<(), Reject> {
+    if so_far == size { Ok(()) } else { Err(order(format!("{so_far} of {size} bytes came"))) }
 }
 
 fn check_layout(layout: &Layout) -> Result<(), Reject> {

@@ -73,14 +73,32 @@ fn image(size: usize) -> Vec<u8> {
     (0..size).map(|i| (i * 7 + i / 251) as u8).collect()
 }
 
+/// Both passes, in windows of this many bytes.
 fn write(model: &mut Raw, flash: &mut Flash, image: &[u8], window: usize) -> Result<Info, Reject> {
-    model.inspect(flash, image.len() as u64)?;
+    let windows = || {
+        image.chunks(window).scan(0, |offset, bytes| {
+            let from = *offset;
+            *offset += bytes.len() as u64;
+            Some((from, bytes))
+        })
+    };
+    let info = judge(model, flash, image, window)?;
+    for (offset, bytes) in windows() {
+        model.feed(flash, offset, bytes)?;
+    }
+    model.finish(flash)?;
+    Ok(info)
+}
+
+/// The first pass.
+fn judge(model: &mut Raw, flash: &mut Flash, image: &[u8], window: usize) -> Result<Info, Reject> {
+    model.begin(flash, image.len() as u64)?;
     let mut offset = 0;
     for bytes in image.chunks(window) {
-        model.feed(flash, offset, bytes)?;
+        model.inspect(flash, offset, bytes)?;
         offset += bytes.len() as u64;
     }
-    model.finish(flash)
+    model.accept(flash)
 }
 
 #[test]
@@ -102,11 +120,12 @@ fn an_image_of_any_size_arrives_whole_whatever_the_windows() {
 fn an_image_that_cannot_fit_is_refused_before_anything_is_erased() {
     let (mut model, mut flash) = (Raw::default(), Flash::new());
     for size in [0, SLOT as u64 + 1, u64::MAX] {
-        assert_eq!(model.inspect(&mut flash, size).unwrap_err().code, code::SIZE);
+        assert_eq!(model.begin(&mut flash, size).unwrap_err().code, code::SIZE);
+        assert_eq!(model.inspect(&mut flash, 0, &[1]).unwrap_err().code, code::ORDER);
         assert_eq!(model.feed(&mut flash, 0, &[1]).unwrap_err().code, code::ORDER);
     }
     flash.layout.slots = 1;
-    assert_eq!(model.inspect(&mut flash, 1).unwrap_err().field, "slots");
+    assert_eq!(model.begin(&mut flash, 1).unwrap_err().field, "slots");
     assert_eq!((flash.erases, flash.calls), (0, 0));
     assert!(flash.spare.iter().all(|byte| *byte == 0x55));
 }
@@ -116,7 +135,10 @@ fn windows_out_of_order_or_beyond_the_end_lose_the_image() {
     let windows: [(u64, &[u8]); 3] = [(1, &[0]), (0, &[0; 11]), (u64::MAX, &[0])];
     for (offset, bytes) in windows {
         let (mut model, mut flash) = (Raw::default(), Flash::new());
-        model.inspect(&mut flash, 10).unwrap();
+        model.begin(&mut flash, 10).unwrap();
+        assert_eq!(model.inspect(&mut flash, offset, bytes).unwrap_err().code, code::ORDER);
+        assert_eq!(model.accept(&mut flash).unwrap_err().code, code::ORDER);
+        judge(&mut model, &mut flash, &image(10), 10).unwrap();
         assert_eq!(model.feed(&mut flash, offset, bytes).unwrap_err().code, code::ORDER);
         assert_eq!(model.finish(&mut flash).unwrap_err().code, code::ORDER);
         assert_eq!(model.activate(&mut flash, true).unwrap_err().code, code::ORDER);
@@ -124,9 +146,21 @@ fn windows_out_of_order_or_beyond_the_end_lose_the_image() {
 }
 
 #[test]
+fn nothing_is_written_before_the_image_was_accepted() {
+    let (mut model, mut flash) = (Raw::default(), Flash::new());
+    model.begin(&mut flash, 10).unwrap();
+    model.inspect(&mut flash, 0, &[0; 10]).unwrap();
+    assert_eq!(model.feed(&mut flash, 0, &[0; 10]).unwrap_err().code, code::ORDER);
+    assert_eq!(flash.calls, 0);
+}
+
+#[test]
 fn a_short_image_is_not_finished() {
     let (mut model, mut flash) = (Raw::default(), Flash::new());
-    model.inspect(&mut flash, 10).unwrap();
+    model.begin(&mut flash, 10).unwrap();
+    model.inspect(&mut flash, 0, &[0; 9]).unwrap();
+    assert_eq!(model.accept(&mut flash).unwrap_err().code, code::ORDER);
+    judge(&mut model, &mut flash, &image(10), 10).unwrap();
     model.feed(&mut flash, 0, &[0; 9]).unwrap();
     assert_eq!(model.finish(&mut flash).unwrap_err().code, code::ORDER);
     assert_eq!(model.activate(&mut flash, true).unwrap_err().code, code::ORDER);
@@ -154,7 +188,7 @@ fn a_slot_that_boots_next_is_not_written_again_before_the_restart() {
     let (mut model, mut flash) = (Raw::default(), Flash::new());
     write(&mut model, &mut flash, &image(100), 100).unwrap();
     model.activate(&mut flash, true).unwrap();
-    assert_eq!(model.inspect(&mut flash, 10).unwrap_err().code, code::ORDER);
+    assert_eq!(model.begin(&mut flash, 10).unwrap_err().code, code::ORDER);
     assert_eq!(model.confirm(&mut flash).unwrap_err().code, code::ORDER);
 }
 
