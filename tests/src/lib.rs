@@ -8,6 +8,7 @@
 //! | [`hierarchy`] | a root, an intermediate, nodes that renew their certificates by themselves |
 //! | [`lab`] | an authority, and nodes of native roles on real sockets, in one process |
 //! | [`pages`] | commands of the documentation, as scripts |
+//! | [`power_cuts`] | a sensor whose plug is pulled at every operation of its flash |
 //! | [`processes`] | nodes as processes of their own |
 //! | [`relay`] | somebody in the path |
 //! | [`attacker`] | a man in the middle, and parties that say what they like |
@@ -29,6 +30,7 @@ pub mod crashes;
 pub mod hierarchy;
 pub mod lab;
 pub mod pages;
+pub mod power_cuts;
 pub mod processes;
 pub mod relay;
 pub mod scene;

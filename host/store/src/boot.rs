@@ -1,23 +1,20 @@
 //! The boot record of a sensor: which slot boots, what is on trial, and the version floor, in one atomic step each.
 //!
-//! Two files, `boot.0` and `boot.1`, hold the record with a generation. A change replaces the older one, then the
-//! other: a write torn at any byte leaves one that is whole, and afterwards the loss of either file loses nothing,
+//! Two copies (in files `boot.0` and `boot.1`) hold the record with a generation. A change replaces the older one, then
+//! the other: a write torn at any byte leaves one that is whole, and afterwards the loss of either copy loses nothing,
 //! the floor least of all.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use trireme_core::Version;
 
-use crate::home::replace;
+use crate::medium::Medium;
 use crate::slots::SlotError;
 
-const FILES: [&str; 2] = ["boot.0", "boot.1"];
 const MAGIC: [u8; 8] = *b"trboot\x00\x01";
 /// Magic, generation, active, version, floor, trial (state, slot, version), reverted (present, version), SHA-256.
-const LENGTH: usize = 8 + 8 + 1 + 16 + 16 + (1 + 1 + 16) + (1 + 16) + 32;
+pub(crate) const LENGTH: usize = 8 + 8 + 1 + 16 + 16 + (1 + 1 + 16) + (1 + 16) + 32;
 
 /// One of the two places of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,47 +179,41 @@ fn slot_of(bytes: &[u8]) -> Option<Slot> {
 }
 
 /// The record and where the newest generation is.
-pub(crate) struct BootFiles {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Boot {
     pub(crate) record: BootRecord,
     generation: u64,
-    /// The file that holds `generation`.
+    /// The copy that holds `generation`.
     newest: usize,
 }
 
-impl BootFiles {
-    pub(crate) fn exist(dir: &Path) -> bool {
-        FILES.iter().any(|name| dir.join(name).exists())
+impl Boot {
+    pub(crate) fn create(medium: &mut dyn Medium, record: BootRecord) -> io::Result<Self> {
+        let mut boot = Self { record, generation: 0, newest: 1 };
+        boot.store(medium, record)?;
+        Ok(boot)
     }
 
-    pub(crate) fn create(dir: &Path, record: BootRecord) -> io::Result<Self> {
-        let mut files = Self { record, generation: 0, newest: 1 };
-        files.store(dir, record)?;
-        Ok(files)
-    }
-
-    pub(crate) fn open(dir: &Path) -> Result<Self, SlotError> {
-        let found =
-            FILES.map(|name| fs::read(dir.join(name)).ok().and_then(|bytes| BootRecord::from_bytes(&bytes)));
+    pub(crate) fn open(medium: &dyn Medium) -> Result<Self, SlotError> {
+        let found = [0, 1].map(|copy| medium.record(copy).and_then(|bytes| BootRecord::from_bytes(&bytes)));
         let (newest, generation, record) = match found {
             [Some((zero, _)), Some((one, record))] if one > zero => (1, one, record),
             [Some((zero, record)), _] => (0, zero, record),
             [None, Some((one, record))] => (1, one, record),
-            [None, None] => return Err(SlotError::NoRecord(dir.to_owned())),
+            [None, None] => return Err(SlotError::NoRecord(medium.place())),
         };
         Ok(Self { record, generation, newest })
     }
 
-    /// Makes a record durable. From the first replaced file on it counts.
-    pub(crate) fn store(&mut self, dir: &Path, record: BootRecord) -> io::Result<()> {
+    /// Makes a record durable. From the first replaced copy on it counts.
+    pub(crate) fn store(&mut self, medium: &mut dyn Medium, record: BootRecord) -> io::Result<()> {
         let (older, newer) = match self.newest {
             0 => (1, 0),
             _ => (0, 1),
         };
-        let [zero, one] = FILES;
-        let name = |file| if file == 0 { zero } else { one };
-        replace(dir, name(older), &record.to_bytes(self.generation + 1))?;
+        medium.set_record(older, &record.to_bytes(self.generation + 1))?;
         (self.record, self.generation, self.newest) = (record, self.generation + 1, older);
-        replace(dir, name(newer), &record.to_bytes(self.generation + 1))?;
+        medium.set_record(newer, &record.to_bytes(self.generation + 1))?;
         (self.generation, self.newest) = (self.generation + 1, newer);
         Ok(())
     }
@@ -230,8 +221,25 @@ impl BootFiles {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+    use crate::medium::Files;
     use proptest::prelude::*;
+
+    const FILES: [&str; 2] = ["boot.0", "boot.1"];
+
+    fn files(dir: &Path) -> Files {
+        Files::open(dir, 16).unwrap().unwrap()
+    }
+
+    fn create(dir: &Path, record: BootRecord) -> (Files, Boot) {
+        Files::create(dir, 16).unwrap();
+        let mut files = files(dir);
+        let boot = Boot::create(&mut files, record).unwrap();
+        (files, boot)
+    }
 
     fn version(n: u32) -> Version {
         Version::new([n, 0, 0, 0])
@@ -253,9 +261,9 @@ mod tests {
         let new = BootRecord { trial: Trial::Pending { slot: Slot::B, version: version(2) }, ..old };
         let dir = tempfile::tempdir().unwrap();
         let paths = FILES.map(|name| dir.path().join(name));
-        let mut files = BootFiles::create(dir.path(), old).unwrap();
+        let (mut files, mut boot) = create(dir.path(), old);
         let before = [0, 1].map(|file: usize| fs::read(&paths[file]).unwrap());
-        files.store(dir.path(), new).unwrap();
+        boot.store(&mut files, new).unwrap();
         let after = [0, 1].map(|file: usize| fs::read(&paths[file]).unwrap());
         // The first write replaces the older generation, the second the other one.
         let (first, second) = (0, 1);
@@ -268,10 +276,10 @@ mod tests {
                 };
                 fs::write(&paths[first], torn(&after[first])).unwrap();
                 fs::write(&paths[second], &before[second]).unwrap();
-                assert_eq!(BootFiles::open(dir.path()).unwrap().record, old, "first, cut at {length}");
+                assert_eq!(Boot::open(&files).unwrap().record, old, "first, cut at {length}");
                 fs::write(&paths[first], &after[first]).unwrap();
                 fs::write(&paths[second], torn(&after[second])).unwrap();
-                assert_eq!(BootFiles::open(dir.path()).unwrap().record, new, "second, cut at {length}");
+                assert_eq!(Boot::open(&files).unwrap().record, new, "second, cut at {length}");
             }
         }
     }
@@ -291,21 +299,21 @@ mod tests {
     fn the_loss_of_either_file_does_not_lower_the_floor() {
         for lost in FILES {
             let dir = tempfile::tempdir().unwrap();
-            let mut files = BootFiles::create(dir.path(), record()).unwrap();
-            files.store(dir.path(), record().kept(Slot::B, version(9), version(9))).unwrap();
+            let (mut files, mut boot) = create(dir.path(), record());
+            boot.store(&mut files, record().kept(Slot::B, version(9), version(9))).unwrap();
             fs::remove_file(dir.path().join(lost)).unwrap();
-            assert_eq!(BootFiles::open(dir.path()).unwrap().record.floor, version(9));
+            assert_eq!(Boot::open(&files).unwrap().record.floor, version(9));
         }
     }
 
     #[test]
     fn without_a_whole_record_nothing_is_assumed() {
         let dir = tempfile::tempdir().unwrap();
-        BootFiles::create(dir.path(), record()).unwrap();
+        let (files, _) = create(dir.path(), record());
         for file in FILES {
             fs::write(dir.path().join(file), b"junk").unwrap();
         }
-        assert!(matches!(BootFiles::open(dir.path()), Err(SlotError::NoRecord(_))));
+        assert!(matches!(Boot::open(&files), Err(SlotError::NoRecord(_))));
     }
 
     proptest! {

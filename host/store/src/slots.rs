@@ -1,27 +1,21 @@
-//! The emulated flash of a sensor: two slots and a boot record in a directory.
+//! The emulated flash of a sensor: two slots and a boot record, in a directory or in memory.
 //!
 //! # Order of calls
 //! [`Slots::create`] once at the factory; then [`Slots::open`] and [`Slots::boot`] at each start of the device. An
 //! update announces its version ([`Slots::announce`]), writes the spare slot through [`Device`], and ends with
 //! [`Slots::mark_trial`] or [`Device::set_boot`]. After the restart: [`Slots::confirm`] or [`Slots::revert`].
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use trireme_core::Version;
 use trireme_core::model::{Device, LARGEST_WINDOW, Layout, RUNNING_SLOT};
 
-use crate::boot::{BootFiles, BootRecord, Slot, Trial};
-use crate::home::{private_dir, private_file, sync_dir};
+use crate::boot::{Boot, BootRecord, Slot, Trial};
+use crate::medium::{Files, Medium};
 
 /// The slots that there are.
 const SLOTS: u8 = 2;
-/// What erased flash reads.
-const ERASED: u8 = 0xFF;
-/// Erasing writes this many bytes at a time.
-const STRIDE: usize = 64 * 1024;
 
 /// Why the flash or its boot record refused.
 #[derive(Debug, thiserror::Error)]
@@ -69,12 +63,10 @@ pub enum SlotError {
 }
 
 /// The flash of one sensor.
-pub struct Slots {
-    dir: PathBuf,
+pub struct Slots<M = Files> {
+    medium: M,
     layout: Layout,
-    a: File,
-    b: File,
-    boot: BootFiles,
+    boot: Boot,
     /// The slot that this boot runs: the record may name another for the next one.
     running: Slot,
     /// What runs.
@@ -94,26 +86,16 @@ impl Slots {
         if Self::exists(dir) {
             return Err(SlotError::Exists(dir.to_owned()));
         }
-        let record =
-            BootRecord { active: Slot::A, version, floor: version, trial: Trial::None, reverted: None };
-        let make = || {
-            private_dir(dir)?;
-            for name in ["slot-a.bin", "slot-b.bin"] {
-                let file = private_file().create(true).truncate(true).open(dir.join(name))?;
-                fill(&file, 0, layout.slot_size)?;
-                file.sync_all()?;
-            }
-            sync_dir(dir)?;
-            // Last: a device whose making was cut short does not exist.
-            BootFiles::create(dir, record).map(drop)
-        };
-        make().map_err(|source| SlotError::Io { dir: dir.to_owned(), source })?;
-        Self::open(dir, layout)
+        let io = |source| SlotError::Io { dir: dir.to_owned(), source };
+        Files::create(dir, layout.slot_size).map_err(io)?;
+        let files = Files::open(dir, layout.slot_size).map_err(io)?.map_err(SlotError::Layout)?;
+        // Last: a device whose making was cut short does not exist.
+        Self::made(files, layout, version)
     }
 
     /// Whether there is a device in a directory.
     pub fn exists(dir: impl AsRef<Path>) -> bool {
-        BootFiles::exist(dir.as_ref())
+        Files::exist(dir.as_ref())
     }
 
     /// Opens a device as it was left, without booting it.
@@ -121,21 +103,47 @@ impl Slots {
     /// # Errors
     /// [`SlotError::NoRecord`], [`SlotError::Layout`] when the files have other sizes, [`SlotError::Io`].
     pub fn open(dir: impl AsRef<Path>, layout: Layout) -> Result<Self, SlotError> {
-        let dir = dir.as_ref().to_owned();
+        let dir = dir.as_ref();
         sensible(&layout)?;
-        let boot = BootFiles::open(&dir)?;
-        let open = |name: &str| {
-            let file = private_file().open(dir.join(name));
-            let file = file.and_then(|file| Ok((file.metadata()?.len(), file)));
-            let (length, file) = file.map_err(|source| SlotError::Io { dir: dir.clone(), source })?;
-            if length == layout.slot_size {
-                return Ok(file);
-            }
-            Err(SlotError::Layout(format!("{name} has {length} bytes, a slot has {}", layout.slot_size)))
-        };
-        let (a, b) = (open("slot-a.bin")?, open("slot-b.bin")?);
+        let files = Files::open(dir, layout.slot_size);
+        let files = files.map_err(|source| SlotError::Io { dir: dir.to_owned(), source })?;
+        Self::on(files.map_err(SlotError::Layout)?, layout)
+    }
+}
+
+impl<M: Medium> Slots<M> {
+    /// A device as it leaves the factory: slot A runs, whatever is in it, as `version`, and the floor begins there.
+    ///
+    /// # Errors
+    /// [`SlotError::Layout`], [`SlotError::Io`].
+    pub fn made(mut medium: M, layout: Layout, version: Version) -> Result<Self, SlotError> {
+        sensible(&layout)?;
+        let record =
+            BootRecord { active: Slot::A, version, floor: version, trial: Trial::None, reverted: None };
+        let made = Boot::create(&mut medium, record);
+        made.map_err(|source| SlotError::Io { dir: medium.place(), source })?;
+        Self::on(medium, layout)
+    }
+
+    /// The device as it was left, without booting it.
+    ///
+    /// # Errors
+    /// [`SlotError::NoRecord`], [`SlotError::Layout`].
+    pub fn on(medium: M, layout: Layout) -> Result<Self, SlotError> {
+        sensible(&layout)?;
+        let boot = Boot::open(&medium)?;
         let (running, running_version) = boot.record.runs();
-        Ok(Self { layout, a, b, boot, running, running_version, announced: None, dir })
+        Ok(Self { medium, layout, boot, running, running_version, announced: None })
+    }
+
+    /// What the flash is kept in.
+    pub fn into_medium(self) -> M {
+        self.medium
+    }
+
+    /// The same.
+    pub fn medium(&self) -> &M {
+        &self.medium
     }
 
     /// The device restarts: a pending trial runs, and one that ran and was not confirmed is given up.
@@ -210,8 +218,8 @@ impl Slots {
     }
 
     /// Checks that an image may boot, and makes its bytes durable before any record names it.
-    fn ready_to_boot(&self, slot: Slot, version: Version) -> Result<(), SlotError> {
-        let record = &self.boot.record;
+    fn ready_to_boot(&mut self, slot: Slot, version: Version) -> Result<(), SlotError> {
+        let record = self.boot.record;
         if matches!(record.trial, Trial::Running { .. }) {
             return Err(SlotError::OnTrial);
         }
@@ -219,19 +227,21 @@ impl Slots {
         if version <= record.floor {
             return Err(SlotError::Floor { version, floor: record.floor });
         }
-        self.file(slot).sync_all().map_err(|source| self.io(source))
+        let synced = self.medium.sync(slot);
+        synced.map_err(|source| self.io(source))
     }
 
     fn store(&mut self, record: BootRecord) -> Result<(), SlotError> {
-        self.boot.store(&self.dir, record).map_err(|source| SlotError::Io { dir: self.dir.clone(), source })
+        let stored = self.boot.store(&mut self.medium, record);
+        stored.map_err(|source| self.io(source))
     }
 
     fn read_slot(&self, slot: u8, offset: u64, length: u32) -> Result<Vec<u8>, SlotError> {
-        let file = self.file(self.place(slot)?);
+        let place = self.place(slot)?;
         self.ensure_inside(offset, u64::from(length))?;
         window(length as usize)?;
         let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, offset).map_err(|source| self.io(source))?;
+        self.medium.read(place, offset, &mut bytes).map_err(|source| self.io(source))?;
         Ok(bytes)
     }
 
@@ -240,7 +250,8 @@ impl Slots {
         self.ensure_inside(offset, length)?;
         aligned("erase", &[offset, length], self.layout.erase_unit)?;
         self.ensure_writable(place)?;
-        fill(self.file(place), offset, length).map_err(|source| self.io(source))
+        let erased = self.medium.erase(place, offset, length);
+        erased.map_err(|source| self.io(source))
     }
 
     fn write_slot(&mut self, slot: u8, offset: u64, bytes: &[u8]) -> Result<(), SlotError> {
@@ -249,7 +260,8 @@ impl Slots {
         window(bytes.len())?;
         aligned("write", &[offset, bytes.len() as u64], self.layout.write_unit)?;
         self.ensure_writable(place)?;
-        self.file(place).write_all_at(bytes, offset).map_err(|source| self.io(source))
+        let written = self.medium.write(place, offset, bytes);
+        written.map_err(|source| self.io(source))
     }
 
     fn choose(&mut self, slot: u8, trial: bool, floor: Option<Version>) -> Result<(), SlotError> {
@@ -304,19 +316,12 @@ impl Slots {
         }
     }
 
-    fn file(&self, slot: Slot) -> &File {
-        match slot {
-            Slot::A => &self.a,
-            Slot::B => &self.b,
-        }
-    }
-
     fn io(&self, source: io::Error) -> SlotError {
-        SlotError::Io { dir: self.dir.clone(), source }
+        SlotError::Io { dir: self.medium.place(), source }
     }
 }
 
-impl Device for Slots {
+impl<M: Medium> Device for Slots<M> {
     fn describe(&mut self) -> Layout {
         self.layout
     }
@@ -373,16 +378,4 @@ fn aligned(doing: &str, numbers: &[u64], unit: u32) -> Result<(), SlotError> {
         Some(number) => Err(SlotError::Range(format!("{doing}: {number} is no multiple of {unit}"))),
         None => Ok(()),
     }
-}
-
-fn fill(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    let erased = vec![ERASED; STRIDE];
-    let mut done = 0;
-    while done < length {
-        let count = (length - done).min(STRIDE as u64);
-        let piece = erased.get(..usize::try_from(count).unwrap_or(STRIDE)).unwrap_or_default();
-        file.write_all_at(piece, offset + done)?;
-        done += count;
-    }
-    Ok(())
 }
