@@ -136,12 +136,12 @@ impl<M: Medium> Slots<M> {
         Ok(Self { medium, layout, boot, running, running_version, announced: None })
     }
 
-    /// What the flash is kept in.
+    /// What the flash is kept in, as the device left it.
     pub fn into_medium(self) -> M {
         self.medium
     }
 
-    /// The same.
+    /// What the flash is kept in.
     pub fn medium(&self) -> &M {
         &self.medium
     }
