@@ -195,6 +195,8 @@ mod tests {
             self_test: SelfTest::Passes,
         };
         let device = Device::open(&plan).unwrap();
+        // Not erased, so that erasing would be seen.
+        device.slots().write(1, 0, b"an older image, ").unwrap();
         let spare = || device.slots().read(1, 0, 64).unwrap();
         let before = spare();
         let refused = |image: &[u8], says: &str| {

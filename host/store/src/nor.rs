@@ -24,6 +24,9 @@ pub enum Torn {
     After,
 }
 
+/// The largest slot, in bytes: both are kept in memory.
+const LARGEST_SLOT: u64 = 256 * 1024 * 1024;
+
 /// Flash of two slots and two copies of a boot record.
 #[derive(Debug, Clone)]
 pub struct Nor {
@@ -46,11 +49,13 @@ impl Nor {
     /// Erased flash, under power.
     ///
     /// # Errors
-    /// In words, when a slot is too large for the memory of this machine, or a boot record for an erase unit.
+    /// In words, when a slot has more than 256 MiB, or a boot record does not fit into an erase unit.
     pub fn new(layout: Layout) -> Result<Self, String> {
         let unit = layout.erase_unit.max(1) as usize;
-        let slot =
-            usize::try_from(layout.slot_size).map_err(|_| "a slot is larger than memory".to_owned())?;
+        let slot = usize::try_from(layout.slot_size).ok().filter(|_| layout.slot_size <= LARGEST_SLOT);
+        let slot = slot.ok_or_else(|| {
+            format!("a slot of {} bytes is too large for memory: at most {LARGEST_SLOT}", layout.slot_size)
+        })?;
         if record_size(&layout) > unit {
             return Err(format!("an erase unit of {unit} bytes is smaller than a boot record of {LENGTH}"));
         }
@@ -231,4 +236,55 @@ fn slot_part(slot: Slot) -> usize {
 
 fn gone() -> io::Error {
     io::Error::other("the power is gone")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(slot_size: u64) -> Layout {
+        Layout { erase_unit: 256, write_unit: 4, slot_size, slots: 2 }
+    }
+
+    #[test]
+    fn writing_clears_bits_and_only_erasing_sets_them_at_the_price_of_wear() {
+        let mut nor = Nor::new(layout(1024)).unwrap();
+        nor.write(Slot::A, 0, &[0xf0; 8]).unwrap();
+        nor.write(Slot::A, 0, &[0x30; 4]).unwrap();
+        assert!(nor.write(Slot::A, 0, &[0xf0; 4]).is_err());
+        assert_eq!(
+            (&nor.slot(Slot::A)[..9], nor.wear()),
+            (&[0x30, 0x30, 0x30, 0x30, 0xf0, 0xf0, 0xf0, 0xf0, 0xff][..], 0)
+        );
+        nor.erase(Slot::A, 0, 256).unwrap();
+        nor.erase(Slot::A, 0, 512).unwrap();
+        assert_eq!((nor.slot(Slot::A)[0], nor.wear()), (0xff, 2));
+        assert_eq!(nor.operations(), 3 + 3);
+    }
+
+    #[test]
+    fn an_operation_without_power_is_done_in_part_and_nothing_after_it() {
+        let left = [
+            (Torn::Before, [0xff; 4]),
+            (Torn::Half, [0, 0, 0xff, 0xff]),
+            (Torn::Bits, [0xaa; 4]),
+            (Torn::After, [0; 4]),
+        ];
+        for (torn, expected) in left {
+            let mut nor = Nor::new(layout(1024)).unwrap();
+            nor.cut_at(2, torn);
+            assert!(nor.write(Slot::B, 0, &[0; 12]).is_err() && nor.is_dead());
+            assert!(nor.read(Slot::B, 0, &mut [0]).is_err() && nor.erase(Slot::B, 0, 256).is_err());
+            nor.power();
+            assert_eq!(nor.slot(Slot::B)[..12], [[0; 4], expected, [0xff; 4]].concat(), "{torn:?}");
+            nor.erase(Slot::B, 0, 256).unwrap();
+        }
+    }
+
+    #[test]
+    fn flash_that_memory_or_a_boot_record_does_not_fit_is_refused() {
+        assert!(Nor::new(layout(u64::MAX)).unwrap_err().contains("too large for memory"));
+        let small = Layout { erase_unit: 64, ..layout(1024) };
+        assert!(Nor::new(small).unwrap_err().contains("boot record"));
+    }
 }
