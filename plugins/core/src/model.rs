@@ -26,6 +26,10 @@ use core::fmt;
 
 use crate::version::Version;
 
+mod writer;
+
+pub use writer::{ERASED, SlotWriter};
+
 /// The most bytes of a window of [`Model::feed`], and of one [`Device::read`], [`Device::write`] or
 /// [`Device::exchange`].
 pub const LARGEST_WINDOW: usize = 64 * 1024;

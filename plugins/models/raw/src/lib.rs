@@ -1,8 +1,7 @@
 //! The model `raw`: any bytes are an image. They go as they are into the spare one of two slots, and boot on trial.
 //!
 //! What a raw image is, nobody but the sensor can tell; so this model judges its size alone, and leaves its version
-//! to the sensor's secure element. Flash is erased just ahead of what is written, padded to whole units, and read
-//! back.
+//! to the sensor's secure element.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -12,16 +11,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use trireme_core::model::{Device, Info, LARGEST_WINDOW, Layout, Model, RUNNING_SLOT, Reject, code};
+use trireme_core::model::{Device, Info, LARGEST_WINDOW, Model, RUNNING_SLOT, Reject, SlotWriter, code};
 
 #[cfg(test)]
 mod tests;
 
 /// The slot that images are written to.
 const SPARE_SLOT: u8 = 1;
-
-/// What erased flash reads as, and what a last unit is filled up with.
-const ERASED: u8 = 0xff;
 
 /// Any image, A/B slots.
 #[derive(Debug, Default)]
@@ -46,7 +42,7 @@ enum Stage {
 /// An image that passes for the first time.
 #[derive(Debug)]
 struct Judging {
-    layout: Layout,
+    writer: SlotWriter,
     size: u64,
     /// Bytes seen so far.
     seen: u64,
@@ -55,16 +51,10 @@ struct Judging {
 /// An image on its way into the spare slot.
 #[derive(Debug)]
 struct Writing {
-    layout: Layout,
+    writer: SlotWriter,
     size: u64,
     /// Bytes taken so far.
     taken: u64,
-    /// Bytes written so far; what is between is in `rest`.
-    written: u64,
-    /// All before this is erased.
-    erased: u64,
-    /// Less than a unit of writing.
-    rest: Vec<u8>,
 }
 
 impl Model for Raw {
@@ -73,9 +63,8 @@ impl Model for Raw {
             return Err(order("the last image boots at the next restart; restart before another one"));
         }
         self.stage = Stage::Idle;
-        let layout = device.describe();
-        check_layout(&layout)?;
-        let room = usable(&layout);
+        let writer = SlotWriter::new(device.describe(), SPARE_SLOT)?;
+        let room = writer.room();
         if size == 0 {
             return Err(Reject::new(code::SIZE, "size", "the image is empty"));
         }
@@ -83,7 +72,7 @@ impl Model for Raw {
             let detail = format!("the image has {size} bytes, a slot of this device takes {room}");
             return Err(Reject::new(code::SIZE, "size", detail));
         }
-        self.stage = Stage::Judging(Judging { layout, size, seen: 0 });
+        self.stage = Stage::Judging(Judging { writer, size, seen: 0 });
         Ok(())
     }
 
@@ -100,12 +89,11 @@ impl Model for Raw {
     }
 
     fn accept(&mut self, _device: &mut dyn Device) -> Result<Info, Reject> {
-        let Stage::Judging(Judging { layout, size, seen }) = core::mem::take(&mut self.stage) else {
+        let Stage::Judging(Judging { writer, size, seen }) = core::mem::take(&mut self.stage) else {
             return Err(order("no image was begun"));
         };
         whole(seen, size)?;
-        let (taken, written, erased) = (0, 0, 0);
-        self.stage = Stage::Writing(Writing { layout, size, taken, written, erased, rest: Vec::new() });
+        self.stage = Stage::Writing(Writing { writer, size, taken: 0 });
         Ok(Info { version: None, size, slots: [SPARE_SLOT].into(), notes: Vec::new() })
     }
 
@@ -121,10 +109,11 @@ impl Model for Raw {
     }
 
     fn finish(&mut self, device: &mut dyn Device) -> Result<(), Reject> {
-        let Stage::Writing(mut writing) = core::mem::take(&mut self.stage) else {
+        let Stage::Writing(Writing { writer, size, taken }) = core::mem::take(&mut self.stage) else {
             return Err(order("no image was accepted"));
         };
-        writing.finish(device)?;
+        whole(taken, size)?;
+        writer.finish(device)?;
         self.stage = Stage::Finished;
         Ok(())
     }
@@ -171,45 +160,7 @@ impl Raw {
 impl Writing {
     fn feed(&mut self, device: &mut dyn Device, offset: u64, bytes: &[u8]) -> Result<(), Reject> {
         self.taken = next_window(self.taken, self.size, offset, bytes)?;
-        self.rest.extend_from_slice(bytes);
-        let unit = unit(self.layout.write_unit);
-        let whole = self.rest.len() - self.rest.len() % unit;
-        let later = self.rest.split_off(whole);
-        let now = core::mem::replace(&mut self.rest, later);
-        self.write(device, &now)
-    }
-
-    fn finish(&mut self, device: &mut dyn Device) -> Result<(), Reject> {
-        whole(self.taken, self.size)?;
-        let mut last = core::mem::take(&mut self.rest);
-        let padded = last.len().next_multiple_of(unit(self.layout.write_unit));
-        last.resize(padded, ERASED);
-        self.write(device, &last)
-    }
-
-    /// Erases ahead, writes in windows, reads back. `bytes` are whole units of writing.
-    fn write(&mut self, device: &mut dyn Device, bytes: &[u8]) -> Result<(), Reject> {
-        let units = unit(self.layout.write_unit);
-        for window in bytes.chunks((LARGEST_WINDOW - LARGEST_WINDOW % units).max(units)) {
-            let end = self.written + window.len() as u64;
-            if end > self.erased {
-                let to = end.next_multiple_of(unit(self.layout.erase_unit) as u64);
-                device
-                    .erase(SPARE_SLOT, self.erased, to - self.erased)
-                    .map_err(|why| broken("flash.erase", why))?;
-                self.erased = to;
-            }
-            device.write(SPARE_SLOT, self.written, window).map_err(|why| broken("flash.write", why))?;
-            let length = u32::try_from(window.len()).unwrap_or(u32::MAX);
-            let back =
-                device.read(SPARE_SLOT, self.written, length).map_err(|why| broken("flash.read", why))?;
-            if back != window {
-                let detail = format!("what was written at {} reads back differently", self.written);
-                return Err(broken("flash", detail));
-            }
-            self.written = end;
-        }
-        Ok(())
+        self.writer.push(device, bytes)
     }
 }
 
@@ -227,27 +178,6 @@ fn next_window(so_far: u64, size: u64, offset: u64, bytes: &[u8]) -> Result<u64,
 
 fn whole(so_far: u64, size: u64) -> Result<(), Reject> {
     if so_far == size { Ok(()) } else { Err(order(format!("{so_far} of {size} bytes came"))) }
-}
-
-fn check_layout(layout: &Layout) -> Result<(), Reject> {
-    if layout.slots < 2 {
-        return Err(broken("slots", format!("two slots are needed, the device has {}", layout.slots)));
-    }
-    if layout.write_unit as usize > LARGEST_WINDOW {
-        return Err(broken("write-unit", format!("units of {} bytes cannot be written", layout.write_unit)));
-    }
-    Ok(())
-}
-
-/// What of a slot is whole units of erasing and of writing.
-fn usable(layout: &Layout) -> u64 {
-    let erasable = layout.slot_size - layout.slot_size % unit(layout.erase_unit) as u64;
-    erasable - erasable % unit(layout.write_unit) as u64
-}
-
-/// A device without units is one that writes single bytes.
-fn unit(size: u32) -> usize {
-    size.max(1) as usize
 }
 
 fn order(detail: impl Into<String>) -> Reject {

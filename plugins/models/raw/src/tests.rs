@@ -2,6 +2,7 @@ use alloc::vec;
 
 use super::*;
 use trireme_core::Version;
+use trireme_core::model::Layout;
 
 const ERASE: usize = 4096;
 const WRITE: usize = 8;
