@@ -395,6 +395,7 @@ impl Lab {
         let device = DevicePlan {
             directory: self.dir.path().join("devices").join(name),
             slot_size: 1024 * 1024,
+            slot_address: 0,
             secrets: Arc::new(secrets),
             factory_version: Version::new([1, 0, 0, 0]),
             model: Arc::new(|| Ok(Box::new(trireme_model_raw::Raw::default()))),

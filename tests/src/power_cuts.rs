@@ -25,7 +25,18 @@ pub struct Case<'a> {
     /// What the factory put in, and its version.
     pub old: (&'a [u8], Version),
     /// What is installed.
-    pub new: (&'a [u8], Version),
+    pub new: Update<'a>,
+}
+
+/// An image.
+#[derive(Debug, Clone, Copy)]
+pub struct Update<'a> {
+    /// As it comes to the model.
+    pub file: &'a [u8],
+    /// As it is in the slot afterwards, from its beginning on.
+    pub content: &'a [u8],
+    /// Its version.
+    pub version: Version,
 }
 
 /// What became of one step, cut at each of its operations in each way.
@@ -176,10 +187,10 @@ fn look(case: &Case<'_>, device: &Slots<Nor>) -> Result<Runs, String> {
     if version == case.old.1 && begins_with(case.old.0) && !on_trial {
         return Ok(Runs::Old);
     }
-    if version != case.new.1 || !begins_with(case.new.0) {
+    if version != case.new.version || !begins_with(case.new.content) {
         return Err(format!("slot {slot:?} runs as {version}, and is neither image"));
     }
-    match (on_trial, record.floor == case.new.1) {
+    match (on_trial, record.floor == case.new.version) {
         (true, false) => Ok(Runs::NewOnTrial),
         (false, true) => Ok(Runs::New),
         _ => Err(format!("{version} runs, on trial: {on_trial}, and the floor is {}", record.floor)),
@@ -196,7 +207,7 @@ fn powered(case: &Case<'_>, mut flash: Nor) -> Result<Slots<Nor>, String> {
 }
 
 fn update(case: &Case<'_>, device: &mut Slots<Nor>) -> Result<(), String> {
-    let (image, version) = case.new;
+    let Update { file: image, version, .. } = case.new;
     let mut model = (case.make)();
     let mut read = |offset: u64, window: &mut [u8]| {
         let from = usize::try_from(offset).map_err(|error| error.to_string())?;

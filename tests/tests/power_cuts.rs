@@ -10,8 +10,9 @@ use trireme::config::ModelSource;
 use trireme::plugins::Plugins;
 use trireme_core::Version;
 use trireme_core::model::{Device, Info, Layout, Model, Reject};
+use trireme_model_ihex::Ihex;
 use trireme_model_raw::Raw;
-use trireme_tests::power_cuts::{Case, HEAD, Row, explore};
+use trireme_tests::power_cuts::{Case, HEAD, Row, Update, explore};
 
 /// Flash of microcontrollers: erased and written in units of so many bytes, with slots of so many.
 const FLASHES: [(u32, u32, u64); 3] = [(2048, 8, 8 * 1024), (4096, 256, 32 * 1024), (256, 1, 1024)];
@@ -27,27 +28,55 @@ fn version(number: u32) -> Version {
 fn raw(make: &dyn Fn() -> Box<dyn Model + Send>, flashes: &[(u32, u32, u64)]) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for &(erase_unit, write_unit, slot_size) in flashes {
-        let layout = Layout { erase_unit, write_unit, slot_size, slots: 2 };
+        let layout = Layout { erase_unit, write_unit, slot_size, slots: 2, address: 0 };
         let (old, new) = (image(slot_size, 1), image(slot_size - 5, 2));
-        let (old, new) = ((&*old, version(1)), (&*new, version(2)));
+        let old = (&*old, version(1));
+        let new = Update { file: &new, content: &new, version: version(2) };
         rows.extend(explore(&Case { model: "raw", make, layout, old, new })?);
     }
     Ok(rows)
+}
+
+/// An Intel HEX file: its second half comes first, and there is a gap.
+fn ihex(make: &dyn Fn() -> Box<dyn Model + Send>) -> Result<Vec<Row>, String> {
+    let layout = Layout { erase_unit: 1024, write_unit: 8, slot_size: 4096, slots: 2, address: 0x0800_0000 };
+    let (old, mut content) = (image(4096, 1), image(3001, 2));
+    content[1000..1500].fill(0xff);
+    let record = |kind: u8, address: u16, data: &[u8]| {
+        let head = [&[data.len().to_le_bytes()[0]][..], &address.to_be_bytes(), &[kind]].concat();
+        let bytes = [&head, data].concat();
+        let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+        let digits: String = bytes.iter().chain([&sum]).map(|byte| format!("{byte:02X}")).collect();
+        format!(":{digits}\n")
+    };
+    let data = |from: usize, to: usize| -> String {
+        (from..to)
+            .step_by(20)
+            .map(|at| record(0, at.try_into().unwrap(), &content[at..to.min(at + 20)]))
+            .collect()
+    };
+    let file = [record(4, 0, &[8, 0]), data(1500, 3001), data(0, 1000), record(1, 0, &[])].concat();
+    let new = Update { file: file.as_bytes(), content: &content, version: version(2) };
+    explore(&Case { model: "ihex", make, layout, old: (&old, version(1)), new })
 }
 
 #[test]
 fn the_shipped_component_does_what_the_same_model_does_natively() {
     let cache = tempfile::tempdir().unwrap();
     let mut plugins = Plugins::new(&cache.path().join("cache")).unwrap();
-    let shipped = plugins.model(&ModelSource::Shipped("raw".into())).unwrap();
+    let shipped = plugins.model(&ModelSource::Shipped("raw".into()), &[]).unwrap();
     let flash = &FLASHES[1..2];
     let component = raw(&|| shipped().unwrap(), flash).unwrap();
     assert_eq!(component, raw(&|| Box::new(Raw::default()), flash).unwrap());
+    let shipped = plugins.model(&ModelSource::Shipped("ihex".into()), &[]).unwrap();
+    let component = ihex(&|| shipped().unwrap()).unwrap();
+    assert_eq!(component, ihex(&|| Box::new(Ihex::default())).unwrap());
 }
 
 #[test]
 fn after_any_cut_the_old_or_the_new_image_runs_whole_and_the_floor_holds() {
-    let rows = raw(&|| Box::new(Raw::default()), &FLASHES).unwrap();
+    let mut rows = raw(&|| Box::new(Raw::default()), &FLASHES).unwrap();
+    rows.extend(ihex(&|| Box::new(Ihex::default())).unwrap());
     let table: String = std::iter::once(HEAD.to_owned())
         .chain(rows.iter().map(Row::to_string))
         .collect::<Vec<_>>()

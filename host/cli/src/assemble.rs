@@ -134,12 +134,13 @@ fn sensor(
     policies: &Policies,
 ) -> Result<RolePlan, AssembleError> {
     let PluggedRole { factory, grants, .. } = plugins.role(RoleKind::Sensor, &config.plugin, Some(1))?;
-    let model = plugins.model(&config.model)?;
+    let model = plugins.model(&config.model, &config.model_settings)?;
     let factory_state = provisioning::import(data, &config.id, &config.bundle, config.code.as_ref())?;
     let subject = Subject { role: RoleKind::Sensor, id: NodeId::new(config.id.as_str())? };
     let device = DevicePlan {
         directory: data.join("devices").join(config.id.as_str()),
         slot_size: config.slot_size,
+        slot_address: config.slot_address,
         secrets: Arc::new(factory_state.secrets),
         factory_version: factory_state.version,
         model,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use trireme_actor::{Grants, RoleFactory};
 use trireme_components::{MISSING, Shipped};
+use trireme_core::model::{Reject, Setting};
 use trireme_core::role::code;
 use trireme_core::{Fault, RoleKind};
 use trireme_node::ModelFactory;
@@ -59,6 +60,14 @@ pub enum PluginError {
         found: String,
         /// Whose table it is in.
         wanted: RoleKind,
+    },
+    /// A model that does not take what its table says to it.
+    #[error("model_settings of {model}: {why}")]
+    Settings {
+        /// Which.
+        model: String,
+        /// What is wrong.
+        why: Reject,
     },
     /// A component that cannot be run in shards.
     #[error("the component of the {role} cannot be run in {shards} shards; leave `shards` out of its table")]
@@ -176,11 +185,11 @@ impl Plugins {
         Ok(factory)
     }
 
-    /// What makes the model of a sensor.
+    /// What makes the model of a sensor, with its settings; the model has seen them once.
     ///
     /// # Errors
     /// [`PluginError`].
-    pub fn model(&mut self, source: &ModelSource) -> Result<ModelFactory, PluginError> {
+    pub fn model(&mut self, source: &ModelSource, settings: &[Setting]) -> Result<ModelFactory, PluginError> {
         let origin = match source {
             ModelSource::Shipped(name) => Origin::Shipped(format!("model-{name}")),
             ModelSource::File(file) => Origin::File(file.clone()),
@@ -199,10 +208,24 @@ impl Plugins {
                     .map_err(not_loaded(file))?
             }
         };
+        let mut first =
+            factory.instantiate().map_err(|source| PluginError::Load { name: named(&origin), source })?;
+        first.configure(settings).map_err(|why| PluginError::Settings { model: named(&origin), why })?;
         self.models.insert(origin, factory.clone());
+        let settings = settings.to_vec();
         Ok(Arc::new(move || {
-            factory.instantiate().map_err(|error| Fault::new(code::CONFIGURATION, error.to_string()))
+            let wrong = |why: &dyn std::fmt::Display| Fault::new(code::CONFIGURATION, why.to_string());
+            let mut model = factory.instantiate().map_err(|error| wrong(&error))?;
+            model.configure(&settings).map_err(|reject| wrong(&reject))?;
+            Ok(model)
         }))
+    }
+}
+
+fn named(origin: &Origin) -> String {
+    match origin {
+        Origin::Shipped(name) => name.clone(),
+        Origin::File(file) => file.display().to_string(),
     }
 }
 
@@ -238,13 +261,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("cache");
         let mut plugins = Plugins::new(&cache).unwrap();
-        let model = plugins.model(&ModelSource::File(fixture("echo-model.wasm"))).unwrap();
+        let model = plugins.model(&ModelSource::File(fixture("echo-model.wasm")), &[]).unwrap();
         assert!(model().is_ok());
         assert_eq!(std::fs::metadata(&cache).unwrap().mode() & 0o777, 0o700);
         let kept = || std::fs::read_dir(&cache).unwrap().count();
         assert_eq!(kept(), 1);
-        Plugins::new(&cache).unwrap().model(&ModelSource::File(fixture("echo-model.wasm"))).unwrap();
+        Plugins::new(&cache).unwrap().model(&ModelSource::File(fixture("echo-model.wasm")), &[]).unwrap();
         assert_eq!(kept(), 1);
+    }
+
+    #[test]
+    fn settings_that_a_model_does_not_take_are_told_when_the_node_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plugins = Plugins::new(&folder.path().join("cache")).unwrap();
+        let mut told = |name: &str| {
+            let source = ModelSource::File(fixture("echo-model.wasm"));
+            plugins.model(&source, &[(name.to_owned(), "fast".to_owned())]).map(drop)
+        };
+        told("mode").unwrap();
+        let wrong = told("colour").unwrap_err().to_string();
+        assert!(
+            wrong.ends_with("settings: there is no setting \"colour\"; this model has mode (setting)"),
+            "{wrong}"
+        );
     }
 
     #[test]

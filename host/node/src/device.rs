@@ -25,8 +25,13 @@ pub(crate) struct Device {
 impl Device {
     /// Opens the device, or makes it as it left the factory.
     pub(crate) fn open(plan: &DevicePlan) -> Result<Arc<Self>, SlotError> {
-        let layout =
-            Layout { erase_unit: ERASE_UNIT, write_unit: WRITE_UNIT, slot_size: plan.slot_size, slots: 2 };
+        let layout = Layout {
+            erase_unit: ERASE_UNIT,
+            write_unit: WRITE_UNIT,
+            slot_size: plan.slot_size,
+            slots: 2,
+            address: plan.slot_address,
+        };
         let slots = if Slots::exists(&plan.directory) {
             Slots::open(&plan.directory, layout)?
         } else {
@@ -189,6 +194,7 @@ mod tests {
         let plan = DevicePlan {
             directory: dir.path().join("device"),
             slot_size: 64 * 1024,
+            slot_address: 0,
             secrets: Arc::new(secrets),
             factory_version: old,
             model: Arc::new(|| Ok(Box::new(Named::default()))),

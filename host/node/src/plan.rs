@@ -98,6 +98,8 @@ pub struct DevicePlan {
     pub directory: PathBuf,
     /// Bytes of each slot.
     pub slot_size: u64,
+    /// Where the image that runs begins in the processor's address space.
+    pub slot_address: u64,
     /// `SC`, `PK`, `DK`; the same as in the role's keyring.
     pub secrets: Arc<SensorSecrets>,
     /// The version that it left the factory with.

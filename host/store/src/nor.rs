@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     fn layout(slot_size: u64) -> Layout {
-        Layout { erase_unit: 256, write_unit: 4, slot_size, slots: 2 }
+        Layout { erase_unit: 256, write_unit: 4, slot_size, slots: 2, address: 0 }
     }
 
     #[test]

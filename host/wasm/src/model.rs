@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use trireme_core::model::{Device, Info, LARGEST_WINDOW, Layout, Model, Reject, code};
+use trireme_core::Version;
+use trireme_core::model::{Device, Info, LARGEST_WINDOW, Layout, Model, Reject, Setting, code};
 use wasmtime::{
     Result,
     component::{Component, HasSelf, InstancePre, Linker},
@@ -117,6 +118,10 @@ impl Instance {
 }
 
 impl Model for Instance {
+    fn configure(&mut self, settings: &[Setting]) -> std::result::Result<(), Reject> {
+        self.call(&mut Unplugged, |store, model| model.call_configure(store, settings))
+    }
+
     fn begin(&mut self, device: &mut dyn Device, size: u64) -> std::result::Result<(), Reject> {
         self.call(device, |store, model| model.call_begin(store, size))
     }
@@ -174,6 +179,41 @@ impl Model for Instance {
     }
 }
 
+/// The device of a model that is told its settings: there is none yet.
+struct Unplugged;
+
+impl Unplugged {
+    fn refuse<T>() -> std::result::Result<T, String> {
+        Err("settings are read before the device is there".into())
+    }
+}
+
+impl Device for Unplugged {
+    fn describe(&mut self) -> Layout {
+        Layout { erase_unit: 1, write_unit: 1, slot_size: 0, slots: 0, address: 0 }
+    }
+
+    fn read(&mut self, _: u8, _: u64, _: u32) -> std::result::Result<Vec<u8>, String> {
+        Self::refuse()
+    }
+
+    fn erase(&mut self, _: u8, _: u64, _: u64) -> std::result::Result<(), String> {
+        Self::refuse()
+    }
+
+    fn write(&mut self, _: u8, _: u64, _: &[u8]) -> std::result::Result<(), String> {
+        Self::refuse()
+    }
+
+    fn set_boot(&mut self, _: u8, _: bool, _: Option<Version>) -> std::result::Result<(), String> {
+        Self::refuse()
+    }
+
+    fn exchange(&mut self, _: &[u8], _: u32) -> std::result::Result<Vec<u8>, String> {
+        Self::refuse()
+    }
+}
+
 fn fits(window: &[u8]) -> std::result::Result<(), Reject> {
     if window.len() > LARGEST_WINDOW {
         let detail = format!("a window has at most {LARGEST_WINDOW} bytes, this one has {}", window.len());
@@ -195,8 +235,9 @@ type Answer<T> = Result<std::result::Result<T, String>>;
 
 impl imports::Host for Cap {
     fn describe(&mut self) -> Result<imports::Layout> {
-        let Layout { erase_unit, write_unit, slot_size, slots } = scope::device(|device| device.describe())?;
-        Ok(imports::Layout { erase_unit, write_unit, slot_size, slots })
+        let Layout { erase_unit, write_unit, slot_size, slots, address } =
+            scope::device(|device| device.describe())?;
+        Ok(imports::Layout { erase_unit, write_unit, slot_size, slots, address })
     }
 
     fn read(&mut self, slot: u8, offset: u64, length: u32) -> Answer<Vec<u8>> {

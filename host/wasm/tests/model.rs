@@ -22,7 +22,10 @@ static FACTORY: LazyLock<ModelFactory> = LazyLock::new(|| {
 
 fn run(model: &mut dyn Model) -> (Vec<String>, Vec<String>) {
     let mut device = FakeDevice::default();
-    let mut said = vec![format!("{:?}", model.begin(&mut device, 1000))];
+    let setting = |name: &str| [("mode".to_owned(), "fast".to_owned()), (name.to_owned(), String::new())];
+    let mut said = vec![format!("{:?}", model.configure(&setting("colour")))];
+    said.push(format!("{:?}", model.configure(&setting("mode"))));
+    said.push(format!("{:?}", model.begin(&mut device, 1000)));
     said.push(format!("{:?}", model.begin(&mut device, 8)));
     said.push(format!("{:?}", model.inspect(&mut device, 0, &[1, 2, 3, 4])));
     said.push(format!("{:?}", model.inspect(&mut device, 4, &[5, 6, 7, 8])));

@@ -4,6 +4,8 @@
 //! An image passes twice, so that whatever is wrong with it, down to its last byte, is known before anything is erased.
 //! [`install`] is both passes.
 //!
+//! A model is told its settings ([`Model::configure`]) when it is made.
+//!
 //! 1. It is judged: [`Model::begin`] with its size; [`Model::inspect`] with ascending windows, each at most
 //!    [`LARGEST_WINDOW`] bytes and beginning where the last one ended, never the whole image; [`Model::accept`]. The
 //!    device can be read meanwhile, and refuses everything else.
@@ -19,6 +21,7 @@
 //! So they change their meaning with a restart into another slot, and never between.
 
 use alloc::borrow::Cow;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -26,8 +29,12 @@ use core::fmt;
 
 use crate::version::Version;
 
+mod slotted;
+mod sparse;
 mod writer;
 
+pub use slotted::{Format, Judge, Slotted, Verdict, Writer};
+pub use sparse::{Areas, SparseWriter};
 pub use writer::{ERASED, SlotWriter};
 
 /// The most bytes of a window of [`Model::feed`], and of one [`Device::read`], [`Device::write`] or
@@ -37,8 +44,24 @@ pub const LARGEST_WINDOW: usize = 64 * 1024;
 /// The slot whose image runs.
 pub const RUNNING_SLOT: u8 = 0;
 
+/// The slot that a device with two writes its next image to.
+pub const SPARE_SLOT: u8 = 1;
+
+/// Name and value of a setting.
+pub type Setting = (String, String);
+
 /// How a kind of sensor takes its image.
 pub trait Model {
+    /// What the node's configuration says to this model, before any other call. A model that takes no settings
+    /// refuses each.
+    ///
+    /// # Errors
+    /// [`code::SETTING`] for one that this model does not have, whose value makes no sense, or that is needed and
+    /// missing.
+    fn configure(&mut self, settings: &[Setting]) -> Result<(), Reject> {
+        no_settings(settings)
+    }
+
     /// An image of `size` bytes is to come.
     ///
     /// # Errors
@@ -145,6 +168,9 @@ pub struct Layout {
     pub slot_size: u64,
     /// How many slots there are.
     pub slots: u8,
+    /// Where the image that runs begins in the processor's address space: what the addresses in Intel HEX and UF2
+    /// files count from.
+    pub address: u64,
 }
 
 /// What an image says of itself.
@@ -185,6 +211,21 @@ impl fmt::Display for Reject {
 }
 
 impl core::error::Error for Reject {}
+
+/// The settings of a model that has none.
+///
+/// # Errors
+/// [`code::SETTING`] when there is one.
+pub fn no_settings(settings: &[Setting]) -> Result<(), Reject> {
+    settings.first().map_or(Ok(()), |(name, _)| Err(unknown_setting(name, &[])))
+}
+
+/// The refusal of a setting that a model does not have; `known` are those that it has.
+#[must_use]
+pub fn unknown_setting(name: &str, known: &[&str]) -> Reject {
+    let known = if known.is_empty() { String::from("none") } else { known.join(", ") };
+    Reject::new(code::SETTING, "settings", format!("there is no setting {name:?}; this model has {known}"))
+}
 
 /// Fills a window with an image's bytes from an offset on.
 pub type ReadImage<'a, E> = dyn FnMut(u64, &mut [u8]) -> Result<(), E> + 'a;
@@ -290,6 +331,8 @@ pub mod code {
     pub const FORMAT: &str = "format";
     /// The image is of another version than the release.
     pub const VERSION: &str = "version";
+    /// A setting that the model does not have, whose value makes no sense, or that is needed and missing.
+    pub const SETTING: &str = "setting";
     /// The device or its flash failed.
     pub const DEVICE: &str = "device";
 }
@@ -297,7 +340,6 @@ pub mod code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
     use alloc::string::ToString;
 
     /// Writes down what is done to it.
@@ -306,7 +348,7 @@ mod tests {
 
     impl Device for Log {
         fn describe(&mut self) -> Layout {
-            Layout { erase_unit: 4, write_unit: 1, slot_size: 1 << 20, slots: 2 }
+            Layout { erase_unit: 4, write_unit: 1, slot_size: 1 << 20, slots: 2, address: 0 }
         }
         fn read(&mut self, _: u8, _: u64, length: u32) -> Result<Vec<u8>, String> {
             Ok(vec![0xff; length as usize])

@@ -50,6 +50,10 @@ pub trait Place {
 pub struct Exported<P>(PhantomData<P>);
 
 impl<P: Place> exports::Guest for Exported<P> {
+    fn configure(settings: Vec<(String, String)>) -> Result<(), exports::Reject> {
+        P::with(|model| model.configure(&settings)).map_err(reject)
+    }
+
     fn begin(size: u64) -> Result<(), exports::Reject> {
         P::with(|model| model.begin(&mut Imports, size)).map_err(reject)
     }
@@ -103,8 +107,8 @@ struct Imports;
 
 impl Device for Imports {
     fn describe(&mut self) -> Layout {
-        let imports::Layout { erase_unit, write_unit, slot_size, slots } = imports::describe();
-        Layout { erase_unit, write_unit, slot_size, slots }
+        let imports::Layout { erase_unit, write_unit, slot_size, slots, address } = imports::describe();
+        Layout { erase_unit, write_unit, slot_size, slots, address }
     }
 
     fn read(&mut self, slot: u8, offset: u64, length: u32) -> Result<Vec<u8>, String> {

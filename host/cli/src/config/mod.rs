@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trireme_actor::Grants;
+use trireme_core::model::Setting;
 use trireme_core::role::Certified;
 use trireme_core::{NodeId, RoleKind, SensorId, Version};
 use trireme_crypto::certificate::{Certificate, TrustAnchor};
@@ -212,8 +213,12 @@ pub struct SensorConfig {
     pub code: Option<Code>,
     /// How it takes images.
     pub model: ModelSource,
+    /// What the model is told.
+    pub model_settings: Vec<Setting>,
     /// Bytes of each slot.
     pub slot_size: u64,
+    /// Where the image that runs begins in the processor's address space.
+    pub slot_address: u64,
     /// How its self-tests end.
     pub self_test: SelfTest,
     /// Its component.

@@ -526,6 +526,18 @@ const SENSOR: &[Key] = &[
         "how images are taken: a shipped model, or a component's file (.wasm)",
     ),
     host(
+        "model_settings",
+        Kind::Map(&Kind::Text, 32),
+        Absent::Nothing("{ key = \"…\" }"),
+        "what the model is told, where it has settings (docs/models.md)",
+    ),
+    host(
+        "slot_address",
+        Kind::Number(0, 0x7fff_ffff_ffff_ffff),
+        Absent::Default("0"),
+        "where the image that runs begins in the processor's address space; for ihex and uf2",
+    ),
+    host(
         "slot_kb",
         Kind::Number(4, 261_120),
         Absent::Default("16384"),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use trireme_core::model::Setting;
 use trireme_core::{RoleKind, SensorId};
 use zeroize::Zeroizing;
 
@@ -55,7 +56,9 @@ pub(super) fn read(section: &Section<'_, '_>, data: &Path, problems: &mut Vec<Pr
             bundle,
             code,
             model: model(section, problems),
+            model_settings: model_settings(section),
             slot_size: section.number("slot_kb").unwrap_or(16_384).saturating_mul(1024),
+            slot_address: section.number("slot_address").unwrap_or_default(),
             self_test: self_test(section),
             plugin: plugin.clone(),
             settings: section.settings(roles::keys(RoleKind::Sensor)),
@@ -133,6 +136,12 @@ fn model(section: &Section<'_, '_>, problems: &mut Vec<Problem>) -> ModelSource 
         );
     }
     ModelSource::File(file)
+}
+
+fn model_settings(section: &Section<'_, '_>) -> Vec<Setting> {
+    let table = section.json("model_settings");
+    let settings = table.as_ref().and_then(|table| table.as_object()).into_iter().flatten();
+    settings.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 fn self_test(section: &Section<'_, '_>) -> SelfTest {

@@ -3,7 +3,8 @@ use trireme_core::model::{Device, Layout};
 
 use crate::{Slot, SlotError, Slots, Trial};
 
-const LAYOUT: Layout = Layout { erase_unit: 4096, write_unit: 4, slot_size: 128 * 1024, slots: 2 };
+const LAYOUT: Layout =
+    Layout { erase_unit: 4096, write_unit: 4, slot_size: 128 * 1024, slots: 2, address: 0 };
 
 fn version(text: &str) -> Version {
     text.parse().unwrap()

@@ -289,7 +289,7 @@ pub(crate) struct FakeDevice {
 
 impl Device for FakeDevice {
     fn describe(&mut self) -> Layout {
-        Layout { erase_unit: 16, write_unit: 4, slot_size: 256, slots: 2 }
+        Layout { erase_unit: 16, write_unit: 4, slot_size: 256, slots: 2, address: 0x0800_0000 }
     }
     fn read(&mut self, slot: u8, offset: u64, length: u32) -> Result<Vec<u8>, String> {
         self.calls.push(format!("read {slot} {offset} {length}"));

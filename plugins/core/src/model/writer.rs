@@ -43,11 +43,24 @@ impl SlotWriter {
         Ok(Self { slot, layout, written: 0, erased: 0, rest: Vec::new() })
     }
 
+    /// For an image that is written as it is.
+    ///
+    /// # Errors
+    /// [`code::SIZE`] when the slot has no room for `size` bytes, and those of [`SlotWriter::new`].
+    pub fn fitting(layout: Layout, slot: u8, size: u64) -> Result<Self, Reject> {
+        let writer = Self::new(layout, slot)?;
+        let room = writer.room();
+        if size > room {
+            let detail = format!("the image has {size} bytes, a slot of this device takes {room}");
+            return Err(Reject::new(code::SIZE, "size", detail));
+        }
+        Ok(writer)
+    }
+
     /// Bytes that the slot takes: its whole units of erasing and of writing.
     #[must_use]
     pub fn room(&self) -> u64 {
-        let erasable = self.layout.slot_size - self.layout.slot_size % unit(self.layout.erase_unit) as u64;
-        erasable - erasable % unit(self.layout.write_unit) as u64
+        room(&self.layout)
     }
 
     /// The next bytes, however many.
@@ -90,25 +103,41 @@ impl SlotWriter {
                 erased.map_err(|why| broken("flash.erase", why))?;
                 self.erased = to;
             }
-            device.write(self.slot, self.written, window).map_err(|why| broken("flash.write", why))?;
-            let length = u32::try_from(window.len()).unwrap_or(u32::MAX);
-            let back = device.read(self.slot, self.written, length);
-            if back.map_err(|why| broken("flash.read", why))? != window {
-                let detail = format!("what was written at {} reads back differently", self.written);
-                return Err(broken("flash", detail));
-            }
+            write_checked(device, self.slot, self.written, window)?;
             self.written = end;
         }
         Ok(())
     }
 }
 
+/// Bytes that a slot takes: its whole units of erasing and of writing.
+pub(super) fn room(layout: &Layout) -> u64 {
+    let erasable = layout.slot_size - layout.slot_size % unit(layout.erase_unit) as u64;
+    erasable - erasable % unit(layout.write_unit) as u64
+}
+
+/// Writes a window of whole units, and reads it back.
+pub(super) fn write_checked(
+    device: &mut dyn Device,
+    slot: u8,
+    offset: u64,
+    window: &[u8],
+) -> Result<(), Reject> {
+    device.write(slot, offset, window).map_err(|why| broken("flash.write", why))?;
+    let length = u32::try_from(window.len()).unwrap_or(u32::MAX);
+    let back = device.read(slot, offset, length);
+    if back.map_err(|why| broken("flash.read", why))? != window {
+        return Err(broken("flash", format!("what was written at {offset} reads back differently")));
+    }
+    Ok(())
+}
+
 /// A device without units is one that writes single bytes.
-fn unit(size: u32) -> usize {
+pub(super) fn unit(size: u32) -> usize {
     size.max(1) as usize
 }
 
-fn broken(field: &'static str, detail: impl Into<String>) -> Reject {
+pub(super) fn broken(field: &'static str, detail: impl Into<String>) -> Reject {
     Reject::new(code::DEVICE, field, detail)
 }
 
@@ -128,7 +157,7 @@ mod tests {
 
     impl Flash {
         fn new(erase_unit: u32, write_unit: u32, slot_size: u64) -> Self {
-            let layout = Layout { erase_unit, write_unit, slot_size, slots: 2 };
+            let layout = Layout { erase_unit, write_unit, slot_size, slots: 2, address: 0 };
             Self { layout, bytes: vec![0; usize::try_from(slot_size).unwrap()], sticks: false }
         }
     }
@@ -220,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_device_that_cannot_take_an_image_says_so_before_anything_is_written() {
-        let layout = Layout { erase_unit: 4096, write_unit: 4, slot_size: 8192, slots: 1 };
+        let layout = Layout { erase_unit: 4096, write_unit: 4, slot_size: 8192, slots: 1, address: 0 };
         let refused = SlotWriter::new(layout, 1).unwrap_err();
         assert_eq!(refused.detail, "2 slots are needed, the device has 1");
         let refused = SlotWriter::new(Layout { write_unit: 1 << 17, slots: 2, ..layout }, 1).unwrap_err();

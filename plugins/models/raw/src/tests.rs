@@ -2,7 +2,7 @@ use alloc::vec;
 
 use super::*;
 use trireme_core::Version;
-use trireme_core::model::Layout;
+use trireme_core::model::{Info, LARGEST_WINDOW, Model, code};
 
 const ERASE: usize = 4096;
 const WRITE: usize = 8;
@@ -21,8 +21,13 @@ struct Flash {
 
 impl Flash {
     fn new() -> Self {
-        let layout =
-            Layout { erase_unit: ERASE as u32, write_unit: WRITE as u32, slot_size: SLOT as u64, slots: 2 };
+        let layout = Layout {
+            erase_unit: ERASE as u32,
+            write_unit: WRITE as u32,
+            slot_size: SLOT as u64,
+            slots: 2,
+            address: 0,
+        };
         Self { spare: vec![0x55; SLOT], layout, erases: 0, boot: None, fails_at: None, calls: 0 }
     }
 

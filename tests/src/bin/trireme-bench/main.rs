@@ -10,6 +10,7 @@ mod memory;
 mod ordinary;
 mod policy;
 mod soak;
+mod verification;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -121,6 +122,9 @@ async fn groups(bench: &Bench, only: &[String]) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     if wanted("hashing") {
         rows.extend(hashing::rows(bench)?);
+    }
+    if wanted("verification") {
+        rows.extend(verification::rows(bench)?);
     }
     if wanted("agreement") {
         rows.extend(tokio::task::block_in_place(|| agreement::rows(bench))?);
