@@ -12,6 +12,7 @@ use trireme_core::Version;
 use trireme_core::model::{Device, Info, Layout, Model, Reject};
 use trireme_model_ihex::Ihex;
 use trireme_model_raw::Raw;
+use trireme_model_uf2::Uf2;
 use trireme_tests::power_cuts::{Case, HEAD, Row, Update, explore};
 
 /// Flash of microcontrollers: erased and written in units of so many bytes, with slots of so many.
@@ -25,7 +26,7 @@ fn version(number: u32) -> Version {
     Version::new([number, 0, 0, 0])
 }
 
-fn raw(make: &dyn Fn() -> Box<dyn Model + Send>, flashes: &[(u32, u32, u64)]) -> Result<Vec<Row>, String> {
+fn raw(make: Make<'_>, flashes: &[(u32, u32, u64)]) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for &(erase_unit, write_unit, slot_size) in flashes {
         let layout = Layout { erase_unit, write_unit, slot_size, slots: 2, address: 0 };
@@ -37,27 +38,50 @@ fn raw(make: &dyn Fn() -> Box<dyn Model + Send>, flashes: &[(u32, u32, u64)]) ->
     Ok(rows)
 }
 
-/// An Intel HEX file: its second half comes first, and there is a gap.
-fn ihex(make: &dyn Fn() -> Box<dyn Model + Send>) -> Result<Vec<Row>, String> {
-    let layout = Layout { erase_unit: 1024, write_unit: 8, slot_size: 4096, slots: 2, address: 0x0800_0000 };
+/// Where the slots of devices with addresses begin.
+const ADDRESS: u64 = 0x0800_0000;
+
+type Make<'a> = &'a dyn Fn() -> Box<dyn Model + Send>;
+/// Makes a file of parts: where each is in the slot, and its bytes.
+type ToFile = fn(&[(usize, &[u8])]) -> Vec<u8>;
+
+/// An image whose second half comes first, with a gap between the two, as a file of this format.
+fn sparse(model: &str, make: Make<'_>, file: ToFile) -> Result<Vec<Row>, String> {
+    let layout = Layout { erase_unit: 1024, write_unit: 8, slot_size: 4096, slots: 2, address: ADDRESS };
     let (old, mut content) = (image(4096, 1), image(3001, 2));
     content[1000..1500].fill(0xff);
-    let record = |kind: u8, address: u16, data: &[u8]| {
-        let head = [&[data.len().to_le_bytes()[0]][..], &address.to_be_bytes(), &[kind]].concat();
-        let bytes = [&head, data].concat();
+    let file = file(&[(1500, &content[1500..]), (0, &content[..1000])]);
+    let new = Update { file: &file, content: &content, version: version(2) };
+    explore(&Case { model, make, layout, old: (&old, version(1)), new })
+}
+
+fn ihex(parts: &[(usize, &[u8])]) -> Vec<u8> {
+    let record = |kind: u8, address: usize, data: &[u8]| {
+        let [low, high, ..] = address.to_le_bytes();
+        let bytes = [&[data.len().to_le_bytes()[0], high, low, kind], data].concat();
         let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
         let digits: String = bytes.iter().chain([&sum]).map(|byte| format!("{byte:02X}")).collect();
         format!(":{digits}\n")
     };
-    let data = |from: usize, to: usize| -> String {
-        (from..to)
-            .step_by(20)
-            .map(|at| record(0, at.try_into().unwrap(), &content[at..to.min(at + 20)]))
-            .collect()
+    let pieces = parts.iter().flat_map(|(at, bytes)| (*at..).step_by(20).zip(bytes.chunks(20)));
+    let data: String = pieces.map(|(at, bytes)| record(0, at, bytes)).collect();
+    [record(4, 0, &[0x08, 0x00]), data, record(1, 0, &[])].concat().into_bytes()
+}
+
+fn uf2(parts: &[(usize, &[u8])]) -> Vec<u8> {
+    let pieces: Vec<(usize, &[u8])> =
+        parts.iter().flat_map(|(at, bytes)| (*at..).step_by(100).zip(bytes.chunks(100))).collect();
+    let word = |number: usize| u32::try_from(number).unwrap();
+    let block = |(number, (at, bytes)): (usize, &(usize, &[u8]))| {
+        let address = word(*at) + u32::try_from(ADDRESS).unwrap();
+        let [size, number, total] = [bytes.len(), number, pieces.len()].map(word);
+        let head = [0x0a32_4655, 0x9e5d_5157, 0, address, size, number, total, 0];
+        let mut block: Vec<u8> = head.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+        block.extend_from_slice(bytes);
+        block.resize(508, 0);
+        [block, 0x0ab1_6f30_u32.to_le_bytes().into()].concat()
     };
-    let file = [record(4, 0, &[8, 0]), data(1500, 3001), data(0, 1000), record(1, 0, &[])].concat();
-    let new = Update { file: file.as_bytes(), content: &content, version: version(2) };
-    explore(&Case { model: "ihex", make, layout, old: (&old, version(1)), new })
+    pieces.iter().enumerate().flat_map(block).collect()
 }
 
 #[test]
@@ -68,15 +92,19 @@ fn the_shipped_component_does_what_the_same_model_does_natively() {
     let flash = &FLASHES[1..2];
     let component = raw(&|| shipped().unwrap(), flash).unwrap();
     assert_eq!(component, raw(&|| Box::new(Raw::default()), flash).unwrap());
-    let shipped = plugins.model(&ModelSource::Shipped("ihex".into()), &[]).unwrap();
-    let component = ihex(&|| shipped().unwrap()).unwrap();
-    assert_eq!(component, ihex(&|| Box::new(Ihex::default())).unwrap());
+    let mut shipped = |name: &str| plugins.model(&ModelSource::Shipped(name.into()), &[]).unwrap();
+    let (hex, blocks) = (shipped("ihex"), shipped("uf2"));
+    let component = sparse("ihex", &|| hex().unwrap(), ihex).unwrap();
+    assert_eq!(component, sparse("ihex", &|| Box::new(Ihex::default()), ihex).unwrap());
+    let component = sparse("uf2", &|| blocks().unwrap(), uf2).unwrap();
+    assert_eq!(component, sparse("uf2", &|| Box::new(Uf2::default()), uf2).unwrap());
 }
 
 #[test]
 fn after_any_cut_the_old_or_the_new_image_runs_whole_and_the_floor_holds() {
     let mut rows = raw(&|| Box::new(Raw::default()), &FLASHES).unwrap();
-    rows.extend(ihex(&|| Box::new(Ihex::default())).unwrap());
+    rows.extend(sparse("ihex", &|| Box::new(Ihex::default()), ihex).unwrap());
+    rows.extend(sparse("uf2", &|| Box::new(Uf2::default()), uf2).unwrap());
     let table: String = std::iter::once(HEAD.to_owned())
         .chain(rows.iter().map(Row::to_string))
         .collect::<Vec<_>>()
