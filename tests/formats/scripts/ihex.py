@@ -124,6 +124,12 @@ def segmented(lines):
     return extra + lines
 
 
+def short(lines):
+    """Less than a record has, of bytes that add up to 0."""
+    at = RANDOM.randrange(len(lines))
+    return lines[:at] + [b":" + b"00" * RANDOM.randrange(6)] + lines[at:]
+
+
 def blanks(lines):
     return RANDOM.choice([b"\n", b"\r\n", b"\r", b"\n\n"]).join(lines) + RANDOM.choice([b"", b"\n", b"\r\n\r\n"])
 
@@ -156,6 +162,7 @@ CHANGES = {
     "retyped": retyped,
     "odd": odd,
     "announced": announced,
+    "short": short,
     "segmented": segmented,
     "spaces": spaces,
     "truncated": truncated,

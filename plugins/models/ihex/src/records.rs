@@ -8,8 +8,6 @@ use trireme_core::model::{Reject, code};
 
 /// The longest line: a colon, and in digits the length, the address, the type, 255 bytes and the checksum.
 const LONGEST_LINE: usize = 1 + 2 * (4 + 255 + 1);
-/// Bytes of a record besides its data.
-const FRAME: usize = 5;
 /// Bytes that a segment, and an address of 16 bits, reach.
 const SEGMENT: u64 = 1 << 16;
 /// Bytes that an address of 32 bits reaches.
@@ -96,12 +94,10 @@ impl Records {
         let record = bytes(digits).ok_or_else(|| {
             self.refuse("record.digits", "a record is an even number of hexadecimal digits after its colon")
         })?;
-        let (&[length, high, low, kind], Some(data)) =
-            (record.first_chunk().unwrap_or(&[0; 4]), record.get(4..record.len().max(FRAME) - 1))
-        else {
+        let [length, high, low, kind, data @ .., _checksum] = &*record else {
             return Err(self.refuse("record.length", "a record has at least 5 bytes"));
         };
-        if data.len() != usize::from(length) {
+        if data.len() != usize::from(*length) {
             let what = format!("{length} bytes of data are announced, {} are there", data.len());
             return Err(self.refuse("record.length", &what));
         }
@@ -110,11 +106,11 @@ impl Records {
             let what = format!("the bytes add up to {sum:#04x}; with the checksum they should to 0");
             return Err(self.refuse("record.checksum", &what));
         }
-        let address = u16::from_be_bytes([high, low]);
+        let address = u16::from_be_bytes([*high, *low]);
         match kind {
             0 => self.data(address, data, take),
             1 => self.end(data),
-            2 | 4 => self.extended(kind, address, data),
+            2 | 4 => self.extended(*kind, address, data),
             3 | 5 => self.start(address, data),
             _ => Err(self.refuse("record.type", &format!("there is no record type {kind}"))),
         }

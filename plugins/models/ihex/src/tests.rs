@@ -66,7 +66,9 @@ fn each_part_of_a_record_is_checked_and_named_with_its_line() {
     refused(&file(&[data.replace("0304", "03G4")]), "record.digits", "line 2");
     refused(&file(&[data.replace("0304", "034")]), "record.digits", "an even number");
     refused(&file(&[data.replace(":04", ":05")]), "record.length", "5 bytes of data are announced, 4");
-    refused(":000000\n", "record.length", "at least 5 bytes");
+    for short in [":", ":00", ":000000", ":00000000"] {
+        refused(&file(&[format!("{short}\n")]), "record.length", "line 2: a record has at least 5 bytes");
+    }
     refused(&file(&[record(6, 0, &[])]), "record.type", "there is no record type 6");
     refused(&file(&[record(255, 0, &[])]), "record.type", "255");
     refused(&file(&[record(1, 0, &[0])]), "record.length", "an end record has no data");

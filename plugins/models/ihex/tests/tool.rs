@@ -12,7 +12,7 @@ use trireme_model_ihex::Ihex;
 fn the_model_says_what_the_formats_own_tool_says() {
     let layout =
         Layout { erase_unit: 4096, write_unit: 8, slot_size: 128 * 1024, slots: 2, address: 0x0800_0000 };
-    let all = variants("ihex", 700);
+    let all = variants("ihex", 735);
     let mut good = 0;
     for variant in &all {
         let mut flash = Flash::new(layout);
